@@ -1,0 +1,31 @@
+"""The typed dataclasses behind the YAML files, so that `optimizer.lr=abc` and unknown keys are errors."""
+
+from hydra.core.config_store import ConfigStore
+
+from core.config import PositionConfig
+from domains.config import DomainConfig, OptimizerConfig
+from domains.protein import config as protein
+from domains.rl import config as rl
+from domains.text import config as text
+from domains.vision import config as vision
+from experiments.config import DemoConfig, EvaluateConfig, LoggerConfig, PredictConfig, TrainConfig, TrainerConfig
+
+
+def register() -> None:
+    """Make the schemas known to Hydra; a YAML file extends one by `defaults: [/schema/NAME@_here_]`."""
+    store = ConfigStore.instance().store
+    schemas = {
+        "train": TrainConfig,
+        "evaluate": EvaluateConfig,
+        "predict": PredictConfig,
+        "demo": DemoConfig,
+        "domain": DomainConfig,
+        "position": PositionConfig,
+        "optimizer": OptimizerConfig,
+        "trainer": TrainerConfig,
+        "logger": LoggerConfig,
+    }
+    for name, domain in {"vision": vision, "protein": protein, "rl": rl, "text": text}.items():
+        schemas |= {f"{name}_data": domain.DataConfig, f"{name}_model": domain.ModelConfig}
+    for name, node in schemas.items():
+        store(group="schema", name=name, node=node)

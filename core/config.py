@@ -1,0 +1,49 @@
+"""What configures the core: plain dataclasses, free of torch, so that a command line can read them in no time."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Activation(Enum):
+    gelu = "gelu"
+    swiglu = "swiglu"
+    relu2 = "relu2"
+
+
+class Norm(Enum):
+    layer = "layer"
+    rms = "rms"
+
+
+class PositionKind(Enum):
+    none = "none"
+    learned = "learned"
+    sinusoidal = "sinusoidal"
+    rotary = "rotary"
+    axial = "axial"
+
+
+@dataclass
+class TransformerConfig:
+    """One Transformer. Widths are in features, `depth` in blocks, `dropout` a probability."""
+
+    dim: int = 64
+    depth: int = 2
+    heads: int = 4
+    kv_heads: int | None = None  # grouped key/value heads; as many as `heads` if None
+    mlp_ratio: float = 4.0  # hidden width of the feed-forward as a multiple of `dim`
+    activation: Activation = Activation.gelu
+    norm: Norm = Norm.layer
+    qk_norm: bool = False  # RMS-normalise queries and keys, per head
+    bias: bool = True  # in the linear layers
+    dropout: float = 0.0  # on what a block adds to the residual stream; never on the attention weights
+    zero_init: bool = False  # blocks start as the identity
+    embed_norm: bool = False  # normalise tokens before the first block (decision transformer)
+
+
+@dataclass
+class PositionConfig:
+    """How a token knows where it is."""
+
+    kind: PositionKind = PositionKind.learned
+    base: float = 10_000.0  # longest wavelength of sinusoidal and rotary positions, in units of 2π tokens

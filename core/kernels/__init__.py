@@ -1,0 +1,1 @@
+"""One file a kernel: each computes what `core.attention.reference` defines."""

@@ -1,0 +1,132 @@
+"""How a token knows where it is.
+
+A position acts in two places: `add` changes the tokens before the first block, `rotation` turns queries and keys in
+every block. Each scheme overrides the one it needs.
+
+Shapes: B batch · L tokens · A axes (1 in a sequence, 2 in an image) · C token width · H heads · D head width
+`at` is where the tokens stand: (L, A) or (B, L, A), whole numbers.
+"""
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from core.config import PositionConfig, PositionKind
+
+Rotation = Callable[[Tensor], Tensor]  # (B, H, L, D) -> (B, H, L, D)
+
+
+class Position(nn.Module):
+    """The base of all schemes, and the one that does nothing."""
+
+    def add(self, x: Tensor, at: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)"""
+        return x
+
+    def rotation(self, at: Tensor) -> Rotation | None:
+        return None
+
+
+class NoPosition(Position):
+    """Order comes from the mask alone (Kazemnejad et al. 2023); without a mask, tokens are a set."""
+
+
+class Learned(Position):
+    """One trained vector for each place of a grid (Radford et al. 2018, Dosovitskiy et al. 2020).
+
+    Args:
+        dim: token width C.
+        extent: places along each axis; a position outside is a ValueError.
+    """
+
+    def __init__(self, dim: int, extent: tuple[int, ...]):
+        super().__init__()
+        self.extent = extent
+        self.table = nn.Parameter(torch.randn(prod(extent), dim) * 0.02)
+
+    def add(self, x, at):
+        place = torch.zeros_like(at[..., 0])
+        for axis, size in enumerate(self.extent):
+            place = place * size + at[..., axis]
+        if at.device.type == "cpu" and not torch.compiler.is_compiling() and int(place.max()) >= len(self.table):
+            raise ValueError(f"position {int(place.max())} is outside of the {len(self.table)} learned ones")
+        return x + self.table[place]
+
+
+class Sinusoidal(Position):
+    """Fixed sines and cosines of falling frequency, an equal share of the width for each axis (Vaswani et al. 2017)."""
+
+    def __init__(self, dim: int, axes: int = 1, base: float = 10_000.0):
+        super().__init__()
+        _check_width("token width", dim, axes)
+        self.dim, self.axes, self.base = dim, axes, base
+
+    def add(self, x, at):
+        angle = _angles(at, self.dim, self.axes, self.base)  # (*, L, C / 2)
+        return x + torch.cat([angle.sin(), angle.cos()], -1).to(x.dtype)
+
+
+class Rotary(Position):
+    """Turns each pair of features (d, d + D/2) of queries and keys by an angle that grows with the position.
+
+        ⟨R(i) q, R(j) k⟩ depends on i - j alone
+
+    Source: Su et al. 2021, in the half-split layout of GPT-NeoX.
+    """
+
+    def __init__(self, head_dim: int, axes: int = 1, base: float = 10_000.0):
+        super().__init__()
+        _check_width("head width", head_dim, axes)
+        self.head_dim, self.axes, self.base = head_dim, axes, base
+
+    def rotation(self, at):
+        angle = _angles(at, self.head_dim, self.axes, self.base)  # (*, L, D / 2)
+        angle = angle.unsqueeze(-3)  # (*, 1, L, D / 2): the same for every head
+        cos, sin = angle.cos(), angle.sin()
+
+        def rotate(x: Tensor) -> Tensor:
+            a, b = x.chunk(2, dim=-1)
+            return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+        return rotate
+
+
+class AxialRotary(Rotary):
+    """Rotary over the rows and columns of an image, half of the head width for each (Heo et al. 2024)."""
+
+    def __init__(self, head_dim: int, base: float = 100.0):
+        super().__init__(head_dim, axes=2, base=base)
+
+
+def make_position(config: PositionConfig, dim: int, heads: int, extent: tuple[int, ...]) -> Position:
+    """The scheme that a configuration names, for tokens of width `dim` that stand on a grid of `extent` places."""
+    axes, head_dim = len(extent), dim // heads
+    match config.kind:
+        case PositionKind.none:
+            return NoPosition()
+        case PositionKind.learned:
+            return Learned(dim, extent)
+        case PositionKind.sinusoidal:
+            return Sinusoidal(dim, axes, config.base)
+        case PositionKind.rotary:
+            return Rotary(head_dim, axes, config.base)
+        case PositionKind.axial if axes == 2:
+            return AxialRotary(head_dim, config.base)
+        case PositionKind.axial:
+            raise ValueError("position=axial needs tokens on a grid (domain=vision); a sequence takes position=rotary")
+
+
+def _angles(at: Tensor, width: int, axes: int, base: float) -> Tensor:
+    """(*, L, A) -> (*, L, width / 2): θ = position · base^(-2n / share), a share of the width for each axis."""
+    if at.shape[-1] != axes:
+        raise ValueError(f"this position has {axes} axes, the tokens were placed on {at.shape[-1]}")
+    share = width // axes
+    frequency = base ** (-torch.arange(0, share, 2, device=at.device, dtype=torch.float32) / share)
+    return (at[..., None].float() * frequency).flatten(-2)
+
+
+def _check_width(what: str, width: int, axes: int) -> None:
+    if width % (2 * axes):
+        raise ValueError(f"the {what} {width} must be a multiple of {2 * axes} for sinusoidal or rotary positions over {axes} axes")

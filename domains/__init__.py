@@ -1,0 +1,11 @@
+"""The adapters: each turns one kind of data into tokens for the shared core, and its hidden states into predictions.
+
+A domain is a package with the same rooms, found by these names; it imports `core` and never another domain:
+
+    config.py     DataConfig, ModelConfig: plain dataclasses, free of torch
+    data.py       Data(DomainData): samples, splits, batches
+    adapter.py    Adapter(DomainAdapter): batch -> Tokens -> Transformer -> predictions, loss, measures
+    evaluate.py   evaluate(adapter, data, folder) -> Evaluation: scores beside a baseline, pictures
+    predict.py    predict(adapter, source, folder) -> paths: the user's own input
+    figures.py    the pictures
+"""

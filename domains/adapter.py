@@ -1,0 +1,109 @@
+"""The seam between a domain and the core.
+
+Shapes: B batch · L tokens · A axes of position · C token width · H heads
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from core.cache import KVCache
+from core.layers import Bias, Transformer
+from core.masks import Everything, Mask
+from core.probe import Probe
+
+Batch = dict[str, Tensor]
+
+
+class Tokens(NamedTuple):
+    """What every domain turns its batch into: the arguments of the core's Transformer."""
+
+    x: Tensor  # (B, L, C)
+    mask: Mask = Everything()
+    bias: Bias = None
+    at: Tensor | None = None  # (L, A) or (B, L, A)
+
+
+class DomainAdapter(nn.Module, ABC):
+    """batch -> Tokens -> Transformer -> predictions; and what the predictions are worth.
+
+    Attributes:
+        transformer: the core's trunk; a subclass builds it.
+        measures: the names that `measure` returns.
+    """
+
+    transformer: Transformer
+    measures: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def tokens(self, batch: Batch) -> Tokens:
+        """The batch as tokens."""
+
+    @abstractmethod
+    def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """Hidden states (B, L, C) to predictions."""
+
+    @abstractmethod
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """The scalar that training lowers."""
+
+    @abstractmethod
+    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """For each of `measures` a 1-D tensor, one value for each example that counts (image, residue pair, step, byte).
+
+        Their mean over a whole split is the split's score, exact for any batch size and number of processes.
+        """
+
+    def forward(self, batch: Batch, *, cache: KVCache | None = None, probe: Probe | None = None) -> Tensor:
+        tokens = self.tokens(batch)
+        hidden = self.transformer(**tokens._asdict(), cache=cache, probe=probe)
+        return self.head(hidden, tokens)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class Score(NamedTuple):
+    """One line of a results table: a measured value beside what it has to beat, from the same run."""
+
+    metric: str
+    value: float
+    baseline: str
+    baseline_value: float
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        scores: the domain's headline figures beside their baselines.
+        measures: every figure, by name.
+        figures: pictures, most telling first.
+    """
+
+    scores: list[Score]
+    measures: dict[str, Any]
+    figures: list[Path] = field(default_factory=list)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+@torch.inference_mode()
+def mean_measures(adapter: DomainAdapter, batches: Iterable[Batch]) -> dict[str, float]:
+    """The mean of every measure over all examples of `batches`."""
+    adapter.eval()
+    values: dict[str, list[Tensor]] = {name: [] for name in adapter.measures}
+    for batch in batches:
+        batch = to_device(batch, adapter.device)
+        for name, value in adapter.measure(adapter(batch), batch).items():
+            values[name].append(value.double().cpu())
+    return {name: torch.cat(parts).mean().item() for name, parts in values.items()}

@@ -1,0 +1,38 @@
+"""What configures training in every domain."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass
+class DomainConfig:
+    """Which domain, and the Python package that holds its rooms (`domains/__init__.py` lists them)."""
+
+    name: str = "???"
+    package: str = "???"
+
+
+class Rule(Enum):
+    adamw = "adamw"
+    muon = "muon"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    cosine = "cosine"
+    linear = "linear"
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights are updated. Rates are per step; `warmup` and `decay` are fractions of all steps."""
+
+    rule: Rule = Rule.adamw
+    lr: float = 1e-3
+    matrix_lr: float = 0.02  # of the matrices inside the blocks, for rule=muon
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    schedule: Schedule = Schedule.cosine  # what follows the warm-up
+    warmup: float = 0.05  # linear from 0
+    decay: float = 1.0  # the last part of the run, in which a cosine or linear schedule falls to 0

@@ -1,0 +1,91 @@
+"""What every domain's data offers to training: splits, and batches that are pure functions of the step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from domains.adapter import Batch
+from domains.sampling import Rngs, StepDataset, StepSampler
+
+SPLITS = ("train", "val", "test")
+
+
+class DataConfig(Protocol):
+    """What the data configuration of every domain holds."""
+
+    batch_size: int
+    workers: int
+
+
+class DomainData(LightningDataModule, ABC):
+    """Samples in three splits. A subclass loads them in `setup`, which may be called more than once.
+
+    Args:
+        config: the domain's own DataConfig.
+        seed: decides order, augmentation and whatever the data themselves leave to chance.
+    """
+
+    def __init__(self, config: DataConfig, seed: int = 0):
+        super().__init__()
+        self.config, self.seed = config, seed
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What the model must know of its data (sizes, names, statistics), as plain JSON-able values; kept with the weights."""
+
+    @abstractmethod
+    def size(self, split: str) -> int:
+        """Number of samples in a split."""
+
+    @abstractmethod
+    def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
+        """The samples with these indices. With `rngs`, one generator for each, they may be augmented and cropped."""
+
+    def train_dataloader(self) -> DataLoader:
+        """The batches of the steps that are left; a resumed run goes on where it stopped."""
+        trainer = self.trainer
+        assert trainer is not None
+        accumulate = trainer.accumulate_grad_batches
+        data = StepDataset(
+            self.size("train"), self.config.batch_size, self.seed, self._train_batch, trainer.global_rank, trainer.world_size
+        )
+        steps = StepSampler(trainer.global_step * accumulate, trainer.max_steps * accumulate)
+        return self._loader(data, steps)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.eval_dataloader("val")
+
+    def eval_dataloader(self, split: str) -> DataLoader:
+        """Every sample of a split once, in order; under several processes each takes every n-th batch.
+
+        Raises:
+            ValueError: for an unknown or empty split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; possible: {', '.join(SPLITS)}")
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        size, each = self.size(split), self.config.batch_size
+        if size == 0:
+            raise ValueError(f"the {split} split is empty")
+        batches = [range(i, min(i + each, size)) for i in range(0, size, each)][rank::world]
+        return self._loader(_Eval(self, split), batches)
+
+    def _train_batch(self, indices: Sequence[int], rngs: Rngs) -> Batch:
+        return self.batch("train", indices, rngs)
+
+    def _loader(self, data, sampler) -> DataLoader:
+        workers = self.config.workers
+        return DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+
+
+class _Eval:
+    """dataset[indices] -> batch: what a loader asks for when its sampler yields whole batches."""
+
+    def __init__(self, data: DomainData, split: str):
+        self.data, self.split = data, split
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        return self.data.batch(self.split, indices)

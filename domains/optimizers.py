@@ -1,0 +1,115 @@
+"""AdamW, or Muon for the matrices of the blocks and AdamW for the rest, under one schedule."""
+
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from domains.config import OptimizerConfig, Rule, Schedule
+
+
+def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Weight decay acts on matrices alone: not on norms and biases.
+
+    With rule=muon the matrices of a `blocks` list are orthogonalised; embeddings, heads and vectors stay with AdamW.
+
+    Raises:
+        ValueError: for rates that are not positive.
+    """
+    if config.lr <= 0 or config.matrix_lr <= 0 or config.weight_decay < 0:
+        raise ValueError(
+            f"optimizer needs lr > 0, matrix_lr > 0 and weight_decay >= 0, got {config.lr}, {config.matrix_lr}, {config.weight_decay}"
+        )
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    inner = [p for n, p in named if config.rule is Rule.muon and p.dim() == 2 and "blocks." in n]
+    taken = {id(p) for p in inner}
+    rest = [p for _, p in named if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    if config.rule is Rule.adamw:
+        return AdamW(groups, lr=config.lr, betas=betas)
+    matrices = {"params": inner, "lr": config.matrix_lr, "weight_decay": config.weight_decay, "muon": True}
+    return MuonAdamW([matrices, *groups], lr=config.lr, betas=betas)
+
+
+def make_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) -> LambdaLR:
+    """Linear warm-up, a plateau, then a fall to 0 over the last part of `steps`."""
+    if not (0 <= config.warmup < 1 and 0 < config.decay <= 1):
+        raise ValueError(f"optimizer needs 0 <= warmup < 1 and 0 < decay <= 1, got {config.warmup} and {config.decay}")
+    warm = max(1, round(config.warmup * steps))
+    fall = max(1, min(steps - warm, round(config.decay * steps)))
+
+    def factor(step: int) -> float:
+        up = min(1.0, (step + 1) / warm)
+        left = min(1.0, max(0, steps - step) / fall)  # 1 before the fall begins, 0 at the end
+        match config.schedule:
+            case Schedule.constant:
+                return up
+            case Schedule.linear:
+                return up * left
+            case Schedule.cosine:
+                return up * (1 - cos(pi * left)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+class MuonAdamW(Optimizer):
+    """Groups with `muon=True` take Muon steps, the others AdamW steps; one optimizer, so one schedule and one state.
+
+        M ← β M + G;   W ← (1 - lr·wd) W - lr · √max(1, rows/cols) · orthogonal(G + β M)
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers". Newton-Schulz runs in float32 on a CPU, where
+    bfloat16 is many times slower, and in bfloat16 elsewhere.
+    """
+
+    def __init__(self, groups, lr: float, betas: tuple[float, float] = (0.9, 0.99), momentum: float = 0.95):
+        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": 0.0, "muon": False})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._muon if group["muon"] else self._adamw
+            for p in group["params"]:
+                if p.grad is not None:
+                    update(p, p.grad, self.state[p], group)
+        return loss
+
+    def _muon(self, p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
+        direction = orthogonal(grad.add(momentum, alpha=group["momentum"]))
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(direction, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+
+    def _adamw(self, p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        mean = state["mean"].lerp_(grad, 1 - beta1)
+        square = state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        scale = (square / (1 - beta2 ** state["step"])).sqrt_().add_(1e-8)
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1 ** state["step"]))
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly: `steps` Newton-Schulz iterations of Jordan et al. 2024."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.float() if matrix.device.type == "cpu" else matrix.bfloat16()
+    x = x.mT if matrix.shape[0] > matrix.shape[1] else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)

@@ -1,0 +1,61 @@
+"""Training data as a pure function of the step.
+
+What a step trains on depends on (seed, step) alone, and not on workers, on how often the run was stopped and resumed,
+or on how many processes share the step's batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from domains.adapter import Batch
+
+Rngs = Iterator[np.random.Generator]  # one for each sample of a batch
+MakeBatch = Callable[[Sequence[int], Rngs], Batch]
+
+
+class StepDataset(Dataset):
+    """dataset[step] is the whole batch of that step: a shuffled pass over all samples, then another, without a seam.
+
+    Args:
+        size: number of samples.
+        batch_size: samples a step, over all processes together.
+        make_batch: (indices, a random generator for each) -> batch.
+        rank, world: this process and how many there are; it gets every `world`-th sample of a step.
+    Raises:
+        ValueError: if there is nothing to draw from, or the processes cannot share a batch evenly.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, make_batch: MakeBatch, rank: int = 0, world: int = 1):
+        if size < 1:
+            raise ValueError("the training split is empty")
+        if batch_size < 1 or batch_size % world:
+            raise ValueError(f"data.batch_size={batch_size} must be a positive multiple of the {world} processes")
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.make_batch, self.rank, self.world = make_batch, rank, world
+
+    def __getitem__(self, step: int) -> Batch:
+        numbers = range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world)
+        indices = [int(shuffled(self.size, self.seed, n // self.size)[n % self.size]) for n in numbers]
+        return self.make_batch(indices, (np.random.default_rng((self.seed, n)) for n in numbers))
+
+
+class StepSampler(Sampler[int]):
+    """The steps that are left of a run: start, start + 1 … steps - 1. Its length is that of the whole run."""
+
+    def __init__(self, start: int, steps: int):
+        self.start, self.steps = start, steps
+
+    def __iter__(self):
+        return iter(range(self.start, self.steps))
+
+    def __len__(self):
+        return self.steps
+
+
+@lru_cache(maxsize=4)
+def shuffled(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of all samples in one pass over them."""
+    return np.random.default_rng((seed, epoch, size)).permutation(size)

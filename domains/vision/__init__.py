@@ -1,0 +1,1 @@
+"""Vision: a ViT on image patches (Dosovitskiy et al. 2020)."""

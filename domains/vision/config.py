@@ -1,0 +1,30 @@
+"""What configures the vision domain: plain dataclasses, free of torch."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from core.config import TransformerConfig
+
+
+class Source(Enum):
+    digits = "digits"  # scikit-learn's 1,797 handwritten digits, 8×8 pixels
+
+
+@dataclass
+class DataConfig:
+    """Which images, and how they are shown to the model."""
+
+    domain: str = "vision"
+    source: Source = Source.digits
+    batch_size: int = 64
+    workers: int = 0
+    shift: int = 1  # training images are moved by up to this many pixels along each side
+
+
+@dataclass
+class ModelConfig(TransformerConfig):
+    """A ViT: `patch_size` is the side of a patch in pixels."""
+
+    domain: str = "vision"
+    patch_size: int = 2
+    label_smoothing: float = 0.1

@@ -1,0 +1,104 @@
+"""The command line: `attend COMMAND [key=value …]`. Nothing here loads torch until a command runs."""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+COMMANDS = {
+    "train": "train a domain; a run folder with checkpoints, weights, metrics and a summary",
+    "evaluate": "score a trained run on data that it was not trained on",
+    "predict": "apply a trained run to input of your own",
+    "demo": "train, evaluate and picture all four domains",
+}
+HELP = """attend: one self-attention core, four domains
+
+  attend COMMAND [key=value …]
+
+{commands}
+
+  attend train domain=vision|protein|rl|text [run=FOLDER] [trainer.max_steps=…]
+  attend evaluate run=FOLDER
+  attend predict run=FOLDER input=…
+  attend COMMAND --help            what can be set
+  eval "$(attend -sc install=bash)"   completion with TAB (bash, zsh, fish)
+"""
+
+
+def main() -> None:
+    """Entry point of the console script. Exits with 2 where the user has to change something."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())), end="")
+        return
+    if arguments[0] in ("-sc", "--shell-completion"):
+        return _complete(arguments)
+    if "=" in arguments[0]:  # attend key=value …: Lightning restarts a training so on every rank
+        arguments = ["train", *arguments]
+    command, *overrides = arguments
+    try:
+        if command not in COMMANDS:
+            raise ValueError(f"{command!r} is no command; possible: {', '.join(COMMANDS)} (attend --help)")
+        if command == "train":
+            _train(overrides)
+        elif "-h" in overrides or "--help" in overrides:
+            print((Path(import_module("conf").__path__[0]) / f"{command}.yaml").read_text(), end="")
+        else:
+            from experiments.compose import compose
+
+            config = compose(command, overrides)
+            import_module(f"experiments.{command}").run(config)
+    except ValueError as error:
+        fail(error)
+
+
+def fail(error: Exception) -> None:
+    """One clear sentence instead of a traceback, which HYDRA_FULL_ERROR=1 brings back."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    print(f"attend: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _train(overrides: list[str]) -> None:
+    """Hand over to Hydra, which makes the run folder, and with -m a sweep of them."""
+    import hydra
+    from omegaconf import DictConfig
+
+    from conf import schema
+    from experiments.compose import compose, resumed
+
+    overrides = resumed(overrides)
+    if not any(word.startswith("-") for word in overrides):
+        compose("config", overrides)  # complains before anything is written
+
+    @hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")
+    def job(config: DictConfig) -> float:
+        from experiments.train import run
+
+        try:
+            return run(config)
+        except ValueError as error:
+            fail(error)
+            raise
+
+    schema.register()
+    sys.argv = [sys.argv[0], *overrides]
+    job()
+
+
+def _complete(arguments: list[str]) -> None:
+    """Answer a shell's TAB: a command first, then that command's keys, groups and choices, by Hydra."""
+    import hydra
+
+    from conf import schema
+
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if any(a.startswith("query") for a in arguments) and len(words) < 3:
+        return print(" ".join(COMMANDS))
+    command = words.pop(1) if len(words) > 2 and words[1] in COMMANDS else "train"
+    os.environ["COMP_LINE"] = " ".join(words)
+    schema.register()
+    sys.argv = [sys.argv[0], *arguments]
+    name = "config" if command == "train" else command
+    hydra.main(config_path="pkg://conf", config_name=name, version_base="1.3")(lambda config: None)()

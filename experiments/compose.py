@@ -1,0 +1,109 @@
+"""From a command line to a typed configuration, or to one clear sentence about what is wrong with it."""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+from conf import schema
+
+# Groups whose choices belong to one domain: data=digits is for domain=vision.
+DOMAIN_GROUPS = ("data", "model")
+
+
+def compose(name: str, overrides: list[str]) -> DictConfig:
+    """The configuration `conf/<name>.yaml` with these overrides (key=value).
+
+    Raises:
+        ValueError: what is wrong, what is possible, and the nearest known name.
+    """
+    schema.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("conf", version_base="1.3"):
+        try:
+            config = hydra_compose(name, overrides)
+            check(config, overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(explain(error, name, overrides)) from error
+    return config
+
+
+def check(config: DictConfig, overrides: list[str]) -> None:
+    """Raises ValueError for what Hydra lets pass: added keys, missing values, another domain's data or model."""
+    for override in overrides:
+        if override.startswith("+") and not override.lstrip("+").startswith("hydra"):
+            raise ValueError(f"{override}: a key cannot be added, only set; leave out the +")
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"{key} is needed: give {key}=…")
+    for group in DOMAIN_GROUPS:
+        if group in config and config[group] is not None and config[group].domain != config.domain.name:
+            raise ValueError(
+                f"that {group} is for domain={config[group].domain}, not for domain={config.domain.name}, "
+                f"which takes {group}={'|'.join(choices(group, config.domain.name))}"
+            )
+
+
+def choices(group: str, domain: str | None = None) -> list[str]:
+    """The names in a configuration group; with a domain, those that are meant for it."""
+    names = []
+    for path in sorted((Path(conf.__file__).parent / group).glob("*.yaml")):
+        if domain is None or f"/schema/{domain}_{group}@" in path.read_text():
+            names.append(path.stem)
+    return names
+
+
+def explain(error: Exception, name: str, overrides: list[str]) -> str:
+    """One or two lines for a configuration error: what is wrong, what is possible, the nearest known name."""
+    cause, text = error.__cause__, str(error)
+    if choice := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        group, wrong = choice.groups()
+        return f"{group}={wrong} is unknown{_nearest(wrong, choices(group))}; possible: {', '.join(choices(group))}"
+    if group := re.search(r"Could not override '([\w@/]+)'\. ?(?:No match|\n?Did you mean)", text):
+        return f"{group[1]} is no group of choices; possible: {', '.join(_groups())}"
+    if cause is not None and (unknown := re.search(r"Key '([^']*)' (?:is )?not in '(\w+)'", str(cause))):
+        key = getattr(cause, "full_key", None) or unknown[1]
+        known = _siblings(name, key, overrides)
+        return f"{key} is no setting{_nearest(key, known)}; possible: {', '.join(known)}"
+    if parse := re.search(r"Error parsing override '([^\n]*)'\n([^\n]*)", text):
+        return f"{parse[1]!r} is not of the form key=value ({parse[2]})"
+    if missing := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{missing[1]} is needed: give {missing[1]}=…"
+    if cause is not None and (override := re.search(r"Error merging override (.*)", text)):
+        return f"{override[1]}: {str(cause).splitlines()[0]}"
+    return " ".join(text.split())
+
+
+def _groups() -> list[str]:
+    return sorted(p.name for p in Path(conf.__file__).parent.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
+
+
+def _siblings(name: str, key: str, overrides: list[str]) -> list[str]:
+    """The known keys beside an unknown one, under the same choices."""
+    node: Any = hydra_compose(name, [o for o in overrides if o.partition("=")[0] in _groups()])
+    parents = key.split(".")[:-1]
+    for parent in parents:
+        node = node[parent]
+    return [".".join([*parents, str(known)]) for known in node]
+
+
+def _nearest(wrong: str, known: list[str]) -> str:
+    near = get_close_matches(wrong, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def resumed(overrides: list[str]) -> list[str]:
+    """The overrides that a run folder was made with, then these: `attend train run=FOLDER` needs no more to go on."""
+    given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    record = Path(given.get("run", "")) / ".hydra" / "overrides.yaml"
+    if "run" not in given or not record.is_file():
+        return overrides
+    before = [str(line) for line in OmegaConf.load(record)]
+    return [line for line in before if line.partition("=")[0] not in given] + overrides

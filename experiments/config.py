@@ -1,0 +1,70 @@
+"""What configures a command: plain dataclasses, free of torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.config import PositionConfig
+from domains.config import DomainConfig, OptimizerConfig
+
+
+@dataclass
+class TrainerConfig:
+    """Lightning's Trainer, in its own terms; `val_check_interval` and `log_every_n_steps` count steps."""
+
+    accelerator: str = "auto"  # auto, cpu, gpu, mps
+    devices: str = "auto"  # auto or how many
+    strategy: str = "auto"  # auto, ddp
+    precision: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
+    max_steps: int = 1000
+    val_check_interval: int = 250
+    log_every_n_steps: int = 25
+    gradient_clip_val: float | None = 1.0
+    accumulate_grad_batches: int = 1
+
+
+@dataclass
+class LoggerConfig:
+    csv: bool = True  # metrics.csv in the run folder
+    tensorboard: bool = True  # tensorboard/ in the run folder
+
+
+@dataclass
+class TrainConfig:
+    """One training run. `run` is its folder; one that exists is resumed."""
+
+    domain: DomainConfig = field(default_factory=DomainConfig)
+    data: Any = None
+    model: Any = None
+    position: PositionConfig = field(default_factory=PositionConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    seed: int = 0
+    run: str = "outputs/${domain.name}/${now:%Y-%m-%d_%H-%M-%S}"
+
+
+@dataclass
+class EvaluateConfig:
+    """conf/evaluate.yaml says what the keys mean."""
+
+    run: str = "???"
+    split: str = "test"
+    output: str = "${run}/evaluate"
+
+
+@dataclass
+class PredictConfig:
+    """conf/predict.yaml says what the keys mean."""
+
+    run: str = "???"
+    input: str = "???"
+    output: str = "${run}/predict"
+
+
+@dataclass
+class DemoConfig:
+    """conf/demo.yaml says what the keys mean."""
+
+    domains: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
+    output: str = "outputs/demo"
+    seed: int = 0

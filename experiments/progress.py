@@ -1,0 +1,50 @@
+"""Tells a waiting person what is going on."""
+
+import time
+
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def make_progress(console: Console | None = None) -> Progress:
+    return Progress(
+        TextColumn("{task.description:24}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+class StepProgress(Callback):
+    """One bar over the steps of a run with its loss, and a line at every validation.
+
+    Attributes:
+        seconds: wall time spent in training steps and validation.
+    """
+
+    def __init__(self, progress: Progress, label: str):
+        self.progress, self.label, self.seconds = progress, label, 0.0
+
+    def on_train_start(self, trainer, pl_module):
+        self.began = time.perf_counter()
+        self.bar = self.progress.add_task(
+            self.label, total=trainer.max_steps, completed=trainer.global_step, note="", visible=trainer.is_global_zero
+        )
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step % 10 == 0 or trainer.global_step == trainer.max_steps:
+            loss = trainer.callback_metrics["train/loss"].item()
+            self.progress.update(self.bar, completed=trainer.global_step, note=f"loss {loss:.4f}")
+
+    def on_validation_end(self, trainer, pl_module):
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            scores = {k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+            text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self.progress.console.print(f"  {self.label}  step {trainer.global_step}  validation: {text}", highlight=False)
+
+    def on_train_end(self, trainer, pl_module):
+        self.seconds = time.perf_counter() - self.began

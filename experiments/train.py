@@ -1,0 +1,162 @@
+"""`attend train`: one run of one domain, from a configuration to a run folder."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import Progress
+
+from domains.task import AttentionTask
+from experiments.config import TrainerConfig
+from experiments.progress import StepProgress, make_progress
+from experiments.runs import environment, make_adapter, make_data, write_config, write_json, write_weights
+
+MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
+
+
+def run(config: DictConfig) -> float:
+    """What Hydra calls. Returns the validation loss, for sweeps."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with make_progress() as progress:
+        summary = train(config, folder, progress)
+        if summary:
+            progress.console.print(f"wrote {folder}; next: attend evaluate run={folder}", highlight=False, soft_wrap=True)
+    return summary.get("val", {}).get("loss", float("nan"))
+
+
+def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Train what `config` describes and write the run folder, or go on with the one that is there.
+
+    Returns:
+        What summary.json holds; nothing on all ranks but the first.
+    Raises:
+        ValueError: for a configuration that cannot be, or that differs from the run's own.
+    """
+    quiet()
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = make_data(config)
+    spec = data.spec()
+    adapter = make_adapter(config, spec)
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        _check_same(config, OmegaConf.load(folder / "config.yaml"))
+    settings: TrainerConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainerConfig), config.trainer))
+    record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
+    optimizer = OmegaConf.to_object(config.optimizer)
+    task = AttentionTask(adapter, optimizer, settings.max_steps, record)
+    bar = StepProgress(progress, f"{config.domain.name}: training")
+    trainer = make_trainer(settings, config, folder, bar, progress)
+    if trainer.is_global_zero:
+        write_config(folder, config, spec)
+    trainer.fit(task, data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    if settings.max_steps % settings.val_check_interval:
+        trainer.validate(task, data, verbose=False)
+    trainer.save_checkpoint(last)
+    if not trainer.is_global_zero:
+        return {}
+    write_weights(folder, adapter)
+    summary = {
+        "domain": config.domain.name,
+        "steps": trainer.global_step,
+        "seconds": round(bar.seconds, 2),
+        "parameters": sum(p.numel() for p in adapter.parameters()),
+        "seed": config.seed,
+        "precision": trainer.precision,
+        "val": {k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        **environment(),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def make_trainer(settings: TrainerConfig, config: DictConfig, folder: Path, bar: StepProgress, progress: Progress) -> Trainer:
+    """Lightning's Trainer for one run. A run is one pass over its steps: the data decide what an epoch is.
+
+    Raises:
+        ValueError: for a device, a strategy or a precision that is not to be had.
+    """
+    if settings.max_steps < 1 or settings.val_check_interval < 1 or settings.accumulate_grad_batches < 1:
+        raise ValueError("trainer.max_steps, val_check_interval and accumulate_grad_batches must be at least 1")
+    interval = settings.val_check_interval
+    loggers = []
+    if config.logger.csv:
+        loggers.append(CSVLogger(folder, name="", version=""))
+    if config.logger.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints", filename="last", every_n_train_steps=interval, enable_version_counter=False
+    )
+    precision, why = choose_precision(settings)
+    try:
+        trainer = Trainer(
+            accelerator=settings.accelerator,
+            devices=int(settings.devices) if settings.devices.isdigit() else settings.devices,
+            strategy=settings.strategy,
+            precision=precision,  # pyright: ignore[reportArgumentType]
+            max_steps=settings.max_steps,
+            val_check_interval=interval * settings.accumulate_grad_batches,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=settings.log_every_n_steps,
+            gradient_clip_val=settings.gradient_clip_val,
+            accumulate_grad_batches=settings.accumulate_grad_batches,
+            use_distributed_sampler=False,
+            logger=loggers,
+            callbacks=[checkpoints, bar],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+    except (MisconfigurationException, RuntimeError) as error:
+        raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+    if trainer.is_global_zero:
+        where = f"{trainer.world_size} × {trainer.strategy.root_device.type}"
+        progress.console.print(f"  {bar.label} on {where}, precision {precision} ({why})", highlight=False)
+    return trainer
+
+
+def choose_precision(settings: TrainerConfig) -> tuple[str, str]:
+    """What `precision: auto` means on this machine, and why.
+
+    bfloat16 halves memory and multiplies speed on a GPU that has it. On a CPU without such instructions it is hundreds
+    of times slower than float32, and a model of a few million parameters gains little from them where they exist.
+    """
+    if settings.precision != "auto":
+        return settings.precision, "as asked"
+    on_gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed", "auto: this GPU has bfloat16"
+    return "32-true", "auto: float32, as this GPU has no bfloat16" if on_gpu else "auto: float32 on a CPU"
+
+
+def quiet() -> None:
+    """Silence what does not concern a user: Lightning's tips, and warnings about choices made here on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "(?s).*does not have many workers",
+        "(?s).*Checkpoint directory .* exists and is not empty",
+        "(?s).*number of training batches .* is smaller than the logging interval",
+        "(?s).*isinstance.*LeafSpec",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _check_same(config: DictConfig, before: Any) -> None:
+    """A resumed run is the same run."""
+    now = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(now, dict)
+    for group, value in now.items():
+        if group not in MAY_CHANGE and before.get(group) != value:
+            raise ValueError(
+                f"{config.run} was trained with {group}={before.get(group)}; it cannot go on with {group}={value}. "
+                f"Only {', '.join(MAY_CHANGE)} may change; give another run=… for a new run"
+            )
