@@ -43,24 +43,35 @@ def attend(
         ValueError: if shapes do not fit together, for an unknown backend, or under `strict`.
     """
     _check(q, k, v, bias)
-    folded = [t.reshape(t.shape[:-3].numel(), *t.shape[-3:]) for t in (q, k, v)]  # (B, H, L, D), (B, G, M, D), (B, G, M, D)
-    chosen = plan(*folded, mask=mask, bias=bias, dropout=dropout, backend=backend, strict=strict)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    shape = (*q.shape[:-1], v.shape[-1])
+    q, k, v = _fold(q), _fold(k), _fold(v)  # (B, H, L, D), (B, G, M, D), (B, G, M, D)
+    chosen = plan(q, k, v, mask=mask, bias=bias, dropout=dropout, backend=backend, strict=strict)
+    factor = float(q.shape[-1] ** -0.5) if scale is None else scale
     if chosen.backend == "reference":
         if dropout:
             raise ValueError("the reference has no dropout; use backend='auto'")
-        out = reference(*folded, mask=mask, bias=bias, scale=scale)
+        out = reference(q, k, v, mask=mask, bias=bias, scale=factor)
     else:
-        out = sdpa(*folded, mask, bias, scale, dropout)
-    return out.reshape(*q.shape[:-1], v.shape[-1])
+        out = sdpa(q, k, v, mask, bias, factor, dropout)
+    return out.reshape(shape)
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, *, mask: Mask = Everything(), bias: Tensor | None = None, scale: float | None = None) -> Tensor:
+def reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Mask = Everything(),
+    bias: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
     """The definition of `attend` in any dtype, for (B, H, L, D) inputs. Every kernel is tested against it."""
     return probabilities(q, k, mask=mask, bias=bias, scale=scale) @ _share(v, q.shape[-3])
 
 
-def probabilities(q: Tensor, k: Tensor, *, mask: Mask = Everything(), bias: Tensor | None = None, scale: float | None = None) -> Tensor:
+def probabilities(
+    q: Tensor, k: Tensor, *, mask: Mask = Everything(), bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
     """The attention weights, (B, H, L, M): rows sum to 1, or are 0 where a query may see nothing."""
     (B, H, L, D), M = q.shape, k.shape[-2]
     scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
@@ -69,6 +80,11 @@ def probabilities(q: Tensor, k: Tensor, *, mask: Mask = Everything(), bias: Tens
     hidden = ~mask.dense(B, H, L, M, q.device)
     lowest = torch.finfo(scores.dtype).min  # finite, so that a row that sees nothing has finite gradients
     return scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
+
+
+def _fold(t: Tensor) -> Tensor:
+    """(*, H, L, D) -> (B, H, L, D), B the product of the leading dimensions."""
+    return t.reshape(t.shape[:-3].numel(), *t.shape[-3:])
 
 
 def _share(t: Tensor, heads: int) -> Tensor:
@@ -80,7 +96,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if min(q.dim(), k.dim(), v.dim()) < 3:
         raise ValueError(f"attend needs (*, heads, length, width), got {shapes}")
-    if not (q.shape[:-3] == k.shape[:-3] == v.shape[:-3] and k.shape[:-1] == v.shape[:-1] and q.shape[-1] == k.shape[-1]):
+    if not (
+        q.shape[:-3] == k.shape[:-3] == v.shape[:-3] and k.shape[:-1] == v.shape[:-1] and q.shape[-1] == k.shape[-1]
+    ):
         raise ValueError(f"attend needs q (*, H, L, D) and k, v (*, G, M, D), got {shapes}")
     if q.shape[-3] % k.shape[-3]:
         raise ValueError(f"the {q.shape[-3]} query heads must be a multiple of the {k.shape[-3]} key/value heads")

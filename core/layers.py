@@ -24,7 +24,8 @@ class MultiHeadAttention(nn.Module):
 
         out = softmax(q kᵀ / √D + bias) v            per head; heads joined and projected
 
-    Source: Vaswani et al. 2017, eq. 1; grouped key/value heads: Ainslie et al. 2023; normalised q, k: Henry et al. 2020.
+    Source: Vaswani et al. 2017, eq. 1; grouped key/value heads: Ainslie et al. 2023.
+    Normalised queries and keys: Henry et al. 2020.
 
     Args:
         dim: token width C, a multiple of `heads`.
@@ -76,7 +77,10 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each token by itself: down(act(up x)), or down(silu(gate x) · up x) for SwiGLU (Shazeer 2020); ReLU²: So et al. 2021."""
+    """Each token by itself: out(act(up x)), or out(silu(gate x) · up x) with SwiGLU.
+
+    Source: SwiGLU: Shazeer 2020; ReLU²: So et al. 2021.
+    """
 
     def __init__(self, dim: int, hidden: int, *, activation: Activation = Activation.gelu, bias: bool = True):
         super().__init__()

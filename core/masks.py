@@ -18,7 +18,7 @@ class Mask:
     """The base of all masks. Join two with `&`: a key is seen where both allow it."""
 
     def allows(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """Args: index tensors b (B,1,1,1), h (1,H,1,1), i (1,1,L,1), j (1,1,1,M). Returns: bool, broadcastable to (B,H,L,M)."""
+        """From index tensors b (B,1,1,1), h (1,H,1,1), i (1,1,L,1), j (1,1,1,M) to bool, broadcastable to (B,H,L,M)."""
         raise NotImplementedError
 
     def dense(self, batch: int, heads: int, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor:
@@ -74,11 +74,15 @@ class Padding(Mask):
 
     def __post_init__(self):
         if self.valid.dim() != 2 or self.valid.dtype != torch.bool:
-            raise ValueError(f"Padding needs valid (batch, keys) of bool, got {tuple(self.valid.shape)} of {self.valid.dtype}")
+            raise ValueError(
+                f"Padding needs valid (batch, keys) of bool, got {tuple(self.valid.shape)} of {self.valid.dtype}"
+            )
 
     def allows(self, b, h, i, j):
         if self.valid.shape != (b.numel(), j.numel()):
-            raise ValueError(f"Padding for (batch, keys) {tuple(self.valid.shape)} met attention over {(b.numel(), j.numel())}")
+            raise ValueError(
+                f"Padding for (batch, keys) {tuple(self.valid.shape)} met attention over {(b.numel(), j.numel())}"
+            )
         return self.valid[:, None, None, :]
 
 

@@ -21,7 +21,7 @@ class Plan:
     Attributes:
         backend: "sdpa/flash", "sdpa/efficient", "sdpa/math" (torch's kernels) or "reference".
         why: one reason a line for every faster kernel that was passed over, or why this one fits.
-        bytes: memory for scores that the kernel holds at once beside its inputs and output, and keeps for the backward pass.
+        bytes: memory for scores that the kernel takes beside its inputs and output.
         deterministic: the same bits at every run.
     """
 
@@ -79,12 +79,15 @@ def plan(
     reasons = []
     for name, objections in candidates.items():
         if not objections:
-            held = L * k.shape[-2] * q.element_size() * (B * H if grad else 1) if bias is not None and kind == "cuda" else 0
-            return Plan(f"sdpa/{name}", tuple(reasons) or ("fused, no scores in memory",), held, kind == "cpu" or not grad)
+            # On CUDA the gradient of a bias is first written out for every batch entry, and its sum is atomic.
+            spread = kind == "cuda" and bias is not None and grad
+            why = tuple(reasons) or ("fused, no scores in memory",)
+            return Plan(f"sdpa/{name}", why, scores if spread else 0, deterministic=not spread)
         reasons += [f"{name} takes no {objection}" for objection in objections]
+    why = tuple(reasons) or (f"no fused kernel is known for {kind}",)
     if strict:
-        raise ValueError(f"no fused attention kernel on {kind}: {'; '.join(reasons) or 'none is known for this device'}")
-    return Plan("sdpa/math", tuple(reasons) or (f"no fused kernel is known for {kind}",), 3 * scores)
+        raise ValueError(f"no fused attention kernel applies on {kind}: {'; '.join(why)}")
+    return Plan("sdpa/math", why, 3 * scores)
 
 
 def _plain_causal(mask: Mask, queries: int, keys: int) -> bool:

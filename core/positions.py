@@ -129,4 +129,6 @@ def _angles(at: Tensor, width: int, axes: int, base: float) -> Tensor:
 
 def _check_width(what: str, width: int, axes: int) -> None:
     if width % (2 * axes):
-        raise ValueError(f"the {what} {width} must be a multiple of {2 * axes} for sinusoidal or rotary positions over {axes} axes")
+        raise ValueError(
+            f"the {what} {width} must be a multiple of {2 * axes} for sinusoidal or rotary positions over {axes} axes"
+        )

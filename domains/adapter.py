@@ -54,7 +54,7 @@ class DomainAdapter(nn.Module, ABC):
 
     @abstractmethod
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """For each of `measures` a 1-D tensor, one value for each example that counts (image, residue pair, step, byte).
+        """For each of `measures` a 1-D tensor, one value for each example that counts (image, chain, step, byte).
 
         Their mean over a whole split is the split's score, exact for any batch size and number of processes.
         """

@@ -34,7 +34,7 @@ class DomainData(LightningDataModule, ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """What the model must know of its data (sizes, names, statistics), as plain JSON-able values; kept with the weights."""
+        """What the model must know of its data (sizes, names, statistics), as plain values; kept with the weights."""
 
     @abstractmethod
     def size(self, split: str) -> int:
@@ -50,7 +50,12 @@ class DomainData(LightningDataModule, ABC):
         assert trainer is not None
         accumulate = trainer.accumulate_grad_batches
         data = StepDataset(
-            self.size("train"), self.config.batch_size, self.seed, self._train_batch, trainer.global_rank, trainer.world_size
+            self.size("train"),
+            self.config.batch_size,
+            self.seed,
+            self._train_batch,
+            trainer.global_rank,
+            trainer.world_size,
         )
         steps = StepSampler(trainer.global_step * accumulate, trainer.max_steps * accumulate)
         return self._loader(data, steps)

@@ -19,9 +19,8 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
         ValueError: for rates that are not positive.
     """
     if config.lr <= 0 or config.matrix_lr <= 0 or config.weight_decay < 0:
-        raise ValueError(
-            f"optimizer needs lr > 0, matrix_lr > 0 and weight_decay >= 0, got {config.lr}, {config.matrix_lr}, {config.weight_decay}"
-        )
+        rates = f"{config.lr}, {config.matrix_lr} and {config.weight_decay}"
+        raise ValueError(f"optimizer needs lr > 0, matrix_lr > 0 and weight_decay >= 0, got {rates}")
     named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     inner = [p for n, p in named if config.rule is Rule.muon and p.dim() == 2 and "blocks." in n]
     taken = {id(p) for p in inner}
@@ -71,7 +70,7 @@ class MuonAdamW(Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": 0.0, "muon": False})
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -3,8 +3,9 @@
 from typing import Any
 
 from lightning import LightningModule
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
 
 from domains.adapter import Batch, DomainAdapter
 from domains.config import OptimizerConfig
@@ -21,11 +22,13 @@ class AttentionTask(LightningModule):
         record: what a checkpoint shall say of itself, as plain values, so that it loads under weights_only=True.
     """
 
-    def __init__(self, adapter: DomainAdapter, optimizer: OptimizerConfig, steps: int, record: dict[str, Any] | None = None):
+    def __init__(
+        self, adapter: DomainAdapter, optimizer: OptimizerConfig, steps: int, record: dict[str, Any] | None = None
+    ):
         super().__init__()
         self.adapter, self.optimizer, self.steps = adapter, optimizer, steps
         self.record = record or {}
-        self.scores = nn.ModuleDict({name: MeanMetric() for name in adapter.measures})
+        self.scores = MetricCollection({name: MeanMetric() for name in adapter.measures})
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         loss = self.adapter.loss(self.adapter(batch), batch)
@@ -40,7 +43,7 @@ class AttentionTask(LightningModule):
         for name, score in self.scores.items():
             self.log(f"val/{name}", score)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(self.adapter, self.optimizer)
         schedule = make_schedule(optimizer, self.optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -42,9 +42,13 @@ class StepProgress(Callback):
 
     def on_validation_end(self, trainer, pl_module):
         if trainer.is_global_zero and not trainer.sanity_checking:
-            scores = {k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+            scores = {
+                k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")
+            }
             text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            self.progress.console.print(f"  {self.label}  step {trainer.global_step}  validation: {text}", highlight=False)
+            self.progress.console.print(
+                f"  {self.label}  step {trainer.global_step}  validation: {text}", highlight=False
+            )
 
     def on_train_end(self, trainer, pl_module):
         self.seconds = time.perf_counter() - self.began

@@ -1,11 +1,11 @@
 """The run folder: what a training writes, and how everything else reads it back. No pickle is ever opened.
 
-    config.yaml            what was composed, with nothing left to interpolate
-    spec.json              what the model knows of its data (classes, sizes, statistics)
-    weights.safetensors    the trained weights
-    summary.json           how it went
-    metrics.csv            the curves
-    checkpoints/last.ckpt  to resume from: `attend train run=FOLDER`
+config.yaml            what was composed, with nothing left to interpolate
+spec.json              what the model knows of its data (classes, sizes, statistics)
+weights.safetensors    the trained weights
+summary.json           how it went
+metrics.csv            the curves
+checkpoints/last.ckpt  to resume from: `attend train run=FOLDER`
 """
 
 import json
@@ -44,7 +44,7 @@ def room(package: str, name: str) -> Any:
 def make_data(config: DictConfig) -> DomainData:
     """The data that a configuration names, ready to use."""
     package = config.domain.package
-    data = room(package, "data").Data(_typed(room(package, "config").DataConfig, config.data), config.seed)
+    data = room(package, "data").Data(typed(room(package, "config").DataConfig, config.data), config.seed)
     data.prepare_data()
     data.setup()
     return data
@@ -53,8 +53,8 @@ def make_data(config: DictConfig) -> DomainData:
 def make_adapter(config: DictConfig, spec: dict[str, Any]) -> DomainAdapter:
     """The untrained model that a configuration names, for data of this spec."""
     package = config.domain.package
-    model = _typed(room(package, "config").ModelConfig, config.model)
-    return room(package, "adapter").Adapter(model, _typed(PositionConfig, config.position), spec)
+    model = typed(room(package, "config").ModelConfig, config.model)
+    return room(package, "adapter").Adapter(model, typed(PositionConfig, config.position), spec)
 
 
 def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
@@ -84,7 +84,9 @@ def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:
     try:
         adapter.load_state_dict(load_file(folder / "weights.safetensors"))
     except RuntimeError as error:
-        raise ValueError(f"the weights in {folder} do not fit its config.yaml: {str(error).splitlines()[-1].strip()}") from error
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.yaml: {str(error).splitlines()[-1].strip()}"
+        ) from error
     return config, adapter.to(best_device()).eval()
 
 
@@ -117,5 +119,6 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, default=plain) + "\n")
 
 
-def _typed(kind: type, values: DictConfig) -> Any:
+def typed(kind: type, values: DictConfig) -> Any:
+    """Configuration values as the dataclass that describes them."""
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
+from domains.config import OptimizerConfig
 from domains.task import AttentionTask
 from experiments.config import TrainerConfig
 from experiments.progress import StepProgress, make_progress
-from experiments.runs import environment, make_adapter, make_data, write_config, write_json, write_weights
+from experiments.runs import environment, make_adapter, make_data, typed, write_config, write_json, write_weights
 
 MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
 
@@ -28,7 +29,9 @@ def run(config: DictConfig) -> float:
     with make_progress() as progress:
         summary = train(config, folder, progress)
         if summary:
-            progress.console.print(f"wrote {folder}; next: attend evaluate run={folder}", highlight=False, soft_wrap=True)
+            progress.console.print(
+                f"wrote {folder}; next: attend evaluate run={folder}", highlight=False, soft_wrap=True
+            )
     return summary.get("val", {}).get("loss", float("nan"))
 
 
@@ -48,10 +51,9 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         _check_same(config, OmegaConf.load(folder / "config.yaml"))
-    settings: TrainerConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainerConfig), config.trainer))
+    settings: TrainerConfig = typed(TrainerConfig, config.trainer)
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
-    optimizer = OmegaConf.to_object(config.optimizer)
-    task = AttentionTask(adapter, optimizer, settings.max_steps, record)
+    task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record)
     bar = StepProgress(progress, f"{config.domain.name}: training")
     trainer = make_trainer(settings, config, folder, bar, progress)
     if trainer.is_global_zero:
@@ -77,7 +79,9 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     return summary
 
 
-def make_trainer(settings: TrainerConfig, config: DictConfig, folder: Path, bar: StepProgress, progress: Progress) -> Trainer:
+def make_trainer(
+    settings: TrainerConfig, config: DictConfig, folder: Path, bar: StepProgress, progress: Progress
+) -> Trainer:
     """Lightning's Trainer for one run. A run is one pass over its steps: the data decide what an epoch is.
 
     Raises:

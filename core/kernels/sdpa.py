@@ -32,6 +32,6 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale
     order = sdpa_kernel(CUDA_ORDER, set_priority=True) if q.is_cuda else nullcontext()
     with order:
         out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=attn_mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=H != k.shape[-3]
+            q, k, v, attn_mask=attn_mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=k.shape[-3] != H
         )  # (B, H, L, D)
     return out if blind is None else out.masked_fill(blind, 0.0)

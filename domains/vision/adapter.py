@@ -33,8 +33,11 @@ class Adapter(DomainAdapter):
         super().__init__()
         (Y, X), p, channels = spec["size"], config.patch_size, spec["channels"]
         if p < 1 or Y % p or X % p:
-            raise ValueError(f"images of {Y}×{X} pixels cannot be cut into patches of {p}×{p}; set model.patch_size to a divisor")
+            raise ValueError(
+                f"images of {Y}×{X} pixels cannot be cut into patches of {p}×{p}; set model.patch_size to a divisor"
+            )
         self.config, self.classes = config, spec["classes"]
+        self.images = (channels, Y, X)
         self.grid = (Y // p, X // p)
         self.mean: Tensor
         self.std: Tensor

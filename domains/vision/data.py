@@ -25,14 +25,13 @@ class Data(DomainData):
     config: DataConfig
 
     def setup(self, stage: str | None = None) -> None:
-        digits = load_digits()
-        images = (digits.images / 16.0).astype(np.float32)[:, None]  # (N, 1, 8, 8) in [0, 1]
-        labels = digits.target.astype(np.int64)
+        pixels, labels = load_digits(return_X_y=True)  # (N, 64) in 0 … 16, (N,)
+        self.images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+        self.labels = labels = labels.astype(np.int64)
         rest, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
         train, val = train_test_split(rest, test_size=0.1, stratify=labels[rest], random_state=0)
-        self.splits = {"train": train, "val": val, "test": test}
-        self.images, self.labels = images, labels
-        self.classes = [str(name) for name in digits.target_names]
+        self.splits = {"train": np.asarray(train), "val": np.asarray(val), "test": np.asarray(test)}
+        self.classes = [str(name) for name in range(10)]
 
     def spec(self):
         pixels = self.images[self.splits["train"]]
@@ -48,7 +47,7 @@ class Data(DomainData):
         return len(self.splits[split])
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
-        chosen = self.splits[split][list(indices)]
+        chosen = self.splits[split][np.asarray(indices)]
         images = self.images[chosen]  # (B, C, Y, X)
         if rngs is not None and self.config.shift:
             images = np.stack([shifted(image, rng, self.config.shift) for image, rng in zip(images, rngs, strict=True)])

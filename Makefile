@@ -1,0 +1,40 @@
+# make demo    trains, evaluates and pictures all four domains: outputs/demo/index.html
+# make test    the tests
+# make lint    ruff and pyright
+# Each sets up .venv first, from pinned versions, if that has not been done.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/installed
+
+.PHONY: demo test lint format install clean
+
+demo: install
+	$(BIN)/attend demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(DONE)
+
+# torch comes first and pinned, so that nothing else decides its build.
+$(DONE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	"attend needs Python 3.11 to 3.13, and this is %d.%d: make PYTHON=python3.12" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) outputs build *.egg-info

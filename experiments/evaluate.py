@@ -1,0 +1,51 @@
+"""`attend evaluate`: score a trained run on data that it was not trained on."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from domains.adapter import Evaluation
+from experiments.config import EvaluateConfig
+from experiments.runs import environment, load_run, make_data, room, write_json
+
+
+def run(config: DictConfig | EvaluateConfig) -> None:
+    folder = Path(config.output)
+    evaluation = evaluate(Path(config.run), folder, config.split)
+    console = Console()
+    table = Table("metric", "result", "baseline", "")
+    for score in evaluation.scores:
+        table.add_row(score.metric, figure(score.value), score.baseline, figure(score.baseline_value))
+    console.print(table)
+    written = ", ".join(["summary.json", *(path.name for path in evaluation.figures)])
+    console.print(f"wrote {folder}: {written}", highlight=False, soft_wrap=True)
+
+
+def evaluate(run_folder: Path, folder: Path, split: str = "test") -> Evaluation:
+    """The domain's own evaluation of a run; figures, tables and summary.json go to `folder`.
+
+    Raises:
+        ValueError: if the run is not finished, or the split unknown.
+    """
+    config, adapter = load_run(run_folder)
+    data = make_data(config)
+    data.eval_dataloader(split)  # complains of an unknown split before anything is written
+    evaluation = room(config.domain.package, "evaluate").evaluate(adapter, data, folder, split)
+    write_json(
+        folder / "summary.json",
+        {
+            "run": str(run_folder),
+            "split": split,
+            "scores": [score._asdict() for score in evaluation.scores],
+            "measures": evaluation.measures,
+            **environment(),
+        },
+    )
+    return evaluation
+
+
+def figure(value: float) -> str:
+    """A number as a table shows it: four digits that count."""
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"

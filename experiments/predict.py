@@ -1,0 +1,15 @@
+"""`attend predict`: apply a trained run to a user's own input."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from experiments.runs import load_run, room
+
+
+def run(config: DictConfig) -> None:
+    saved, adapter = load_run(config.run)
+    predict = room(saved.domain.package, "predict").predict
+    for path in predict(adapter, config.input, Path(config.output)):
+        Console().print(f"wrote {path}", highlight=False, soft_wrap=True)

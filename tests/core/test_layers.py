@@ -1,0 +1,179 @@
+"""Whole Transformers: causality, padding, order, caches."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from core.cache import BlockCache, KVCache
+from core.config import Activation, Norm, PositionConfig, PositionKind, TransformerConfig
+from core.layers import FeedForward, MultiHeadAttention, Transformer
+from core.masks import Causal, Padding, Window
+from core.positions import make_position
+from core.probe import Probe
+
+B, L, C, HEADS, DEPTH = 2, 13, 24, 6, 3
+SEQUENTIAL = [PositionKind.none, PositionKind.learned, PositionKind.sinusoidal, PositionKind.rotary]
+STYLES = {
+    "classic": TransformerConfig(dim=C, depth=DEPTH, heads=HEADS),
+    "modern": TransformerConfig(
+        dim=C,
+        depth=DEPTH,
+        heads=HEADS,
+        kv_heads=2,
+        activation=Activation.swiglu,
+        norm=Norm.rms,
+        qk_norm=True,
+        bias=False,
+        embed_norm=True,
+    ),
+    "relu2": TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, kv_heads=3, activation=Activation.relu2, mlp_ratio=1.5),
+}
+
+
+def model(kind=PositionKind.rotary, style="classic", seed=0):
+    torch.manual_seed(seed)
+    trunk = Transformer(STYLES[style], make_position(PositionConfig(kind), C, HEADS, (L,)))
+    for parameter in trunk.parameters():  # default zeros and ones would hide mistakes
+        nn.init.normal_(parameter, std=0.3)
+    return trunk.eval()
+
+
+def tokens(seed=1):
+    return torch.randn(B, L, C, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", SEQUENTIAL)
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("chunks", [[7, 4, 1, 1], [1] * L, [L]], ids=["7+4+1+1", "one by one", "at once"])
+@torch.no_grad()
+def test_cached_equals_full(kind, style, chunks):
+    trunk, x, cache = model(kind, style), tokens(), KVCache(DEPTH, L)
+    parts = [trunk(part, mask=Causal(), cache=cache) for part in x.split(chunks, dim=1)]
+    torch.testing.assert_close(torch.cat(parts, 1), trunk(x, mask=Causal()), rtol=1e-4, atol=1e-5)
+    assert cache.length == L
+
+
+def test_a_full_cache_says_so_and_keeps_what_it_has():
+    cache = BlockCache(5)
+    cache.append(torch.ones(B, 2, 3, 4), torch.ones(B, 2, 3, 4))
+    with pytest.raises(ValueError, match="6 tokens do not fit a cache of 5"):
+        cache.append(torch.ones(B, 2, 3, 4), torch.ones(B, 2, 3, 4))
+    assert cache.length == 3
+
+
+@pytest.mark.parametrize("kind", SEQUENTIAL)
+@torch.no_grad()
+def test_no_causal_leak(kind):
+    trunk, x = model(kind), tokens()
+    before = trunk(x, mask=Causal())
+    for j in (0, 5, L - 1):
+        changed = x.clone()
+        changed[:, j] = changed[:, j].flip(-1)  # a constant would vanish in the norms
+        after = trunk(changed, mask=Causal())
+        assert torch.equal(after[:, :j], before[:, :j])
+        assert not torch.allclose(after[:, j:], before[:, j:])
+
+
+@torch.no_grad()
+def test_window_forgets():
+    trunk, x = model(), tokens()
+    reach = 2 * DEPTH  # two tokens back in each block
+    changed = x.clone()
+    changed[:, 0] = changed[:, 0].flip(-1)
+    difference = (trunk(changed, mask=Window(2)) - trunk(x, mask=Window(2))).abs().amax((0, 2))
+    assert difference[: reach + 1].min() > 1e-4
+    assert difference[reach + 1 :].max() == 0
+
+
+@torch.no_grad()
+def test_padding_never_moves_a_valid_output():
+    trunk, x = model(), tokens()
+    valid = torch.arange(L) < torch.tensor([[L], [8]])
+    padded = trunk(x, mask=Padding(valid))
+    x[1, 8:] = 1e3
+    torch.testing.assert_close(trunk(x, mask=Padding(valid))[valid], padded[valid], rtol=0, atol=0)
+    torch.testing.assert_close(trunk(x[1:, :8])[0], padded[1, :8], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_without_positions_tokens_are_a_set():
+    order = torch.randperm(L, generator=torch.Generator().manual_seed(3))
+    trunk, x = model(PositionKind.none), tokens()
+    torch.testing.assert_close(trunk(x[:, order]), trunk(x)[:, order], rtol=1e-4, atol=1e-5)
+    for kind in SEQUENTIAL[1:]:
+        assert not torch.allclose(model(kind)(x[:, order]), model(kind)(x)[:, order], atol=1e-2)
+
+
+@torch.no_grad()
+def test_places_can_be_given():
+    trunk, x = model(PositionKind.learned), tokens()
+    at = torch.arange(L)[:, None]
+    torch.testing.assert_close(trunk(x, at=at), trunk(x))
+    torch.testing.assert_close(trunk(x, at=at.expand(B, L, 1)), trunk(x))
+    assert not torch.allclose(trunk(x, at=at.flip(0)), trunk(x))
+
+
+def test_a_bias_may_differ_from_block_to_block():
+    trunk, x = model(), tokens()
+    seen = []
+
+    def bias(number, hidden):
+        seen.append((number, hidden.shape))
+        return torch.full((1, HEADS, L, L), float(number)).tril()
+
+    out = trunk(x, bias=bias)
+    assert seen == [(n, (B, L, C)) for n in range(DEPTH)]
+    assert not torch.allclose(out, trunk(x))
+
+
+@torch.no_grad()
+def test_a_probe_reads_without_changing():
+    trunk, x, probe = model(style="modern"), tokens(), Probe()
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # the fused kernel still runs
+        assert torch.equal(trunk(x, mask=Causal(), probe=probe), trunk(x, mask=Causal()))
+    assert [weights.shape for weights in probe.attention] == [(B, HEADS, L, L)] * DEPTH
+    for weights in probe.attention:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(B, HEADS, L))
+        assert weights.triu(1).abs().max() == 0
+
+
+def test_attention_equals_torchs_own_layer():
+    torch.manual_seed(0)
+    ours, theirs = MultiHeadAttention(C, HEADS), nn.MultiheadAttention(C, HEADS, batch_first=True)
+    nn.init.normal_(theirs.in_proj_bias)
+    nn.init.normal_(theirs.out_proj.bias)
+    ours.qkv.load_state_dict({"weight": theirs.in_proj_weight, "bias": theirs.in_proj_bias})
+    ours.out.load_state_dict(theirs.out_proj.state_dict())
+    x = tokens()
+    torch.testing.assert_close(ours(x), theirs(x, x, x, need_weights=False)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_feed_forward_by_hand():
+    x = torch.tensor([[[2.0]]])
+    for activation, hidden in ((Activation.relu2, 4.0), (Activation.swiglu, 2 * 2 / (1 + torch.e**-2))):
+        layer = FeedForward(1, 1, activation=activation, bias=False)
+        for parameter in layer.parameters():
+            nn.init.ones_(parameter)
+        assert layer(x).item() == pytest.approx(hidden, rel=1e-5)
+
+
+def test_zero_init_starts_as_the_identity():
+    config = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, zero_init=True, bias=False)
+    trunk, x = Transformer(config), tokens()
+    torch.testing.assert_close(trunk(x), trunk.norm(x))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heads": 7}, "multiple of the 7 heads"),
+        ({"kv_heads": 4}, "multiple of the 4 key/value heads"),
+        ({"depth": 0}, "depth >= 1"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio"),
+    ],
+)
+def test_impossible_sizes_are_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(TransformerConfig(**{"dim": C, "depth": 1, "heads": HEADS, **settings}))

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from core.config import PositionConfig, PositionKind
+from core.positions import AxialRotary, Learned, Rotary, Sinusoidal, make_position
+
+L, C, D = 7, 24, 12
+
+
+def dots(rotary, at):
+    """Scores of one query and key vector at every pair of places."""
+    rng = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 1, 1, D, generator=rng, dtype=torch.float64).expand(1, 1, len(at), D) for _ in range(2))
+    rotate = rotary.rotation(at)
+    return (rotate(q) @ rotate(k).mT)[0, 0]  # (L, L)
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    at = torch.arange(L)[:, None]
+    near, far = dots(Rotary(D), at), dots(Rotary(D), at + 1009)
+    torch.testing.assert_close(near, far, rtol=0, atol=2e-3)  # float32 angles at position 1,000
+    for offset in range(L):
+        diagonal = near.diagonal(offset)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-5)
+    assert near.std() > 0.1
+
+
+def test_axial_rotary_depends_on_row_and_column_distance():
+    at = torch.cartesian_prod(torch.arange(3), torch.arange(5))
+    near, moved = dots(AxialRotary(D), at), dots(AxialRotary(D), at + torch.tensor([2, 11]))
+    torch.testing.assert_close(near, moved, rtol=0, atol=1e-4)
+    assert not torch.allclose(near[0, 1], near[0, 5])  # one column away is not one row away
+
+
+def test_rotary_keeps_lengths_and_place_zero():
+    x = torch.randn(2, 3, L, D)
+    rotate = Rotary(D).rotation(torch.arange(L)[:, None])
+    assert rotate is not None
+    torch.testing.assert_close(rotate(x).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotate(x)[:, :, 0], x[:, :, 0])
+
+
+def test_sinusoidal_by_hand():
+    out = Sinusoidal(4).add(torch.zeros(1, 2, 4), torch.tensor([[0], [1]]))
+    expected = torch.tensor([[0, 0, 1, 1], [1.0, 0.01, 1.0, 0.01]])
+    expected[1] = torch.tensor(
+        [torch.tensor(1.0).sin(), torch.tensor(0.01).sin(), torch.tensor(1.0).cos(), torch.tensor(0.01).cos()]
+    )
+    torch.testing.assert_close(out[0], expected)
+
+
+def test_learned_has_its_own_vector_for_each_place():
+    position = Learned(C, (3, 5))
+    at = torch.cartesian_prod(torch.arange(3), torch.arange(5))
+    out = position.add(torch.zeros(2, 15, C), at)
+    torch.testing.assert_close(out[1], position.table)
+    batched = torch.stack([at, at.flip(0)])
+    torch.testing.assert_close(position.add(torch.zeros(2, 15, C), batched)[1], position.table.flip(0))
+    with pytest.raises(ValueError, match="outside of the 15 learned"):
+        position.add(torch.zeros(1, 1, C), torch.tensor([[3, 0]]))
+
+
+def test_what_cannot_be_is_an_error():
+    with pytest.raises(ValueError, match="domain=vision"):
+        make_position(PositionConfig(PositionKind.axial), C, 2, (L,))
+    with pytest.raises(ValueError, match="multiple of 4"):
+        make_position(PositionConfig(PositionKind.rotary), 6, 1, (3, 5))
+    with pytest.raises(ValueError, match="axes"):
+        Rotary(D).rotation(torch.zeros(L, 2))
