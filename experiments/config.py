@@ -1,17 +1,25 @@
 """What configures a command: plain dataclasses, free of torch."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from core.config import PositionConfig
 from domains.config import DomainConfig, OptimizerConfig
 
 
+class Accelerator(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+    mps = "mps"
+
+
 @dataclass
 class TrainerConfig:
     """Lightning's Trainer, in its own terms; `val_check_interval` and `log_every_n_steps` count steps."""
 
-    accelerator: str = "auto"  # auto, cpu, gpu, mps
+    accelerator: Accelerator = Accelerator.auto
     devices: str = "auto"  # auto or how many
     strategy: str = "auto"  # auto, ddp
     precision: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere

@@ -1,6 +1,7 @@
 """`attend train`: one run of one domain, from a configuration to a run folder."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from rich.progress import Progress
 
 from domains.config import OptimizerConfig
 from domains.task import AttentionTask
-from experiments.config import TrainerConfig
+from experiments.config import Accelerator, TrainerConfig
+from experiments.curves import join, set_aside
 from experiments.progress import StepProgress, make_progress
 from experiments.runs import environment, make_adapter, make_data, typed, write_config, write_json, write_weights
 
@@ -25,7 +27,7 @@ MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
 
 def run(config: DictConfig) -> float:
     """What Hydra calls. Returns the validation loss, for sweeps."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     with make_progress() as progress:
         summary = train(config, folder, progress)
         if summary:
@@ -51,6 +53,7 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         _check_same(config, OmegaConf.load(folder / "config.yaml"))
+        set_aside(folder)
     settings: TrainerConfig = typed(TrainerConfig, config.trainer)
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
     task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record)
@@ -65,6 +68,7 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     if not trainer.is_global_zero:
         return {}
     write_weights(folder, adapter)
+    join(folder)
     summary = {
         "domain": config.domain.name,
         "steps": trainer.global_step,
@@ -101,7 +105,7 @@ def make_trainer(
     precision, why = choose_precision(settings)
     try:
         trainer = Trainer(
-            accelerator=settings.accelerator,
+            accelerator=settings.accelerator.value,
             devices=int(settings.devices) if settings.devices.isdigit() else settings.devices,
             strategy=settings.strategy,
             precision=precision,  # pyright: ignore[reportArgumentType]
@@ -135,7 +139,7 @@ def choose_precision(settings: TrainerConfig) -> tuple[str, str]:
     """
     if settings.precision != "auto":
         return settings.precision, "as asked"
-    on_gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    on_gpu = settings.accelerator in (Accelerator.auto, Accelerator.gpu) and torch.cuda.is_available()
     if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16-mixed", "auto: this GPU has bfloat16"
     return "32-true", "auto: float32, as this GPU has no bfloat16" if on_gpu else "auto: float32 on a CPU"
@@ -150,6 +154,8 @@ def quiet() -> None:
         "(?s).*Checkpoint directory .* exists and is not empty",
         "(?s).*number of training batches .* is smaller than the logging interval",
         "(?s).*isinstance.*LeafSpec",
+        "(?s).*your dataloader is not resumable",  # it is: domains/sampling.py
+        "(?s).*Experiment logs directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message)
 

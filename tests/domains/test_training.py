@@ -1,0 +1,126 @@
+"""Sampling, optimizers and schedules."""
+
+import pytest
+import torch
+from torch import nn
+
+from domains.config import OptimizerConfig, Rule, Schedule
+from domains.optimizers import make_optimizer, make_schedule, orthogonal
+from domains.sampling import StepDataset, StepSampler
+
+
+def drawn(step, rank=0, world=1, size=7, seed=0):
+    def batch(indices, rngs):
+        return [(index, rng.integers(1 << 30)) for index, rng in zip(indices, rngs, strict=True)]
+
+    return StepDataset(size, 6, seed, batch, rank, world)[step]
+
+
+def test_every_sample_comes_once_a_pass():
+    stream = [index for step in range(7) for index, _ in drawn(step)]  # 42 = 6 passes over 7 samples
+    for start in range(0, 42, 7):
+        assert sorted(stream[start : start + 7]) == list(range(7))
+    assert len({tuple(stream[start : start + 7]) for start in range(0, 42, 7)}) > 1
+
+
+def test_a_step_is_the_same_for_any_number_of_processes():
+    one, other = drawn(5), drawn(5, seed=1)
+    assert sorted(one) == sorted(drawn(5, 0, 2) + drawn(5, 1, 2)) == sorted(sum((drawn(5, r, 3) for r in range(3)), []))
+    assert one == drawn(5) != other
+    with pytest.raises(ValueError, match="batch_size=6 must be a positive multiple of the 4 processes"):
+        drawn(0, world=4)
+    with pytest.raises(ValueError, match="empty"):
+        drawn(0, size=0)
+
+
+def test_a_resumed_sampler_goes_on():
+    assert list(StepSampler(3, 7)) == [3, 4, 5, 6]
+    assert len(StepSampler(3, 7)) == 7
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    blocks = nn.ModuleList([nn.Linear(5, 11), nn.Linear(11, 7)])
+    return nn.ModuleDict({"blocks": blocks, "norm": nn.LayerNorm(7), "head": nn.Linear(7, 3)})
+
+
+def losses(net, optimizer, steps=20):
+    x, y = torch.randn(13, 5, generator=torch.Generator().manual_seed(1)), torch.arange(13) % 3
+    seen = []
+    for _ in range(steps):
+        hidden = net["blocks"][1](net["blocks"][0](x).relu())
+        loss = nn.functional.cross_entropy(net["head"](net["norm"](hidden)), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    return seen
+
+
+def test_muon_groups_take_matrices_of_blocks_alone():
+    net = network()
+    optimizer = make_optimizer(net, OptimizerConfig(rule=Rule.muon))
+    muon = {id(p) for group in optimizer.param_groups if group.get("muon") for p in group["params"]}
+    assert muon == {id(net["blocks"][0].weight), id(net["blocks"][1].weight)}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(net.parameters()))
+
+
+def test_the_adamw_part_is_torchs_adamw():
+    ours, theirs = network(), network()
+    config = OptimizerConfig(rule=Rule.muon, lr=1e-2, weight_decay=0.1)
+    for net in (ours, theirs):
+        net["blocks"].requires_grad_(False)  # what is left is AdamW's
+    mine = make_optimizer(ours, config)
+    reference = make_optimizer(theirs, OptimizerConfig(rule=Rule.adamw, lr=1e-2, weight_decay=0.1))
+    assert losses(ours, mine) == pytest.approx(losses(theirs, reference), rel=1e-5)
+
+
+def test_the_muon_part_is_torchs_muon_within_bfloat16():
+    ours, theirs = network(), network()
+    config = OptimizerConfig(rule=Rule.muon, matrix_lr=0.02, weight_decay=0.1)
+    for net in (ours, theirs):
+        net["norm"].requires_grad_(False)
+        net["head"].requires_grad_(False)
+        net["blocks"][0].bias.requires_grad_(False)
+        net["blocks"][1].bias.requires_grad_(False)
+    mine = make_optimizer(ours, config)
+    matrices = [block.weight for block in theirs["blocks"]]
+    reference = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="original")
+    assert losses(ours, mine, 5) == pytest.approx(losses(theirs, reference, 5), rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(7, 13), (13, 7), (11, 11)])
+def test_orthogonal_flattens_the_spectrum(shape):
+    singular = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    assert singular.max() < 1.3
+    assert singular.median() > 0.6
+
+
+def test_learning_lowers_the_loss():
+    for rule in Rule:
+        net = network()
+        seen = losses(net, make_optimizer(net, OptimizerConfig(rule=rule, lr=1e-2)), 60)
+        assert seen[-1] < 0.7 * seen[0]
+
+
+@pytest.mark.parametrize("kind", Schedule)
+def test_schedules_warm_up_and_fall(kind):
+    config = OptimizerConfig(lr=2.0, schedule=kind, warmup=0.1, decay=0.5)
+    optimizer = make_optimizer(network(), config)
+    schedule = make_schedule(optimizer, config, steps=100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9:50] == pytest.approx([2.0] * 41)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(2.0 if kind is Schedule.constant else 0.0)
+    assert rates[75] == pytest.approx(2.0 if kind is Schedule.constant else 1.0, rel=0.05)
+
+
+def test_rates_that_cannot_be():
+    with pytest.raises(ValueError, match="lr > 0"):
+        make_optimizer(network(), OptimizerConfig(lr=0.0))
+    with pytest.raises(ValueError, match="warmup"):
+        make_schedule(make_optimizer(network(), OptimizerConfig()), OptimizerConfig(warmup=1.0), 10)

@@ -1,0 +1,124 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from core.config import PositionConfig, PositionKind
+from domains.vision.adapter import Adapter
+from domains.vision.config import DataConfig, ModelConfig
+from domains.vision.data import Data, shifted
+from domains.vision.evaluate import evaluate, rollout
+from domains.vision.predict import predict
+
+
+@pytest.fixture(scope="module")
+def data():
+    digits = Data(DataConfig())
+    digits.setup()
+    return digits
+
+
+def make(data, kind=PositionKind.learned, **settings):
+    torch.manual_seed(0)
+    return Adapter(ModelConfig(**{"dim": 24, "depth": 1, "heads": 2, **settings}), PositionConfig(kind), data.spec())
+
+
+def test_the_splits_are_stratified_and_apart(data):
+    assert [data.size(split) for split in ("train", "val", "test")] == [1212, 135, 450]
+    parts = [set(data.splits[split]) for split in data.splits]
+    assert len(set.union(*parts)) == 1797
+    counts = np.bincount(data.labels[data.splits["test"]])
+    assert counts.min() >= 43
+    assert counts.max() <= 46
+    other = Data(DataConfig(), seed=5)
+    other.setup()
+    assert np.array_equal(other.splits["test"], data.splits["test"])
+
+
+def test_a_batch_holds_the_images(data):
+    batch = data.batch("test", [3, 11])
+    assert batch["images"].shape == (2, 1, 8, 8)
+    index = data.splits["test"][11]
+    assert torch.equal(batch["images"][1, 0] * 16, torch.tensor(load_digits().images[index], dtype=torch.float32))
+    assert batch["labels"].tolist() == data.labels[data.splits["test"][[3, 11]]].tolist()
+
+
+def test_training_images_are_moved_and_nothing_else(data):
+    image = np.arange(35, dtype=np.float32).reshape(1, 5, 7)
+    seen = {shifted(image, np.random.default_rng(seed), 1).tobytes() for seed in range(99)}
+    assert len(seen) == 9
+    assert image.tobytes() in seen
+    rngs = (np.random.default_rng(seed) for seed in range(3))
+    assert not torch.equal(data.batch("train", [0, 1, 2], rngs)["images"], data.batch("train", [0, 1, 2])["images"])
+
+
+@pytest.mark.parametrize("kind", PositionKind)
+def test_every_position_fits_a_grid(data, kind):
+    out = make(data, kind)(data.batch("val", [0, 1, 2]))
+    assert out.shape == (3, 10)
+    assert out.isfinite().all()
+
+
+def test_patches_that_do_not_divide_are_an_error(data):
+    with pytest.raises(ValueError, match="8×8 pixels cannot be cut into patches of 3×3"):
+        make(data, patch_size=3)
+
+
+def test_rollout_by_hand():
+    first = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])  # one head: all look at token 0
+    second = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])  # all look at token 1
+    a1, a2 = (first[0, 0] + torch.eye(2)) / 2, (second[0, 0] + torch.eye(2)) / 2
+    torch.testing.assert_close(rollout([first, second])[0], a2 @ a1)
+    torch.testing.assert_close(rollout([first, second]).sum(-1), torch.ones(1, 2))
+
+
+def test_evaluate_writes_what_it_found(data, tmp_path):
+    found = evaluate(make(data), data, tmp_path)
+    assert found.scores[0].baseline == "support-vector machine"
+    assert found.scores[0].baseline_value > 0.97
+    assert found.measures["images"] == 450
+    for picture in found.figures:
+        with Image.open(picture) as image:
+            assert image.size[0] > 300
+    with open(tmp_path / "confusion.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    counts = np.array([row[1:] for row in rows[1:]], dtype=int)
+    assert counts.sum() == 450
+    assert counts.trace() / 450 == pytest.approx(found.scores[0].value)
+
+
+def test_predict_names_a_users_images(data, tmp_path):
+    model, folder = make(data), tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    digit = (load_digits().images[0] * 15.9375).astype(np.uint8)
+    Image.fromarray(digit).save(folder / "a.png")
+    Image.fromarray(digit).resize((80, 80), Image.Resampling.NEAREST).convert("RGB").save(folder / "sub" / "b.png")
+    (folder / "notes.txt").write_text("not an image")
+    predict(model, str(folder), tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["file"].rsplit("/", 1)[1] for row in rows] == ["a.png", "b.png"]
+    for row in rows:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["probability"] == max(row["probabilities"].values())
+    assert rows[0]["probability"] == pytest.approx(
+        rows[1]["probability"], abs=1e-3
+    )  # the size of a picture does not matter
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        assert len(list(csv.reader(file))) == 3
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "broken"])
+def test_predict_says_what_is_wrong_and_writes_nothing(data, tmp_path, kind):
+    source = tmp_path / "in"
+    if kind != "missing":
+        source.mkdir()
+    if kind == "broken":
+        (source / "a.png").write_bytes(b"\x89PNG not really")
+    message = {"missing": "does not exist", "empty": "holds no images", "broken": "cannot be read as an image"}[kind]
+    with pytest.raises(ValueError, match=message):
+        predict(make(data), str(source), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

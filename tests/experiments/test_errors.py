@@ -1,0 +1,62 @@
+"""Bad input gets one clear sentence: what is wrong, what is possible, the nearest known name."""
+
+import pytest
+
+from experiments.compose import compose
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["optimizer.lr=abc"], ["optimizer.lr=abc", "could not be converted to Float"]),
+        (["trainer.max_steps=1.5"], ["trainer.max_steps=1.5", "Integer"]),
+        (["optimizer.lrr=1"], ["optimizer.lrr is no setting", "did you mean optimizer.lr?", "optimizer.warmup"]),
+        (["domain=text", "model.dimm=1"], ["did you mean model.dim?", "model.depth"]),
+        (["optimiser=adamw"], ["did you mean optimizer?", "possible: domain, data, model"]),
+        (["domain=vsion"], ["did you mean vision?", "possible: protein, rl, text, vision"]),
+        (["data=digitz"], ["did you mean digits?"]),
+        (["position.kind=rot"], ["none, learned, sinusoidal, rotary, axial"]),
+        (["domain=text", "data=digits"], ["is for domain=vision, not for domain=text", "data=python_docs"]),
+        (["domain=vision", "model=gpt"], ["is for domain=text, not for domain=vision", "model=vit"]),
+        (["+model.new=1"], ["cannot be added"]),
+        (["seed"], ["not of the form key=value"]),
+    ],
+)
+def test_configuration(overrides, parts):
+    with pytest.raises(ValueError, match=r".") as error:
+        compose("config", overrides)
+    text = str(error.value)
+    assert len(text.splitlines()) <= 2
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["trian"], "'trian' is no command; possible: train, evaluate, predict, demo"),
+        (["train", "domain=vsion"], "did you mean vision?"),
+        (["train", "optimizer.lr=abc"], "could not be converted to Float"),
+        (["train", "model.patch_size=3"], "cannot be cut into patches of 3×3"),
+        (["train", "model.heads=7"], "width 64 must be a multiple of the 7 heads"),
+        (["train", "optimizer.lr=-1"], "lr > 0"),
+        (["train", "trainer.max_steps=0"], "must be at least 1"),
+        (["train", "data.batch_size=0"], "data.batch_size=0 must be"),
+        (["evaluate"], "run is needed: give run=…"),
+        (["evaluate", "run=nowhere"], "nowhere is no finished run: it has no config.yaml"),
+        (["predict", "run=nowhere", "input=x"], "nowhere is no finished run"),
+    ],
+)
+def test_command_line(attend, arguments, part, tmp_path):
+    result = attend(*arguments)
+    assert result.returncode == 2
+    assert part in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_the_traceback_can_be_had(attend):
+    result = attend("train", "domain=vsion", HYDRA_FULL_ERROR="1")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr

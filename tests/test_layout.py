@@ -1,0 +1,72 @@
+"""The arrows of the design: experiments -> domains -> core; no domain imports another; nothing but experiments imports Hydra."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {"core", "domains", "conf", "experiments"}
+DOMAINS = {"vision", "protein", "rl", "text"}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of every module that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found
+    return found
+
+
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def test_core_imports_torch_and_nothing_of_ours():
+    for path in files("core"):
+        third_party = packages(path) - set(sys.stdlib_module_names) - {"core"}
+        assert third_party <= {"torch"}, path
+
+
+def test_no_domain_imports_another_and_none_imports_experiments_or_hydra():
+    for path in files("domains"):
+        assert not packages(path) & {"experiments", "conf", "hydra", "omegaconf"}, path
+        room = path.relative_to(ROOT / "domains").parts[0]
+        others = {name for name in imports(path) if name.startswith("domains.")}
+        named = {name.split(".")[1] for name in others} & DOMAINS
+        assert named <= {room}, path
+
+
+def test_there_is_one_attention_and_one_lightning():
+    for folder in OURS:
+        for path in files(folder):
+            text = path.read_text(encoding="utf-8")
+            assert "pytorch_lightning" not in text, path
+            if path != ROOT / "core" / "kernels" / "sdpa.py":
+                assert "scaled_dot_product_attention(" not in text, path
+            if folder != "core":
+                assert "MultiheadAttention" not in text, path
+                assert "torch.nn.functional.softmax" not in text, path
+
+
+@pytest.mark.parametrize("module", ["core.attention", "core.layers", "core.positions", "core.cache"])
+def test_core_loads_without_the_rest(module):
+    heavy = ["lightning", "hydra", "timm", "gymnasium", "Bio", "transformers"]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_configuration_loads_without_torch():
+    code = "import sys; from conf import schema; schema.register(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
