@@ -1,4 +1,4 @@
-"""The arrows of the design: experiments -> domains -> core; no domain imports another; nothing but experiments imports Hydra."""
+"""The arrows: experiments -> domains -> core; no domain imports another; nothing but experiments imports Hydra."""
 
 import ast
 import subprocess

@@ -10,10 +10,12 @@ from domains.sampling import StepDataset, StepSampler
 
 
 def drawn(step, rank=0, world=1, size=7, seed=0):
-    def batch(indices, rngs):
-        return [(index, rng.integers(1 << 30)) for index, rng in zip(indices, rngs, strict=True)]
+    """What a step draws: (sample, a number from its own generator)."""
 
-    return StepDataset(size, 6, seed, batch, rank, world)[step]
+    def batch(indices, rngs):
+        return {"drawn": torch.tensor([(i, rng.integers(1 << 30)) for i, rng in zip(indices, rngs, strict=True)])}
+
+    return [tuple(pair) for pair in StepDataset(size, 6, seed, batch, rank, world)[step]["drawn"].tolist()]
 
 
 def test_every_sample_comes_once_a_pass():
@@ -25,7 +27,11 @@ def test_every_sample_comes_once_a_pass():
 
 def test_a_step_is_the_same_for_any_number_of_processes():
     one, other = drawn(5), drawn(5, seed=1)
-    assert sorted(one) == sorted(drawn(5, 0, 2) + drawn(5, 1, 2)) == sorted(sum((drawn(5, r, 3) for r in range(3)), []))
+    assert (
+        sorted(one)
+        == sorted(drawn(5, 0, 2) + drawn(5, 1, 2))
+        == sorted(pair for r in range(3) for pair in drawn(5, r, 3))
+    )
     assert one == drawn(5) != other
     with pytest.raises(ValueError, match="batch_size=6 must be a positive multiple of the 4 processes"):
         drawn(0, world=4)
@@ -38,18 +44,23 @@ def test_a_resumed_sampler_goes_on():
     assert len(StepSampler(3, 7)) == 7
 
 
-def network(seed=0):
-    torch.manual_seed(seed)
-    blocks = nn.ModuleList([nn.Linear(5, 11), nn.Linear(11, 7)])
-    return nn.ModuleDict({"blocks": blocks, "norm": nn.LayerNorm(7), "head": nn.Linear(7, 3)})
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList([nn.Linear(5, 11), nn.Linear(11, 7)])
+        self.norm, self.head = nn.LayerNorm(7), nn.Linear(7, 3)
+
+    def forward(self, x):
+        first, second = self.blocks
+        return self.head(self.norm(second(first(x).relu())))
 
 
 def losses(net, optimizer, steps=20):
     x, y = torch.randn(13, 5, generator=torch.Generator().manual_seed(1)), torch.arange(13) % 3
     seen = []
     for _ in range(steps):
-        hidden = net["blocks"][1](net["blocks"][0](x).relu())
-        loss = nn.functional.cross_entropy(net["head"](net["norm"](hidden)), y)
+        loss = nn.functional.cross_entropy(net(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -58,33 +69,31 @@ def losses(net, optimizer, steps=20):
 
 
 def test_muon_groups_take_matrices_of_blocks_alone():
-    net = network()
+    net = Network()
     optimizer = make_optimizer(net, OptimizerConfig(rule=Rule.muon))
     muon = {id(p) for group in optimizer.param_groups if group.get("muon") for p in group["params"]}
-    assert muon == {id(net["blocks"][0].weight), id(net["blocks"][1].weight)}
+    assert muon == {id(p) for name, p in net.named_parameters() if name in ("blocks.0.weight", "blocks.1.weight")}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(net.parameters()))
 
 
 def test_the_adamw_part_is_torchs_adamw():
-    ours, theirs = network(), network()
+    ours, theirs = Network(), Network()
     config = OptimizerConfig(rule=Rule.muon, lr=1e-2, weight_decay=0.1)
     for net in (ours, theirs):
-        net["blocks"].requires_grad_(False)  # what is left is AdamW's
+        net.blocks.requires_grad_(False)  # what is left is AdamW's
     mine = make_optimizer(ours, config)
     reference = make_optimizer(theirs, OptimizerConfig(rule=Rule.adamw, lr=1e-2, weight_decay=0.1))
     assert losses(ours, mine) == pytest.approx(losses(theirs, reference), rel=1e-5)
 
 
 def test_the_muon_part_is_torchs_muon_within_bfloat16():
-    ours, theirs = network(), network()
+    ours, theirs = Network(), Network()
     config = OptimizerConfig(rule=Rule.muon, matrix_lr=0.02, weight_decay=0.1)
     for net in (ours, theirs):
-        net["norm"].requires_grad_(False)
-        net["head"].requires_grad_(False)
-        net["blocks"][0].bias.requires_grad_(False)
-        net["blocks"][1].bias.requires_grad_(False)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(name in ("blocks.0.weight", "blocks.1.weight"))
     mine = make_optimizer(ours, config)
-    matrices = [block.weight for block in theirs["blocks"]]
+    matrices = [p for p in theirs.parameters() if p.requires_grad]
     reference = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="original")
     assert losses(ours, mine, 5) == pytest.approx(losses(theirs, reference, 5), rel=1e-2)
 
@@ -98,7 +107,7 @@ def test_orthogonal_flattens_the_spectrum(shape):
 
 def test_learning_lowers_the_loss():
     for rule in Rule:
-        net = network()
+        net = Network()
         seen = losses(net, make_optimizer(net, OptimizerConfig(rule=rule, lr=1e-2)), 60)
         assert seen[-1] < 0.7 * seen[0]
 
@@ -106,7 +115,7 @@ def test_learning_lowers_the_loss():
 @pytest.mark.parametrize("kind", Schedule)
 def test_schedules_warm_up_and_fall(kind):
     config = OptimizerConfig(lr=2.0, schedule=kind, warmup=0.1, decay=0.5)
-    optimizer = make_optimizer(network(), config)
+    optimizer = make_optimizer(Network(), config)
     schedule = make_schedule(optimizer, config, steps=100)
     rates = []
     for _ in range(100):
@@ -121,6 +130,6 @@ def test_schedules_warm_up_and_fall(kind):
 
 def test_rates_that_cannot_be():
     with pytest.raises(ValueError, match="lr > 0"):
-        make_optimizer(network(), OptimizerConfig(lr=0.0))
+        make_optimizer(Network(), OptimizerConfig(lr=0.0))
     with pytest.raises(ValueError, match="warmup"):
-        make_schedule(make_optimizer(network(), OptimizerConfig()), OptimizerConfig(warmup=1.0), 10)
+        make_schedule(make_optimizer(Network(), OptimizerConfig()), OptimizerConfig(warmup=1.0), 10)

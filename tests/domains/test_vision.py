@@ -15,6 +15,10 @@ from domains.vision.evaluate import evaluate, rollout
 from domains.vision.predict import predict
 
 
+def pixels():
+    return load_digits(return_X_y=True)[0].reshape(-1, 8, 8)
+
+
 @pytest.fixture(scope="module")
 def data():
     digits = Data(DataConfig())
@@ -43,7 +47,7 @@ def test_a_batch_holds_the_images(data):
     batch = data.batch("test", [3, 11])
     assert batch["images"].shape == (2, 1, 8, 8)
     index = data.splits["test"][11]
-    assert torch.equal(batch["images"][1, 0] * 16, torch.tensor(load_digits().images[index], dtype=torch.float32))
+    assert torch.equal(batch["images"][1, 0] * 16, torch.tensor(pixels()[index], dtype=torch.float32))
     assert batch["labels"].tolist() == data.labels[data.splits["test"][[3, 11]]].tolist()
 
 
@@ -94,7 +98,7 @@ def test_evaluate_writes_what_it_found(data, tmp_path):
 def test_predict_names_a_users_images(data, tmp_path):
     model, folder = make(data), tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
-    digit = (load_digits().images[0] * 15.9375).astype(np.uint8)
+    digit = (pixels()[0] * 15.9375).astype(np.uint8)
     Image.fromarray(digit).save(folder / "a.png")
     Image.fromarray(digit).resize((80, 80), Image.Resampling.NEAREST).convert("RGB").save(folder / "sub" / "b.png")
     (folder / "notes.txt").write_text("not an image")
@@ -104,9 +108,8 @@ def test_predict_names_a_users_images(data, tmp_path):
     for row in rows:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert row["probability"] == max(row["probabilities"].values())
-    assert rows[0]["probability"] == pytest.approx(
-        rows[1]["probability"], abs=1e-3
-    )  # the size of a picture does not matter
+    # The size of a picture does not matter.
+    assert rows[0]["probability"] == pytest.approx(rows[1]["probability"], abs=1e-3)
     with open(tmp_path / "out" / "predictions.csv", newline="") as file:
         assert len(list(csv.reader(file))) == 3
 
