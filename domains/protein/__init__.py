@@ -1,1 +1,1 @@
-"""TODO"""
+"""Protein: residue-pair attention, from a sequence and its profile to a distogram (after Jumper et al. 2021)."""

@@ -7,7 +7,7 @@ from core.config import TransformerConfig
 
 
 class Source(Enum):
-    bundled = "bundled"  # a few hundred PDB chains that come with the project
+    bundled = "bundled"  # 1,000 PDB chains of at most 150 residues that come with the project
 
 
 @dataclass
@@ -16,13 +16,18 @@ class DataConfig:
 
     domain: str = "protein"
     source: Source = Source.bundled
-    crop: int = 64  # residues a training sample
-    batch_size: int = 16
+    crop: int = 64  # residues of a training sample: two stretches of half that length, from anywhere in the chain
+    batch_size: int = 8
     workers: int = 0
+    sequence_only: float = 0.25  # share of training samples that must do without their profile
 
 
 @dataclass
 class ModelConfig(TransformerConfig):
-    """Residue-pair attention."""
+    """Residue-pair attention: `dim` is the width of a residue, `pair_dim` that of a pair of residues."""
 
     domain: str = "protein"
+    pair_dim: int = 32
+    window: int = 7  # a residue's token is made of its neighbourhood, this many residues to each side
+    reach: int = 32  # separations in sequence beyond this look alike to the first pair representation
+    near_weight: float = 0.1  # weight in the loss of pairs fewer than 6 residues apart, which are easy and say little

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Reinforcement learning as sequence modelling: a decision transformer (Chen et al. 2021)."""

@@ -7,22 +7,24 @@ from core.config import TransformerConfig
 
 
 class Source(Enum):
-    cartpole = "cartpole"  # CartPole-v1, collected on the spot from scripted controllers
+    cartpole = "cartpole"  # Gymnasium's CartPole-v1, played on the spot by scripted controllers of mixed skill
 
 
 @dataclass
 class DataConfig:
-    """Which trajectories, and how much of each the model sees at once."""
+    """Which trajectories, and how much of one the model sees at once."""
 
     domain: str = "rl"
     source: Source = Source.cartpole
-    context: int = 20  # time steps a sample
-    batch_size: int = 16
+    episodes: int = 600  # collected, for the three splits together
+    context: int = 10  # time steps in a sample, and in the memory of the agent
+    batch_size: int = 64
     workers: int = 0
 
 
 @dataclass
 class ModelConfig(TransformerConfig):
-    """A decision transformer."""
+    """A decision transformer; all of its sizes are those of its trunk."""
 
     domain: str = "rl"
+    embed_norm: bool = True

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Text: a causal language model on bytes, with a memory of the text before its context."""

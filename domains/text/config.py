@@ -1,6 +1,6 @@
 """What configures the text domain: plain dataclasses, free of torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from core.config import TransformerConfig
@@ -16,13 +16,14 @@ class DataConfig:
 
     domain: str = "text"
     source: Source = Source.python_docs
-    context: int = 256  # tokens a sample
+    context: int = 256  # bytes a sample
+    recall: list[int] = field(default_factory=lambda: [4, 6, 8, 12, 16, 24, 32])  # domains/text/memory.py; [] for none
     batch_size: int = 16
     workers: int = 0
 
 
 @dataclass
 class ModelConfig(TransformerConfig):
-    """A causal language model."""
+    """A causal language model on bytes."""
 
     domain: str = "text"

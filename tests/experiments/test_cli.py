@@ -80,9 +80,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(attend, tmp_path):
     settings = ["domain=vision", "model.dim=32", "model.depth=1", "trainer.val_check_interval=10", "logger=csv"]
     assert attend("train", *settings, "run=whole", "trainer.max_steps=400").returncode == 0
     command = [Path(sys.executable).with_name("attend"), "train", *settings, "run=killed", "trainer.max_steps=400"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
-    )
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed" / "checkpoints" / "last.ckpt").is_file():
         assert process.poll() is None
         time.sleep(0.01)
