@@ -1,0 +1,29 @@
+"""The pictures of the rl domain."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def draw_returns(targets: np.ndarray, achieved: np.ndarray, shown: np.ndarray, path: Path) -> None:
+    """Achieved return over target return, (N,) each, above a histogram of the returns in the training data `shown`."""
+    figure = Figure(figsize=(6.4, 6.4), dpi=120, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    asked = np.unique(targets)
+    mean = np.array([achieved[targets == target].mean() for target in asked])
+    std = np.array([achieved[targets == target].std() for target in asked])
+    lowest, best = min(0.0, shown.min()), shown.max()
+    above.plot([lowest, best], [lowest, best], color="black", linewidth=1, linestyle="--", label="as asked")
+    above.scatter(targets, achieved, s=14, color="tab:blue", alpha=0.3, linewidths=0, label="one episode")
+    above.errorbar(asked, mean, std, color="tab:blue", marker="o", capsize=3, label="mean ± standard deviation")
+    above.axhline(shown.mean(), color="tab:orange", linewidth=1, label=f"mean of the data ({shown.mean():.0f})")
+    above.axhline(best, color="tab:green", linewidth=1, label=f"best of the data ({best:.0f})")
+    above.set_ylabel("achieved return")
+    above.set_title("Asked for a return, the agent plays for it")
+    above.legend(fontsize=9)
+    above.grid(alpha=0.25)
+    below.hist(shown, bins=25, color="tab:orange")
+    below.set_xlabel("target return (above) · return of a training episode (below)")
+    below.set_ylabel("episodes")
+    figure.savefig(path)
