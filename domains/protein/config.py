@@ -27,7 +27,7 @@ class ModelConfig(TransformerConfig):
     """Residue-pair attention: `dim` is the width of a residue, `pair_dim` that of a pair of residues."""
 
     domain: str = "protein"
-    pair_dim: int = 32
+    pair_dim: int = 16
     window: int = 7  # a residue's token is made of its neighbourhood, this many residues to each side
     reach: int = 32  # separations in sequence beyond this look alike to the first pair representation
     near_weight: float = 0.1  # weight in the loss of pairs fewer than 6 residues apart, which are easy and say little

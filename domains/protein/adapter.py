@@ -1,0 +1,108 @@
+"""Residue-pair attention on the shared core.
+
+Shapes: B batch · N residues of the longest chain · L residues that the model sees · C residue width · P pair width ·
+F = 20 amino acids · K bins of distance
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.config import PositionConfig
+from core.layers import Transformer
+from core.masks import Padding
+from core.positions import make_position
+from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.protein.config import ModelConfig
+from domains.protein.metrics import CONTACT, precision
+from domains.protein.pair import Outer, PairBlock, PairTrack
+
+EDGES = tuple(float(edge) for edge in range(4, 21))  # Å, between K = 18 bins of distance; the last has no end
+NEAR = 6  # pairs closer than this in sequence are no contacts by any convention
+
+
+class Adapter(DomainAdapter):
+    """Residues attend to each other under a bias from a pair representation that they update; its end is a distogram.
+
+    Source: the Evoformer of Jumper et al. 2021, with one profile for the alignment, and without triangle attention.
+
+    Args:
+        config: sizes and choices.
+        position: how residues know where they are, beside the separations that the pairs know.
+        spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a training chain had.
+    Raises:
+        ValueError: for sizes that cannot be.
+    """
+
+    measures = ("long_range_precision", "loss")
+
+    def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
+        super().__init__()
+        if config.pair_dim < 2 or config.pair_dim % 2 or config.reach < 1 or config.window < 0:
+            raise ValueError(
+                "model.pair_dim must be even and at least 2, model.reach at least 1 and model.window at least 0"
+            )
+        C, P, self.config, self.kinds = config.dim, config.pair_dim, config, len(spec["letters"])
+        self.edges: Tensor
+        self.register_buffer("edges", torch.tensor(EDGES), persistent=False)
+        self.embed = nn.Conv1d(2 * self.kinds, C, 2 * config.window + 1, padding=config.window)
+        self.embed_norm = nn.LayerNorm(C)
+        self.apart = nn.Embedding(2 * config.reach + 1, P)
+        nn.init.normal_(self.apart.weight, std=0.3)  # no louder than what the residues say
+        self.first = Outer(C, P)
+        self.blocks = nn.ModuleList(PairBlock(C, P, config.heads) for _ in range(config.depth))
+        self.transformer = Transformer(config, make_position(position, C, config.heads, (spec["longest"],)))
+        self.last = Outer(C, P)
+        self.norm = nn.LayerNorm(P)
+        self.distogram = nn.Linear(P, len(EDGES) + 1)
+
+    def tokens(self, batch: Batch) -> Tokens:
+        """A token is made of the sequence and profile around a residue, a pair at first of tokens and separation."""
+        place, valid = batch["place"], batch["valid"]  # (B, L)
+        own = F.one_hot(batch["sequence"], self.kinds + 1)[..., :-1]  # (B, N, F); zeros for an unknown residue
+        chain = torch.cat([own.to(batch["profile"].dtype), batch["profile"]], -1)  # (B, N, 2F)
+        x = self.embed_norm(self.embed(chain.mT).mT)  # (B, N, C)
+        x = x.gather(1, place[..., None].expand(-1, -1, x.shape[-1]))  # (B, L, C)
+        separation = (place[:, None] - place[:, :, None]).clamp(-self.config.reach, self.config.reach)  # j - i
+        z = self.apart(separation + self.config.reach) + self.first(x)  # (B, L, L, P)
+        return Tokens(x, Padding(valid), PairTrack(self.blocks, z, valid), place[..., None])
+
+    def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """Logits of the distance between every two residues, (B, L, L, K)."""
+        assert isinstance(tokens.bias, PairTrack)
+        z = tokens.bias.z + self.last(hidden)
+        return self.distogram(self.norm(z + z.transpose(1, 2)))  # a distance has no direction
+
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        weight = self.weight(batch)
+        return (self.surprise(predictions, batch) * weight).sum() / weight.sum().clamp(min=1)
+
+    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Of each chain: long-range precision at L/5, and the loss."""
+        weight, surprise = self.weight(batch), self.surprise(predictions, batch)
+        contact, distance = self.contacts(predictions).cpu().numpy(), batch["distance"].cpu().numpy()
+        lengths = enumerate(batch["valid"].sum(1).tolist())
+        return {
+            "long_range_precision": torch.tensor(
+                [precision(contact[b, :n, :n], distance[b, :n, :n], 5) for b, n in lengths]
+            ),
+            "loss": (surprise * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1),
+        }
+
+    def contacts(self, predictions: Tensor) -> Tensor:
+        """P(contact), (B, L, L): the sum of all bins below 8 Å."""
+        return predictions.float().softmax(-1)[..., : EDGES.index(CONTACT) + 1].sum(-1)
+
+    def surprise(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the true bin, (B, L, L), in nats."""
+        bins = torch.bucketize(batch["distance"], self.edges, right=True)  # (B, L, L)
+        return F.cross_entropy(predictions.float().permute(0, 3, 1, 2), bins, reduction="none")
+
+    def weight(self, batch: Batch) -> Tensor:
+        """How much each pair counts in the loss, (B, L, L); each is there twice."""
+        place, valid = batch["place"], batch["valid"]
+        separation = (place[:, None] - place[:, :, None]).abs()
+        real = valid[:, :, None] & valid[:, None] & (separation > 0)
+        return real * torch.where(separation < NEAR, self.config.near_weight, 1.0)

@@ -1,0 +1,86 @@
+"""Pictures of contact maps, and of what they are worth.
+
+Shapes: L residues
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from domains.protein.metrics import LONG_RANGE, ranked
+
+HIT, MISS = "tab:green", "tab:red"
+
+
+class Panel(NamedTuple):
+    """One chain: P(contact) (L, L), and where the contacts are (L, L) if that is known."""
+
+    title: str
+    probability: np.ndarray
+    contact: np.ndarray | None = None
+
+
+def contact_maps(path: Path, panels: Sequence[Panel], columns: int = 3) -> Path:
+    """P(contact) in shades of blue. Where the contacts are known, they stand below the diagonal, in black, and the L/5
+    likeliest long-range pairs are marked above it: dots in green for contacts and in red for others."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns + 0.9, 3.7 * rows + 0.5), layout="constrained", dpi=120)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):  # the last row may have room to spare
+        draw(axis, panel)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    if any(panel.contact is not None for panel in panels):
+        figure.suptitle("Above the diagonal: P(contact), and the L/5 pairs of highest score; below: the true contacts")
+        figure.legend(
+            handles=[
+                axes[0].scatter([], [], color=c, s=12, label=n) for c, n in ((HIT, "contact"), (MISS, "no contact"))
+            ],
+            loc="outside lower right",
+            ncols=2,
+            frameon=False,
+        )
+    figure.supxlabel(f"residue; dotted: {LONG_RANGE} apart, where long range begins", fontsize=9)
+    figure.colorbar(axes[0].images[0], ax=axes.tolist(), label="P(Cβ–Cβ < 8 Å)", shrink=0.6)
+    figure.savefig(path)
+    return path
+
+
+def draw(axis: Axes, panel: Panel) -> None:
+    length = len(panel.probability)
+    extent = (0.5, length + 0.5, length + 0.5, 0.5)  # residues are counted from 1
+    shown = panel.probability if panel.contact is None else np.triu(panel.probability, 1)
+    faint_too = PowerNorm(0.5, vmin=0, vmax=1)  # most contacts are predicted with a probability far below 1
+    axis.imshow(shown, cmap="Blues", norm=faint_too, extent=extent, interpolation="nearest")
+    if panel.contact is not None:
+        true = np.ma.masked_less(np.tril(panel.contact, -1).astype(float), 1)
+        axis.imshow(true, cmap="gray", vmin=1, vmax=2, extent=extent, interpolation="nearest")
+        i, j = (index[: max(1, length // 5)] for index in ranked(panel.probability))
+        axis.scatter(j + 1, i + 1, s=5, c=np.where(panel.contact[i, j], HIT, MISS), linewidths=0)
+    for offset in (-LONG_RANGE, LONG_RANGE):
+        axis.axline((0.5, 0.5 + offset), slope=1, color="tab:orange", linewidth=0.6, linestyle=":")
+    axis.set(xlim=extent[:2], ylim=extent[2:])
+    axis.set_title(panel.title, fontsize=10)
+
+
+def precision_bars(path: Path, precisions: dict[str, Sequence[float]], cuts: Sequence[str]) -> Path:
+    """Mean long-range precision of each method at each cut."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    width = 0.8 / len(precisions)
+    for number, (method, values) in enumerate(precisions.items()):
+        at = np.arange(len(cuts)) + (number - (len(precisions) - 1) / 2) * width
+        bars = axis.bar(at, values, width, label=method)
+        axis.bar_label(bars, fmt="%.2f", fontsize=8, padding=1)
+    axis.set(xticks=range(len(cuts)), xticklabels=cuts, ylabel="long-range precision, mean over chains")
+    axis.set_xlabel("pairs of highest score that are taken, for a chain of L residues")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(path)
+    return path

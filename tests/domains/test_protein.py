@@ -1,0 +1,406 @@
+"""The protein domain through its public doors. Sizes are different primes, so that a swapped axis fails."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.config import PositionConfig, PositionKind
+from domains.config import OptimizerConfig
+from domains.optimizers import make_optimizer
+from domains.protein.adapter import EDGES, Adapter
+from domains.protein.config import DataConfig, ModelConfig
+from domains.protein.data import LETTERS, UNKNOWN, Chain, Data, collate, numbered, one_hot, two_stretches, virtual_cb
+from domains.protein.evaluate import evaluate
+from domains.protein.metrics import ProfilePairs, SeparationPrior, distances, precision, ranked
+from domains.protein.pair import TriangleMultiplication
+from domains.protein.predict import predict, read_fasta
+from domains.sampling import StepDataset
+
+
+def rngs(*seeds: int):
+    return iter([np.random.default_rng(seed) for seed in seeds])
+
+
+def random_chain(length: int, seed: int = 0, name: str = "1ABC_A") -> Chain:
+    rng = np.random.default_rng(seed)
+    profile = rng.dirichlet(np.ones(20), length).astype(np.float32)
+    return Chain(
+        name,
+        rng.integers(0, 20, length),
+        profile,
+        (3.8 * rng.standard_normal((length, 3)).cumsum(0)).astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    data = Data(DataConfig(batch_size=3, crop=26))
+    data.setup()
+    return data
+
+
+def make_adapter(data: Data, **changes) -> Adapter:
+    torch.manual_seed(0)
+    config = replace(ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, window=2, reach=7), **changes)
+    return Adapter(config, PositionConfig(PositionKind.rotary), data.spec()).eval()
+
+
+@pytest.fixture(scope="module")
+def trained(data) -> Adapter:
+    """A model after a very short training."""
+    adapter = make_adapter(data, dim=24, pair_dim=16).train()
+    optimizer = make_optimizer(adapter, OptimizerConfig(lr=1e-2))
+    batches = StepDataset(data.size("train"), 4, 0, data._train_batch)
+    losses = []
+    for step in range(30):
+        loss = adapter.loss(adapter(batches[step]), batches[step])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.95 * losses[0]
+    return adapter.eval()
+
+
+# data
+
+
+def test_splits_are_disjoint_and_of_the_promised_size(data):
+    names = {split: {chain.name for chain in data.splits[split]} for split in ("train", "val", "test")}
+    assert {split: len(chains) for split, chains in names.items()} == {"train": 900, "val": 40, "test": 60}
+    assert len(names["train"] | names["val"] | names["test"]) == 1000
+    sequences = {chain.sequence.tobytes() for chains in data.splits.values() for chain in chains}
+    assert len(sequences) > 990
+    test = {chain.sequence.tobytes() for chain in data.splits["test"]}
+    assert not test & {chain.sequence.tobytes() for chain in data.splits["train"] + data.splits["val"]}
+
+
+def test_chains_are_proteins(data):
+    for chain in data.splits["test"] + data.splits["val"]:
+        assert 40 <= len(chain) <= 150
+        assert chain.sequence.max() < UNKNOWN  # every residue is one of the twenty
+        assert np.allclose(chain.profile.sum(1), 1, atol=0.03)
+        steps = np.linalg.norm(np.diff(chain.cb, axis=0), axis=1)
+        assert 4 < steps.mean() < 6.5  # Å between the Cβ of neighbours
+        assert steps.max() < 8
+    own = np.mean([chain.profile[np.arange(len(chain)), chain.sequence].mean() for chain in data.splits["train"]])
+    assert own > 0.25  # a profile has its columns in the order of LETTERS: chance would be 0.05
+
+
+def test_virtual_cb_is_a_bond_length_from_ca_and_a_glycine_has_none():
+    backbone = np.array([[[1.458, 0, 0], [0, 0, 0], [-0.547, 1.424, 0]]] * 2, np.float32)  # N, CA, C of ideal geometry
+    cb = virtual_cb(backbone, numbered("AG"))
+    assert np.linalg.norm(cb[0]) == pytest.approx(1.53, abs=0.02)
+    assert np.array_equal(cb[1], backbone[1, 1])
+
+
+def test_setup_twice_reads_once(data):
+    before = data.splits
+    data.setup()
+    assert data.splits is before
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 7}, {"crop": 0}, {"sequence_only": 1.5}])
+def test_settings_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"data.{next(iter(wrong))}="):
+        Data(DataConfig(**wrong)).setup()
+
+
+def test_a_batch_has_its_shapes_and_its_distances(data):
+    batch = data.batch("train", [5, 11, 2], rngs(1, 2, 3))
+    longest = max(len(data.splits["train"][i]) for i in (5, 11, 2))
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
+        "sequence": (3, longest),
+        "profile": (3, longest, 20),
+        "place": (3, 26),
+        "valid": (3, 26),
+        "distance": (3, 26, 26),
+    }
+    chain = data.splits["train"][11]
+    i, j = batch["place"][1, 4].item(), batch["place"][1, 20].item()
+    assert batch["distance"][1, 4, 20].item() == pytest.approx(distances(chain)[i, j], abs=1e-3)
+
+
+def test_a_batch_is_a_pure_function_of_its_generators(data):
+    first, again = (data.batch("train", [5, 11, 2], rngs(1, 2, 3)) for _ in range(2))
+    other = data.batch("train", [5, 11, 2], rngs(1, 2, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(first["place"][:2], other["place"][:2])
+    assert not torch.equal(first["place"][2], other["place"][2])
+
+
+def test_crops_are_two_stretches_and_reach_every_residue():
+    seen = np.zeros(41, int)
+    for seed in range(300):
+        place = two_stretches(41, 14, np.random.default_rng(seed))
+        assert len(place) == 14
+        assert (np.diff(place) > 0).all()
+        assert (np.diff(place) > 1).sum() <= 1
+        seen[place] += 1
+    assert (seen > 0).all()
+    assert two_stretches(11, 14, np.random.default_rng(0)).tolist() == list(range(11))
+
+
+@pytest.mark.parametrize(("share", "dropped"), [(0.0, 0), (1.0, 3)])
+def test_profiles_are_dropped_as_often_as_asked(share, dropped):
+    data = Data(DataConfig(crop=26, sequence_only=share))
+    data.setup()
+    batch = data.batch("train", [0, 1, 2], rngs(1, 2, 3))
+    assert sum(set(row.unique().tolist()) == {0.0, 1.0} for row in batch["profile"]) == dropped
+    if dropped:
+        assert torch.equal(batch["profile"].argmax(-1)[0, :40], batch["sequence"][0, :40])
+
+
+# model
+
+
+def test_predictions_are_symmetric_distributions(data):
+    adapter = make_adapter(data)
+    logits = adapter(collate([random_chain(29), random_chain(23, 1)]))
+    assert logits.shape == (2, 29, 29, len(EDGES) + 1)
+    assert torch.allclose(logits, logits.transpose(1, 2), atol=1e-5)
+    contact = adapter.contacts(logits)
+    assert ((contact >= 0) & (contact <= 1)).all()
+    assert torch.allclose(contact, logits.softmax(-1)[..., :5].sum(-1))  # below 4, 4-5, 5-6, 6-7 and 7-8 Å
+
+
+def test_padding_never_moves_a_valid_prediction(data):
+    adapter = make_adapter(data)
+    short, long = random_chain(17), random_chain(29, 1)
+    alone = adapter(collate([short]))
+    batch = collate([short, long])
+    together = adapter(batch)
+    assert torch.allclose(together[:1, :17, :17], alone, atol=1e-5)
+    batch["place"][0, 17:] = 3  # other residues where there are none
+    assert torch.equal(adapter(batch)[0, :17, :17], together[0, :17, :17])
+    batch["valid"][0, 17:] = True  # and they do move it, once they count
+    assert not torch.allclose(adapter(batch)[0, :17, :17], together[0, :17, :17], atol=1e-5)
+
+
+def test_padding_never_moves_the_loss(data):
+    adapter = make_adapter(data)
+    short, long = random_chain(17), random_chain(29, 1)
+    alone, batch = collate([short]), collate([long, short])
+    with torch.inference_mode():
+        losses = [adapter.measure(adapter(b), b)["loss"] for b in (alone, batch)]
+    assert losses[0][0].item() == pytest.approx(losses[1][1].item(), abs=1e-5)
+    before = adapter.loss(adapter(batch), batch)
+    batch["distance"][1, 17:] = 5.0
+    assert adapter.loss(adapter(batch), batch).item() == before.item()
+
+
+def test_every_residue_reaches_every_pair(data):
+    adapter = make_adapter(data)
+    batch = collate([random_chain(29)])
+    before = adapter(batch)
+    batch["profile"][0, 28] = torch.eye(20)[7]
+    assert (adapter(batch) - before).abs().amax(-1)[0].min() > 0  # pair (0, 1) too, by attention and triangles
+
+
+def test_every_weight_gets_a_gradient(data):
+    adapter = make_adapter(data).train()
+    batch = data.batch("train", [0, 1, 2], rngs(1, 2, 3))
+    adapter.loss(adapter(batch), batch).backward()
+    idle = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+
+
+def test_a_crop_is_predicted_from_its_own_surroundings(data):
+    """Tokens are made in the whole chain and chosen afterwards: a residue of a crop knows neighbours outside of it."""
+    adapter = make_adapter(data)
+    batch = collate([random_chain(29)], [np.array([4, 5, 6, 19, 20])])
+    before, profile = adapter(batch), batch["profile"][0].clone()
+    batch["profile"][0, 8] = torch.eye(20)[7]  # two residues outside
+    near = adapter(batch)
+    batch["profile"][0, 8], batch["profile"][0, 12] = (
+        profile[8],
+        torch.eye(20)[7],
+    )  # too far from all
+    assert not torch.equal(near, before)
+    assert torch.equal(adapter(batch), before)
+
+
+def test_triangle_multiplication_is_that_of_its_definition():
+    """Loops over i, j, k in double precision: outgoing edges for one half of the features, incoming for the other."""
+    torch.manual_seed(0)
+    L, P = 5, 6
+    layer = TriangleMultiplication(P).double()
+    z = torch.randn(1, L, L, P, dtype=torch.double)
+    both = (torch.rand(1, L, L, 1) > 0.3).double()
+    inner = layer.norm(z)
+    a, b, c, d = (layer.project(inner) * layer.gate(inner).sigmoid() * both)[0].chunk(4, -1)  # (L, L, P / 2)
+    sums = torch.zeros(L, L, P, dtype=torch.double)
+    for i in range(L):
+        for j in range(L):
+            for k in range(L):
+                sums[i, j] += torch.cat([a[i, k] * b[j, k], c[k, i] * d[k, j]])
+    expected = layer.gate_out(inner).sigmoid() * layer.out(layer.norm_out(sums))
+    assert torch.allclose(layer(z, both), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"pair_dim": 0}, {"pair_dim": 7}, {"reach": 0}, {"window": -1}])
+def test_models_that_cannot_be_are_refused(data, wrong):
+    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
+        make_adapter(data, **wrong)
+
+
+# metrics
+
+
+def test_precision_counts_long_range_pairs_alone():
+    score, distance = np.zeros((53, 53)), np.full((53, 53), 20.0)
+    score[0, 23] = 9.0  # one residue too near to count
+    for rank, j in enumerate(range(30, 40)):  # L/5 = 10 pairs, 7 of them contacts
+        score[3, j] = 5.0 - 0.1 * rank
+        distance[3, j] = 7.9 if rank < 7 else 8.0
+    assert precision(score, distance, 5) == 0.7
+    assert precision(-score, distance, 5) == 0.0
+    i, j = ranked(score)
+    assert (i[0], j[0]) == (3, 30)
+    assert (j - i).min() == 24
+
+
+def test_the_separation_prior_falls_with_separation(data):
+    prior = SeparationPrior(data.splits["train"])(data.splits["test"][0])
+    assert prior.shape == (len(data.splits["test"][0]),) * 2
+    assert prior[0, 7] > prior[0, 30]
+    assert np.array_equal(prior, prior.T)
+
+
+def test_profile_pairs_find_what_they_were_shown():
+    """In a made-up family, residues of kinds 2 and 9 touch at long range, and nothing else does."""
+    sequence = np.full(61, 5)
+    sequence[[4, 20]], sequence[[40, 57]] = 2, 9
+    cb = np.stack([np.arange(61) * 10.0, np.zeros(61), np.zeros(61)], 1)
+    cb[[40, 57]] = cb[[4, 20]] + 1.0
+    chain = Chain("made", sequence, one_hot(sequence), cb)
+    score = ProfilePairs([chain], SeparationPrior([chain]))(chain)
+    i, j = ranked(score)
+    assert {(4, 40), (20, 57)} <= set(list(zip(i.tolist(), j.tolist(), strict=True))[:4])
+
+
+# evaluate
+
+
+def test_evaluate_scores_beside_baselines_and_draws(trained, data, tmp_path):
+    few = Data(data.config)
+    few.splits = {split: chains[:size] for (split, chains), size in zip(data.splits.items(), (101, 7, 5), strict=True)}
+    evaluation = evaluate(trained, few, tmp_path / "new", "val")
+    assert [score.baseline for score in evaluation.scores] == ["separation prior", "profile-pair log-odds"]
+    with open(tmp_path / "new" / "precision.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["chain"] for row in rows] == [chain.name for chain in few.splits["val"]]
+    for method, value in (
+        ("model", evaluation.scores[0].value),
+        ("separation prior", evaluation.scores[0].baseline_value),
+        ("profile-pair log-odds", evaluation.scores[1].baseline_value),
+    ):
+        assert np.mean([float(row[f"{method} P@L/5"]) for row in rows]) == pytest.approx(value, abs=1e-3)
+    with torch.inference_mode():
+        batch = few.batch("val", range(7))
+        expected = trained.measure(trained(batch), batch)
+    assert evaluation.scores[0].value == pytest.approx(expected["long_range_precision"].mean().item())
+    assert evaluation.measures["loss"] == pytest.approx(expected["loss"].mean().item(), abs=1e-4)
+    assert evaluation.measures["loss, sequence alone"] != evaluation.measures["loss"]
+    assert evaluation.measures["chains"] == 7
+    for path in evaluation.figures:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 10_000
+
+
+def test_evaluate_refuses_an_unknown_split(trained, data, tmp_path):
+    with pytest.raises(ValueError, match="possible: train, val, test"):
+        evaluate(trained, data, tmp_path, "dev")
+
+
+# predict
+
+
+def fasta(folder: Path, text: str) -> str:
+    path = folder / "in.fasta"
+    path.write_text(text)
+    return str(path)
+
+
+def test_predict_writes_a_picture_a_table_and_distances(trained, tmp_path):
+    first, second = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGT", "acdefghiklxbz*"
+    source = fasta(tmp_path, f">sp|P1/2|A first one\n{first[:20]}\n{first[20:]}\n>sp|P1/2|A\n{second}\n")
+    paths = predict(trained, source, tmp_path / "out")
+    assert [path.name for path in paths] == [
+        f"{n}{s}" for n in ("sp_P1_2_A", "sp_P1_2_A_2") for s in (".png", ".csv", ".npz")
+    ]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    with np.load(paths[2], allow_pickle=False) as arrays:
+        assert str(arrays["sequence"]) == first
+        assert arrays["distance"].shape == (44, 44, len(arrays["edges"]) + 1)
+        assert np.allclose(arrays["distance"].sum(-1, dtype=float), 1, atol=2e-2)
+        below = arrays["distance"][..., : np.searchsorted(arrays["edges"], 8.0) + 1].sum(-1, dtype=float)
+        assert np.allclose(below, arrays["contact"], atol=1e-2)
+        contact = arrays["contact"]
+    with open(paths[1], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 44
+    assert all(int(row["j"]) - int(row["i"]) >= 6 for row in rows)
+    for row in rows:
+        assert (first[int(row["i"]) - 1], first[int(row["j"]) - 1]) == (row["residue_i"], row["residue_j"])
+        assert float(row["probability"]) == pytest.approx(contact[int(row["i"]) - 1, int(row["j"]) - 1], abs=1e-4)
+    assert [float(row["probability"]) for row in rows] == sorted(
+        (float(row["probability"]) for row in rows), reverse=True
+    )
+    with np.load(paths[5], allow_pickle=False) as arrays:
+        assert str(arrays["sequence"]) == "ACDEFGHIKLXXX"
+
+
+def test_a_record_is_predicted_the_same_in_any_company(trained, tmp_path):
+    sequence = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIE"
+    contacts = []
+    for n, text in enumerate((f">a\n{sequence}\n", f">b\nWWWWWWWWWWWWWWWWW\n>a\n{sequence}\n")):
+        predict(trained, fasta(tmp_path, text), tmp_path / str(n))
+        with np.load(tmp_path / str(n) / "a.npz", allow_pickle=False) as arrays:
+            contacts.append(arrays["contact"])
+    assert np.array_equal(*contacts)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no sequence|no FASTA"),
+        ("MKTAYIAKQR\n", "no FASTA|holds no sequence"),
+        (">a\nMKT\n>empty\n\n", "'empty': 0 residues; possible are 1 to 512"),
+        (">a\nMKT\n>bad\nMK-T1\n", "'bad': '-' at position 3 is no amino acid; possible: " + LETTERS),
+        (">long\n" + "A" * 513 + "\n", "'long': 513 residues; possible are 1 to 512"),
+        (">nul\nMK\x00T\n", r"'nul': '\\x00' at position 3"),
+    ],
+)
+def test_bad_fasta_is_refused_in_one_sentence_and_nothing_is_written(trained, tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        predict(trained, fasta(tmp_path, text), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_text_file_is_refused(trained, tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        predict(trained, str(tmp_path / "missing.fasta"), tmp_path / "out")
+    with pytest.raises(ValueError, match="there is no file"):
+        predict(trained, str(tmp_path), tmp_path / "out")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x80PNG")
+    with pytest.raises(ValueError, match="is no FASTA file"):
+        predict(trained, str(tmp_path / "binary"), tmp_path / "out")
+
+
+def test_learned_positions_end_where_training_did(data, tmp_path):
+    config = ModelConfig(dim=12, depth=1, heads=3, pair_dim=6)
+    adapter = Adapter(config, PositionConfig(PositionKind.learned), data.spec()).eval()
+    with pytest.raises(ValueError, match="151 residues; possible are 1 to 150"):
+        predict(adapter, fasta(tmp_path, ">a\n" + "A" * 151 + "\n"), tmp_path / "out")
+
+
+def test_names_are_fit_for_files_and_differ(tmp_path):
+    text = "".join(f">{name}\nMKT\n" for name in ("../../etc/passwd", "|||", "a b", "A", "x" * 300))
+    names = [chain.name for chain in read_fasta(Path(fasta(tmp_path, text)))]
+    assert names == ["etc_passwd", "chain", "a", "A_2", "x" * 80]
