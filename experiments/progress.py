@@ -1,5 +1,6 @@
 """Tells a waiting person what is going on."""
 
+import os
 import time
 
 from lightning.pytorch.callbacks import Callback
@@ -16,6 +17,7 @@ def make_progress(console: Console | None = None) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        disable=os.environ.get("LOCAL_RANK", "0") != "0",  # one bar, however many processes
     )
 
 

@@ -17,8 +17,9 @@ class DataConfig:
     domain: str = "text"
     source: Source = Source.python_docs
     context: int = 256  # bytes a sample
-    recall: list[int] = field(default_factory=lambda: [4, 6, 8, 12, 16, 24, 32])  # domains/text/memory.py; [] for none
-    batch_size: int = 16
+    # the orders at which a byte recalls what followed it before (domains/text/memory.py); [] for a plain model
+    recall: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 8, 12, 16, 24, 32])
+    batch_size: int = 8
     workers: int = 0
 
 

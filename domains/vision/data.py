@@ -55,7 +55,7 @@ class Data(DomainData):
 
 
 def shifted(image: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
-    """The image (C, Y, X) moved by up to `most` pixels down or up and right or left, the border repeated."""
-    y, x = rng.integers(0, 2 * most + 1, 2)
+    """Every other image (C, Y, X) moved by up to `most` pixels down or up and right or left, the border repeated."""
+    y, x = rng.integers(0, 2 * most + 1, 2) if rng.random() < 0.5 else (most, most)
     padded = np.pad(image, ((0, 0), (most, most), (most, most)), mode="edge")
     return padded[:, y : y + image.shape[1], x : x + image.shape[2]]

@@ -1,0 +1,275 @@
+"""The text domain: memory, windows, causality, generation, and what its commands write."""
+
+import csv
+import json
+import lzma
+from math import log
+
+import numpy as np
+import pytest
+import torch
+
+from core.config import PositionConfig, PositionKind
+from domains.adapter import mean_measures
+from domains.config import OptimizerConfig, Rule
+from domains.optimizers import make_optimizer
+from domains.text.adapter import Adapter
+from domains.text.config import DataConfig, ModelConfig
+from domains.text.data import IGNORED, Data
+from domains.text.evaluate import evaluate, read_curves
+from domains.text.generate import Sampling, choose, generate
+from domains.text.memory import NOTHING, Memory, recalled
+from domains.text.predict import predict
+
+CONTEXT, BATCH = 37, 5
+ORDERS = [2, 3, 7]
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    data = Data(DataConfig(context=CONTEXT, recall=ORDERS, batch_size=BATCH))
+    data.setup()
+    return data
+
+
+def make_adapter(data: Data, kind: PositionKind = PositionKind.rotary) -> Adapter:
+    """Small, and with weights that make every part matter."""
+    torch.manual_seed(3)
+    adapter = Adapter(ModelConfig(dim=24, depth=2, heads=3, qk_norm=True), PositionConfig(kind=kind), data.spec())
+    torch.nn.init.normal_(adapter.next.weight, std=0.5)
+    return adapter.eval()
+
+
+@pytest.fixture(scope="module")
+def trained(data) -> Adapter:
+    adapter = make_adapter(data)
+    torch.nn.init.zeros_(adapter.next.weight)
+    optimizer = make_optimizer(adapter, OptimizerConfig(rule=Rule.muon, lr=1e-2))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        batch = data.batch("train", rng.integers(0, data.size("train"), 11).tolist())
+        optimizer.zero_grad()
+        adapter.loss(adapter(batch), batch).backward()
+        optimizer.step()
+    return adapter.eval()
+
+
+# What a text recalls
+
+
+def test_recall_by_hand():
+    text = b"abcabdabc"
+    found = recalled(np.frombuffer(text, np.uint8), [1, 2, 3])
+    what = [[chr(v) if v != NOTHING else "-" for v in row] for row in found]
+    #                a    b    c    a    b    d    a    b    c
+    assert [r[0] for r in what] == ["-", "-", "-", "b", "c", "-", "b", "d", "a"]
+    assert [r[1] for r in what] == ["-", "-", "-", "-", "c", "-", "-", "d", "a"]
+    assert [r[2] for r in what] == ["-", "-", "-", "-", "-", "-", "-", "-", "a"]
+
+
+def test_memory_recalls_byte_by_byte_what_the_whole_text_does():
+    text = bytes(np.random.default_rng(1).integers(0, 3, 997).astype(np.uint8))
+    whole = recalled(np.frombuffer(text, np.uint8), [1, 2, 5, 11])
+    memory = Memory(text[:101], [1, 2, 5, 11])
+    assert [memory.append(byte) for byte in text[101:]] == whole[101:].tolist()
+
+
+def test_keys_of_real_text_do_not_collide(data):
+    text, last = data.text.tobytes(), {}
+    for i in range(len(text) - 1):
+        gram = text[i - 6 : i + 1] if i >= 6 else None
+        if i % 11 == 0:
+            want = text[last[gram] + 1] if gram in last else NOTHING
+            assert data.recalled[i, 2] == want
+        last[gram] = i if gram else None
+
+
+@pytest.mark.parametrize("orders", [[0, 3], [5, 3], [3, 3]])
+def test_orders_that_cannot_be(orders):
+    with pytest.raises(ValueError, match="increasing order"):
+        recalled(np.zeros(7, np.uint8), orders)
+
+
+# Data
+
+
+def test_splits_cover_the_text_once(data):
+    bounds = [data.bounds[s] for s in ("train", "val", "test")]
+    ends = [end for _, end in bounds]
+    assert [begin for begin, _ in bounds] == [0, *ends[:-1]]
+    assert ends[-1] == len(data.text)
+    assert (bounds[2][1] - bounds[2][0]) / len(data.text) == pytest.approx(0.1, abs=1e-4)
+
+
+def test_training_never_touches_the_other_splits(data):
+    batch = data.batch("train", [0, data.size("train") - 1])
+    end = data.bounds["train"][1]
+    shapes = {name: tuple(value.shape) for name, value in batch.items()}
+    assert shapes == {"bytes": (2, CONTEXT), "recalled": (2, CONTEXT, 3), "targets": (2, CONTEXT)}
+    assert batch["bytes"][0].tolist() == data.text[:CONTEXT].tolist()
+    assert batch["targets"][1].tolist() == data.text[end - CONTEXT : end].tolist()
+    assert len(data.spec()["memory"]) == end
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_every_byte_of_a_split_is_predicted_once_with_half_a_context_before_it(data, split):
+    predicted = []
+    for batch in data.eval_dataloader(split):
+        for row, targets in zip(batch["bytes"], batch["targets"], strict=True):
+            scored = targets != IGNORED
+            assert scored.nonzero()[0] >= CONTEXT - CONTEXT // 2 - 1
+            assert scored[-1]
+            assert row[1:][scored[:-1]].equal(targets[:-1][scored[:-1]])  # a target is the next byte
+            predicted += targets[scored].tolist()
+    begin, end = data.bounds[split]
+    assert predicted == data.text[begin:end].tolist()
+
+
+def test_setup_may_run_twice(data):
+    before = data.recalled
+    data.setup()
+    assert data.recalled is before
+
+
+@pytest.mark.parametrize("context", [1, 10**6])
+def test_context_that_does_not_fit(context):
+    with pytest.raises(ValueError, match=r"data\.context"):
+        Data(DataConfig(context=context)).setup()
+
+
+# Model
+
+
+def test_the_future_never_moves_a_prediction(data):
+    adapter, cut = make_adapter(data), 23
+    batch = data.batch("train", [1009, 2003])
+    other = {name: value.clone() for name, value in batch.items()}
+    other["bytes"][:, cut:] = 65
+    other["recalled"][:, cut:] = 66
+    with torch.inference_mode():
+        ours, theirs = adapter(batch), adapter(other)
+    assert torch.equal(ours[:, :cut], theirs[:, :cut])
+    assert not torch.allclose(ours[:, cut:], theirs[:, cut:])
+
+
+def test_recalled_bytes_matter_at_every_order(data):
+    adapter = make_adapter(data)
+    batch = data.batch("train", [1009])
+    for order in range(len(ORDERS)):
+        other = dict(batch, recalled=batch["recalled"].clone())
+        other["recalled"][:, -1, order] = 7
+        with torch.inference_mode():
+            assert not torch.allclose(adapter(batch)[:, -1], adapter(other)[:, -1])
+
+
+def test_without_recall():
+    data = Data(DataConfig(context=CONTEXT, recall=[], batch_size=BATCH))
+    data.setup()
+    batch = data.batch("train", [5, 7, 11])
+    assert batch["recalled"].shape == (3, CONTEXT, 0)
+    assert make_adapter(data)(batch).shape == (3, CONTEXT, 256)
+
+
+def test_measures_count_scored_bytes_and_start_at_eight_bits(data):
+    adapter = make_adapter(data)
+    torch.nn.init.zeros_(adapter.next.weight)
+    batch = data.batch("test", [0, 1])
+    values = adapter.measure(adapter(batch), batch)
+    assert values["bits_per_byte"].shape == (2 * (CONTEXT // 2),)
+    assert values["bits_per_byte"].mean().item() == pytest.approx(8.0)
+    assert adapter.loss(adapter(batch), batch).item() == pytest.approx(8 * log(2))
+
+
+# Generation
+
+
+@pytest.mark.parametrize("kind", [PositionKind.rotary, PositionKind.learned])
+def test_cached_text_is_the_uncached_text(data, kind):
+    adapter = make_adapter(data, kind)
+    how = Sampling(length=3 * CONTEXT, temperature=0)  # the window restarts several times
+    for prompt in (b"A", data.text[5000:5101].tobytes()):
+        assert list(generate(adapter, prompt, how)) == list(generate(adapter, prompt, how, cached=False))
+
+
+def test_generation_sees_what_training_sees(trained, data):
+    """The first byte is the likeliest one under a plain call on the same window."""
+    begin = data.bounds["train"][1]
+    spot = begin - 2 * CONTEXT
+    batch = {name: value[:, :-1] for name, value in data.batch("train", [spot]).items()}
+    with torch.inference_mode():
+        want = trained(batch)[0, -1].argmax().item()
+    spec = dict(data.spec(), memory=data.spec()["memory"][:spot])
+    short = Adapter(trained.config, PositionConfig(kind=PositionKind.rotary), spec)
+    short.load_state_dict(trained.state_dict())
+    prompt = data.text[spot : spot + CONTEXT - 1].tobytes()
+    assert next(generate(short, prompt, Sampling(temperature=0))) == want
+
+
+def test_seed_and_top_k(trained):
+    how = Sampling(length=41, temperature=1.5, seed=5)
+    assert list(generate(trained, b"The ", how)) == list(generate(trained, b"The ", how))
+    assert list(generate(trained, b"The ", how)) != list(generate(trained, b"The ", Sampling(41, 1.5, seed=6)))
+    draw, scores = torch.Generator().manual_seed(0), torch.tensor([0.0, 3.0, 2.0, 1.0])
+    assert {choose(scores, Sampling(temperature=9.0, top_k=2), draw) for _ in range(60)} == {1, 2}
+
+
+@pytest.mark.parametrize("wrong", [{"length": 0}, {"temperature": -1.0}, {"top_k": 0}])
+def test_sampling_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match="sampling needs"):
+        Sampling(**wrong)
+
+
+# Commands
+
+
+def test_training_learns_and_evaluate_reports_it(trained, data, tmp_path):
+    (tmp_path / "metrics.csv").write_text(f"step,train/loss,val/loss\n9,{log(16)},\n19,,{log(8)}\n")
+    result = evaluate(trained, data, tmp_path / "evaluate", "val")
+    begin, end = data.bounds["val"]
+    score = result.scores[0]
+    assert score.value == pytest.approx(mean_measures(trained, data.eval_dataloader("val"))["bits_per_byte"])
+    assert 1.0 < score.value < 4.5  # 8 before training
+    sizes = [len(lzma.compress(data.text[:n].tobytes(), preset=9)) for n in (begin, end)]
+    assert score.baseline_value == pytest.approx(8 * (sizes[1] - sizes[0]) / (end - begin))
+    with (tmp_path / "evaluate" / "topics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["bytes"]) for row in rows) == end - begin
+    whole = sum(int(row["bytes"]) * float(row["bits_per_byte"]) for row in rows) / (end - begin)
+    assert whole == pytest.approx(score.value, abs=1e-3)
+    assert len((tmp_path / "evaluate" / "sample.txt").read_text(encoding="utf-8")) > 100
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in result.figures)
+    assert result.figures
+    json.dumps(result.measures)
+
+
+def test_evaluate_knows_no_training_split(trained, data, tmp_path):
+    with pytest.raises(ValueError, match="split=val or split=test"):
+        evaluate(trained, data, tmp_path / "none", "train")
+    assert not (tmp_path / "none").exists()
+
+
+def test_curves_are_in_bits_and_optional(tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert read_curves(path) == {"training": [], "validation": []}
+    path.write_text(f"step,train/loss,val/loss\n9,{log(16)},\n19,,{log(8)}\n")
+    curves = read_curves(path)
+    assert curves["training"] == [(10, pytest.approx(4.0))]
+    assert curves["validation"] == [(20, pytest.approx(3.0))]
+
+
+def test_predict_goes_on_from_a_prompt_or_a_file(trained, tmp_path):
+    text, record = predict(trained, "The é ", tmp_path / "a")
+    described = json.loads(record.read_text(encoding="utf-8"))
+    assert described["prompt"] == "The é "
+    assert described["continuation"] == text.read_text(encoding="utf-8")
+    assert described["settings"]["length"] == Sampling().length
+    assert described["bytes_per_second"] > 0
+    file = tmp_path / "prompt.txt"
+    file.write_bytes("The é ".encode())
+    assert predict(trained, str(file), tmp_path / "b")[0].read_bytes() == text.read_bytes()
+
+
+def test_predict_writes_nothing_for_an_empty_prompt(trained, tmp_path):
+    with pytest.raises(ValueError, match="prompt is empty"):
+        predict(trained, "", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
