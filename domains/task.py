@@ -1,7 +1,9 @@
 """The one training loop body for every domain."""
 
+from collections import deque
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -28,11 +30,13 @@ class AttentionTask(LightningModule):
         super().__init__()
         self.adapter, self.optimizer, self.steps = adapter, optimizer, steps
         self.record = record or {}
+        self.recent: deque[Tensor] = deque(maxlen=25)
         self.scores = MetricCollection({name: MeanMetric() for name in adapter.measures})
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         loss = self.adapter.loss(self.adapter(batch), batch)
-        self.log("train/loss", loss, prog_bar=True)
+        self.recent.append(loss.detach())
+        self.log("train/loss", torch.stack(tuple(self.recent)).mean())  # one batch says little
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:

@@ -15,7 +15,7 @@ def run(config: DictConfig | EvaluateConfig) -> None:
     folder = Path(config.output)
     evaluation = evaluate(Path(config.run), folder, config.split)
     console = Console()
-    table = Table("metric", "result", "baseline", "")
+    table = Table("metric", "result", "baseline", "its result")
     for score in evaluation.scores:
         table.add_row(score.metric, figure(score.value), score.baseline, figure(score.baseline_value))
     console.print(table)
@@ -47,5 +47,5 @@ def evaluate(run_folder: Path, folder: Path, split: str = "test") -> Evaluation:
 
 
 def figure(value: float) -> str:
-    """A number as a table shows it: four digits that count."""
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"
+    """A number as a table shows it."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

@@ -49,7 +49,9 @@ class StepProgress(Callback):
             }
             text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self.progress.console.print(
-                f"  {self.label}  step {trainer.global_step}  validation: {text}", highlight=False
+                f"  {self.label}  step {trainer.global_step}  validation: {text}",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def on_train_end(self, trainer, pl_module):

@@ -10,13 +10,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
 from domains.config import OptimizerConfig
 from domains.task import AttentionTask
+from experiments.checkpoints import Checkpoints
 from experiments.config import Accelerator, TrainerConfig
 from experiments.curves import join, set_aside
 from experiments.progress import StepProgress, make_progress
@@ -64,7 +64,6 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     trainer.fit(task, data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     if settings.max_steps % settings.val_check_interval:
         trainer.validate(task, data, verbose=False)
-    trainer.save_checkpoint(last)
     if not trainer.is_global_zero:
         return {}
     write_weights(folder, adapter)
@@ -99,9 +98,7 @@ def make_trainer(
         loggers.append(CSVLogger(folder, name="", version=""))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints", filename="last", every_n_train_steps=interval, enable_version_counter=False
-    )
+    checkpoints = Checkpoints(folder / "checkpoints", interval)
     precision, why = choose_precision(settings)
     try:
         trainer = Trainer(
@@ -119,6 +116,7 @@ def make_trainer(
             use_distributed_sampler=False,
             logger=loggers,
             callbacks=[checkpoints, bar],
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=folder,
@@ -151,7 +149,6 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         "(?s).*does not have many workers",
-        "(?s).*Checkpoint directory .* exists and is not empty",
         "(?s).*number of training batches .* is smaller than the logging interval",
         "(?s).*isinstance.*LeafSpec",
         "(?s).*your dataloader is not resumable",  # it is: domains/sampling.py
