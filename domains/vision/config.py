@@ -18,7 +18,7 @@ class DataConfig:
     source: Source = Source.digits
     batch_size: int = 64
     workers: int = 0
-    shift: int = 1  # every other training image is moved by up to so many pixels along each side
+    augment: bool = True  # turn, scale and move training images a little
 
 
 @dataclass

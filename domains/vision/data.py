@@ -7,13 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from torch import Tensor
 
 from domains.adapter import Batch
 from domains.data import DomainData
 from domains.sampling import Rngs
 from domains.vision.config import DataConfig
+
+TURN = 10  # degrees
+SCALE = 0.1  # log of the factor
+MOVE = 1  # pixel
 
 
 class Data(DomainData):
@@ -48,14 +54,22 @@ class Data(DomainData):
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
         chosen = self.splits[split][np.asarray(indices)]
-        images = self.images[chosen]  # (B, C, Y, X)
-        if rngs is not None and self.config.shift:
-            images = np.stack([shifted(image, rng, self.config.shift) for image, rng in zip(images, rngs, strict=True)])
-        return {"images": torch.from_numpy(images), "labels": torch.from_numpy(self.labels[chosen])}
+        images = torch.from_numpy(self.images[chosen])  # (B, C, Y, X)
+        if rngs is not None and self.config.augment:
+            images = distorted(images, rngs)
+        return {"images": images, "labels": torch.from_numpy(self.labels[chosen])}
 
 
-def shifted(image: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
-    """Every other image (C, Y, X) moved by up to `most` pixels down or up and right or left, the border repeated."""
-    y, x = rng.integers(0, 2 * most + 1, 2) if rng.random() < 0.5 else (most, most)
-    padded = np.pad(image, ((0, 0), (most, most), (most, most)), mode="edge")
-    return padded[:, y : y + image.shape[1], x : x + image.shape[2]]
+def distorted(images: Tensor, rngs: Rngs) -> Tensor:
+    """Every other image (B, C, Y, X), by chance, turned, scaled and moved a little; the border is repeated."""
+    B, _, Y, X = images.shape
+    strength = np.zeros((B, 4), np.float32)
+    for row, rng in zip(strength, rngs, strict=True):
+        if rng.random() < 0.5:
+            row[:] = rng.uniform(-1, 1, 4)
+    turn, size = np.deg2rad(TURN) * strength[:, 0], np.exp(SCALE * strength[:, 1])
+    across, down = 2 * MOVE * strength[:, 2] / X, 2 * MOVE * strength[:, 3] / Y  # an image is 2 wide here
+    cos, sin = np.cos(turn) / size, np.sin(turn) / size
+    where = torch.from_numpy(np.stack([cos, -sin, across, sin, cos, down], -1).reshape(B, 2, 3).astype(np.float32))
+    grid = F.affine_grid(where, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

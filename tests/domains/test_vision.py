@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from core.config import PositionConfig, PositionKind
 from domains.vision.adapter import Adapter
 from domains.vision.config import DataConfig, ModelConfig
-from domains.vision.data import Data, shifted
+from domains.vision.data import Data, distorted
 from domains.vision.evaluate import evaluate, rollout
 from domains.vision.predict import predict
 
@@ -51,13 +51,30 @@ def test_a_batch_holds_the_images(data):
     assert batch["labels"].tolist() == data.labels[data.splits["test"][[3, 11]]].tolist()
 
 
-def test_training_images_are_moved_and_nothing_else(data):
-    image = np.arange(35, dtype=np.float32).reshape(1, 5, 7)
-    seen = {shifted(image, np.random.default_rng(seed), 1).tobytes() for seed in range(99)}
-    assert len(seen) == 9
-    assert image.tobytes() in seen
-    rngs = (np.random.default_rng(seed) for seed in range(3))
-    assert not torch.equal(data.batch("train", [0, 1, 2], rngs)["images"], data.batch("train", [0, 1, 2])["images"])
+def test_training_images_are_distorted_a_little():
+    spot = torch.zeros(97, 1, 11, 13)
+    spot[:, :, 5, 6] = 1.0
+    moved = distorted(spot, (np.random.default_rng(seed) for seed in range(97)))
+    same = torch.isclose(moved, spot, atol=1e-4).flatten(1).all(1)
+    assert 30 < same.sum() < 67  # every other one
+    weight = moved.sum((2, 3))
+    rows = (moved.sum(3) * torch.arange(11)).sum(2) / weight  # centre of mass
+    columns = (moved.sum(2) * torch.arange(13)).sum(2) / weight
+    assert (rows - 5).abs().max() < 1.2
+    assert (columns - 6).abs().max() < 1.2
+    assert rows.std() > 0.2
+    assert columns.std() > 0.2
+
+
+def test_augmentation_depends_on_the_sample_alone(data):
+    def batch(augment=True):
+        other = Data(DataConfig(augment=augment))
+        other.setup()
+        return other.batch("train", [0, 1, 2], (np.random.default_rng(seed) for seed in range(3)))["images"]
+
+    assert torch.equal(batch(), batch())
+    assert not torch.equal(batch(), data.batch("train", [0, 1, 2])["images"])
+    assert torch.equal(batch(augment=False), data.batch("train", [0, 1, 2])["images"])
 
 
 @pytest.mark.parametrize("kind", PositionKind)
