@@ -24,6 +24,8 @@ def run(config: DictConfig) -> None:
     """Writes results.json, index.html and a run folder for each domain into `config.output`."""
     output, began = Path(config.output), time.perf_counter()
     console = Console()
+    if not console.is_terminal:  # a log has no edge that a table must fit
+        console.width = 160
     rows, pictures = [], {}
     with make_progress(console) as progress:
         whole = progress.add_task("demo", total=2 * len(config.domains), note="")
