@@ -8,7 +8,15 @@ from domains.protein import config as protein
 from domains.rl import config as rl
 from domains.text import config as text
 from domains.vision import config as vision
-from experiments.config import DemoConfig, EvaluateConfig, LoggerConfig, PredictConfig, TrainConfig, TrainerConfig
+from experiments.config import (
+    BenchConfig,
+    DemoConfig,
+    EvaluateConfig,
+    LoggerConfig,
+    PredictConfig,
+    TrainConfig,
+    TrainerConfig,
+)
 
 
 def register() -> None:
@@ -19,6 +27,7 @@ def register() -> None:
         "evaluate": EvaluateConfig,
         "predict": PredictConfig,
         "demo": DemoConfig,
+        "bench": BenchConfig,
         "domain": DomainConfig,
         "position": PositionConfig,
         "optimizer": OptimizerConfig,

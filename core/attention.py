@@ -3,9 +3,14 @@
 Shapes: B batch · H query heads · G key/value heads · L queries · M keys · D head width; * any leading dimensions
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from core.bias import Bias, PairBias, fold
+from core.kernels.local import local
+from core.kernels.pair_bias import pair_bias
 from core.kernels.sdpa import sdpa
 from core.masks import Everything, Mask
 from core.planner import plan
@@ -17,7 +22,7 @@ def attend(
     v: Tensor,
     *,
     mask: Mask = Everything(),
-    bias: Tensor | None = None,
+    bias: Bias | Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
@@ -35,25 +40,33 @@ def attend(
         bias: added to the scores, broadcastable to (B, H, L, M) with B the product of the leading dimensions.
         scale: 1 / √D if None.
         dropout: probability of dropping an attention weight. No fused kernel on a CPU has it.
-        backend: "auto", "sdpa" or "reference"; `core.planner.plan` says what "auto" will do.
+        backend: "auto", or the name of a kernel; `core.planner.plan` says what "auto" will do.
         strict: refuse to run without a fused kernel.
     Returns:
         (*, H, L, D).
     Raises:
         ValueError: if shapes do not fit together, for an unknown backend, or under `strict`.
     """
+    bias = PairBias(bias) if isinstance(bias, Tensor) else bias
     _check(q, k, v, bias)
-    shape = (*q.shape[:-1], v.shape[-1])
+    shape, width = q.shape[:-1], v.shape[-1]
     q, k, v = _fold(q), _fold(k), _fold(v)  # (B, H, L, D), (B, G, M, D), (B, G, M, D)
-    chosen = plan(q, k, v, mask=mask, bias=bias, dropout=dropout, backend=backend, strict=strict)
     factor = float(q.shape[-1] ** -0.5) if scale is None else scale
-    if chosen.backend == "reference":
-        if dropout:
-            raise ValueError("the reference has no dropout; use backend='auto'")
-        out = reference(q, k, v, mask=mask, bias=bias, scale=factor)
+    chosen = plan(q, k, v, mask=mask, bias=bias, dropout=dropout, backend=backend, strict=strict).backend
+    if dropout and chosen in ("reference", "local", "pair_bias"):
+        raise ValueError(f"backend={chosen} has no attention dropout; use backend='sdpa'")
+    if chosen == "reference":
+        return reference(q, k, v, mask=mask, bias=bias, scale=factor).reshape(*shape, width)
+    q, k, v, dense, factor = fold(q, k, v, bias, factor)
+    if chosen == "local":
+        out = local(q, k, v, mask, factor)
+    elif chosen == "pair_bias":
+        assert dense is not None
+        allowed = None if isinstance(mask, Everything) else _seen(mask, q, k)
+        out = pair_bias(q, _share(k, q.shape[1]), _share(v, q.shape[1]), allowed, dense, factor)
     else:
-        out = sdpa(q, k, v, mask, bias, factor, dropout)
-    return out.reshape(shape)
+        out = sdpa(q, k, v, mask, dense, factor, dropout)
+    return out[..., :width].reshape(*shape, width)
 
 
 def reference(
@@ -62,24 +75,57 @@ def reference(
     v: Tensor,
     *,
     mask: Mask = Everything(),
-    bias: Tensor | None = None,
+    bias: Bias | Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """The definition of `attend` in any dtype, for (B, H, L, D) inputs. Every kernel is tested against it."""
-    return probabilities(q, k, mask=mask, bias=bias, scale=scale) @ _share(v, q.shape[-3])
+    weights = probabilities(q, k, mask=mask, bias=bias, scale=scale)  # (B, H, L, M)
+    unseen = ~_seen(mask, q, k).any(2).any(1)[..., None, :, None]  # NaN there must not leak
+    return weights @ _share(v, q.shape[-3]).masked_fill(unseen, 0.0)
 
 
 def probabilities(
-    q: Tensor, k: Tensor, *, mask: Mask = Everything(), bias: Tensor | None = None, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    *,
+    mask: Mask = Everything(),
+    bias: Bias | Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """The attention weights, (B, H, L, M): rows sum to 1, or are 0 where a query may see nothing."""
     (B, H, L, D), M = q.shape, k.shape[-2]
     scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
     if bias is not None:
-        scores = scores + bias
+        scores = scores + (bias.dense() if isinstance(bias, Bias) else bias)
     hidden = ~mask.dense(B, H, L, M, q.device)
     lowest = torch.finfo(scores.dtype).min  # finite, so that a row that sees nothing has finite gradients
     return scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
+
+
+class Partial(NamedTuple):
+    """Attention over some of the keys: what was gathered, and how much there was to gather."""
+
+    out: Tensor  # (B, H, L, D)
+    lse: Tensor  # (B, H, L): log of the sum of exponentiated scores; -inf where no key was seen
+
+
+def partial(q: Tensor, k: Tensor, v: Tensor, *, mask: Mask = Everything(), scale: float | None = None) -> Partial:
+    """`reference` with its normaliser, for `merge`. (B, H, L, D) inputs."""
+    (B, H, L, D), M = q.shape, k.shape[-2]
+    scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
+    lse = scores.masked_fill(~mask.dense(B, H, L, M, q.device), -torch.inf).logsumexp(-1)
+    return Partial(reference(q, k, v, mask=mask, scale=scale), lse)
+
+
+def merge(a: Partial, b: Partial) -> Partial:
+    """Attention over the keys of both, from the attention over each (Liu et al. 2023, ring attention)."""
+    lse = torch.logaddexp(a.lse, b.lse)
+    share_a, share_b = ((part.lse - lse).exp().nan_to_num(0.0)[..., None] for part in (a, b))
+    return Partial(share_a * a.out + share_b * b.out, lse)
+
+
+def _seen(mask: Mask, q: Tensor, k: Tensor) -> Tensor:
+    return mask.dense(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
 
 
 def _fold(t: Tensor) -> Tensor:
@@ -92,17 +138,23 @@ def _share(t: Tensor, heads: int) -> Tensor:
     return t if t.shape[-3] == heads else t.repeat_interleave(heads // t.shape[-3], dim=-3)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if min(q.dim(), k.dim(), v.dim()) < 3:
         raise ValueError(f"attend needs (*, heads, length, width), got {shapes}")
-    if not (
-        q.shape[:-3] == k.shape[:-3] == v.shape[:-3] and k.shape[:-1] == v.shape[:-1] and q.shape[-1] == k.shape[-1]
-    ):
+    same = q.shape[:-3] == k.shape[:-3] == v.shape[:-3] and k.shape[:-1] == v.shape[:-1] and q.shape[-1] == k.shape[-1]
+    if not same:
         raise ValueError(f"attend needs q (*, H, L, D) and k, v (*, G, M, D), got {shapes}")
     if q.shape[-3] % k.shape[-3]:
         raise ValueError(f"the {q.shape[-3]} query heads must be a multiple of the {k.shape[-3]} key/value heads")
-    if bias is not None:
-        whole = (q.shape[:-3].numel(), *q.shape[-3:-1], k.shape[-2])
-        if bias.dim() != 4 or any(have not in (1, want) for have, want in zip(bias.shape, whole, strict=True)):
-            raise ValueError(f"bias {tuple(bias.shape)} does not broadcast to (B, H, L, M) = {whole}")
+    whole = (q.shape[:-3].numel(), *q.shape[-3:-1], k.shape[-2])
+    B, H, L, M = whole
+    for part in () if bias is None else bias.parts:
+        if isinstance(part, PairBias):
+            sizes = {part.values.shape: whole}
+        else:
+            R = part.u.shape[-1]
+            sizes = {part.u.shape: (B, H, L, R), part.w.shape: (B, H, M, R)}
+        for have, want in sizes.items():
+            if any(n not in (1, size) for n, size in zip(have, want, strict=True)):
+                raise ValueError(f"bias {tuple(have)} does not broadcast to {want}, as (B, H, L, M) = {whole} asks")

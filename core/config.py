@@ -15,12 +15,23 @@ class Norm(Enum):
     rms = "rms"
 
 
+class Mixer(Enum):
+    softmax = "softmax"
+    linear = "linear"
+    performer = "performer"
+    delta = "delta"
+    convolution = "convolution"
+    recurrence = "recurrence"
+
+
 class PositionKind(Enum):
     none = "none"
     learned = "learned"
     sinusoidal = "sinusoidal"
     rotary = "rotary"
     axial = "axial"
+    alibi = "alibi"
+    relative = "relative"
 
 
 @dataclass
@@ -31,6 +42,7 @@ class TransformerConfig:
     depth: int = 2
     heads: int = 4
     kv_heads: int | None = None  # grouped key/value heads; as many as `heads` if None
+    mixer: Mixer = Mixer.softmax  # how tokens exchange information
     mlp_ratio: float = 4.0  # hidden width of the feed-forward as a multiple of `dim`
     activation: Activation = Activation.gelu
     norm: Norm = Norm.layer
@@ -47,3 +59,29 @@ class PositionConfig:
 
     kind: PositionKind = PositionKind.learned
     base: float = 10_000.0  # longest wavelength of sinusoidal and rotary positions, in units of 2π tokens
+
+
+# What each mixer can take: tokens that see the future ("full"), causality, padding, a bias on scores.
+TAKES = {
+    Mixer.softmax: {"full", "causal", "padding", "bias"},
+    Mixer.linear: {"full", "causal", "padding"},
+    Mixer.performer: {"full", "causal", "padding"},
+    Mixer.delta: {"causal", "padding"},
+    Mixer.convolution: {"full", "causal", "padding"},
+    Mixer.recurrence: {"full", "causal", "padding"},
+}
+
+
+def check_mixing(mixer: Mixer, position: PositionKind, needs: frozenset[str]) -> None:
+    """Whether a mixer can do what a domain (`needs`) and its position ask.
+
+    Raises:
+        ValueError: if not, with the mixers that can.
+    """
+    needs = needs | {"bias"} if position in (PositionKind.alibi, PositionKind.relative) else needs
+    if position is PositionKind.alibi and "causal" not in needs:
+        raise ValueError("position=alibi is for causal attention, and here tokens see what follows them")
+    missing = needs - TAKES[mixer]
+    if missing:
+        able = ", ".join(other.value for other, takes in TAKES.items() if needs <= takes)
+        raise ValueError(f"model.mixer={mixer.value} cannot take {', '.join(sorted(missing))}; possible here: {able}")

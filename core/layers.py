@@ -1,6 +1,6 @@
 """The building blocks, from one attention layer to a whole Transformer.
 
-Shapes: B batch · L tokens · M keys seen · C width · H query heads · G key/value heads · D head width
+Shapes: B batch · L tokens · M keys seen · C width · A axes of position · H heads
 """
 
 from collections.abc import Callable
@@ -9,71 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.attention import attend, probabilities
-from core.cache import BlockCache, KVCache
-from core.config import Activation, Norm, TransformerConfig
+from core.bias import Bias, PairBias
+from core.cache import BlockCache, Cache
+from core.config import Activation, Mixer, Norm, TransformerConfig
 from core.masks import Everything, Mask
-from core.positions import NoPosition, Position, Rotation
+from core.mixers.convolution import Convolution
+from core.mixers.kinds import DeltaAttention, LinearAttention
+from core.mixers.recurrence import Recurrence
+from core.mixers.softmax import MultiHeadAttention
+from core.positions import NoPosition, Position
 from core.probe import Probe
 
-Bias = Tensor | Callable[[int, Tensor], Tensor] | None  # one for all blocks, or from (block number, tokens) to a bias
-
-
-class MultiHeadAttention(nn.Module):
-    """Every token gathers values from the tokens that its mask lets it see.
-
-        out = softmax(q kᵀ / √D + bias) v            per head; heads joined and projected
-
-    Source: Vaswani et al. 2017, eq. 1; grouped key/value heads: Ainslie et al. 2023.
-    Normalised queries and keys: Henry et al. 2020.
-
-    Args:
-        dim: token width C, a multiple of `heads`.
-        heads: query heads H, a multiple of `kv_heads`.
-        kv_heads: key/value heads G; H if None.
-        qk_norm: RMS-normalise queries and keys over the head width.
-        bias: add a trained constant in both projections.
-    Raises:
-        ValueError: if a width or head count does not divide.
-    """
-
-    def __init__(self, dim: int, heads: int, *, kv_heads: int | None = None, qk_norm: bool = False, bias: bool = True):
-        super().__init__()
-        kv_heads = heads if kv_heads is None else kv_heads
-        if dim < 1 or heads < 1 or dim % heads:
-            raise ValueError(f"the width {dim} must be a multiple of the {heads} heads")
-        if kv_heads < 1 or heads % kv_heads:
-            raise ValueError(f"the {heads} query heads must be a multiple of the {kv_heads} key/value heads")
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
-        self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
-        self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.out = nn.Linear(dim, dim, bias=bias)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        H, G = self.heads, self.kv_heads
-        q, k, v = self.qkv(x).unflatten(-1, (H + 2 * G, self.head_dim)).transpose(1, 2).split((H, G, G), dim=1)
-        return self.q_norm(q), self.k_norm(k), v
-
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        mask: Mask = Everything(),
-        bias: Tensor | None = None,
-        rotation: Rotation | None = None,
-        cache: BlockCache | None = None,
-        probe: Probe | None = None,
-    ) -> Tensor:
-        q, k, v = self.project(x)  # (B, H, L, D), (B, G, L, D), (B, G, L, D)
-        if rotation is not None:
-            q, k = rotation(q), rotation(k)
-        if cache is not None:
-            k, v = cache.append(k, v)  # (B, G, M, D)
-        if probe is not None:
-            probe.record(probabilities(q, k, mask=mask, bias=bias))
-        heads = attend(q, k, v, mask=mask, bias=bias)  # (B, H, L, D)
-        return self.out(heads.transpose(1, 2).flatten(2))  # (B, L, C)
+# One bias for all blocks, or a function from (block number, tokens) to the block's own.
+BlockBias = Bias | Tensor | Callable[[int, Tensor], Tensor | Bias] | None
 
 
 class FeedForward(nn.Module):
@@ -102,21 +50,22 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """x + attention(norm x), then x + feed-forward(norm x): the pre-norm block (Xiong et al. 2020)."""
+    """x + mixer(norm x), then x + feed-forward(norm x): the pre-norm block (Xiong et al. 2020)."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         c = config
         self.norm1, self.norm2 = make_norm(c), make_norm(c)
-        self.attention = MultiHeadAttention(c.dim, c.heads, kv_heads=c.kv_heads, qk_norm=c.qk_norm, bias=c.bias)
+        self.mixer = make_mixer(c)
         self.feed_forward = FeedForward(c.dim, int(c.dim * c.mlp_ratio), activation=c.activation, bias=c.bias)
         self.dropout = nn.Dropout(c.dropout)
         if c.zero_init:
-            for layer in (self.attention.out, self.feed_forward.out):
+            for layer in (self.mixer.out, self.feed_forward.out):
+                assert isinstance(layer, nn.Linear)
                 nn.init.zeros_(layer.weight)
 
-    def forward(self, x: Tensor, **attention) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), **attention))
+    def forward(self, x: Tensor, **mixing) -> Tensor:
+        x = x + self.dropout(self.mixer(self.norm1(x), **mixing))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
@@ -142,9 +91,9 @@ class Transformer(nn.Module):
         x: Tensor,
         *,
         mask: Mask = Everything(),
-        bias: Bias = None,
+        bias: BlockBias = None,
         at: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache[BlockCache] | None = None,
         probe: Probe | None = None,
     ) -> Tensor:
         """Hidden states of tokens x.
@@ -156,25 +105,54 @@ class Transformer(nn.Module):
                 (block number, tokens (B, L, C)) that gives each block its own.
             at: where the tokens stand, (L, A) or (B, L, A); 0, 1, 2 … after those in the cache if None.
             cache: what came before; filled with these tokens.
-            probe: filled with what each block attends to.
+            probe: filled with what it asks for, and may edit it.
         Returns:
             (B, L, C).
         """
         if at is None:
             start = 0 if cache is None else cache.length
             at = torch.arange(start, start + x.shape[1], device=x.device)[:, None]  # (L, 1)
+        seen = at if cache is None else cache.see(at)  # (M, A) or (B, M, A)
         x = self.embed_norm(self.position.add(x, at))
-        rotation = self.position.rotation(at)
+        rotation, own = self.position.rotation(at), self.position.bias(at, seen)
         for number, block in enumerate(self.blocks):
+            if probe is not None:
+                probe.block = number
             x = block(
                 x,
                 mask=mask,
-                bias=bias(number, x) if callable(bias) else bias,
+                bias=_sum(own, bias(number, x) if callable(bias) else bias),
                 rotation=rotation,
                 cache=None if cache is None else cache.blocks[number],
                 probe=probe,
             )  # (B, L, C)
+            if probe is not None:
+                x = probe.edit("residual", x)
         return self.norm(x)
+
+
+def make_mixer(config: TransformerConfig) -> nn.Module:
+    """The token mixer that a configuration names."""
+    c = config
+    attention = {"kv_heads": c.kv_heads, "qk_norm": c.qk_norm, "bias": c.bias}
+    match c.mixer:
+        case Mixer.softmax:
+            return MultiHeadAttention(c.dim, c.heads, **attention)
+        case Mixer.linear:
+            return LinearAttention(c.dim, c.heads, **attention)
+        case Mixer.performer:
+            return LinearAttention(c.dim, c.heads, features=4 * c.dim // c.heads, **attention)
+        case Mixer.delta:
+            return DeltaAttention(c.dim, c.heads, **attention)
+        case Mixer.convolution:
+            return Convolution(c.dim, bias=c.bias)
+        case Mixer.recurrence:
+            return Recurrence(c.dim, bias=c.bias)
+
+
+def _sum(a: Bias | None, b: Bias | Tensor | None) -> Bias | None:
+    b = PairBias(b) if isinstance(b, Tensor) else b
+    return b if a is None else a if b is None else a + b
 
 
 def make_norm(config: TransformerConfig) -> nn.Module:

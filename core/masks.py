@@ -2,12 +2,16 @@
 
 A mask is a predicate in absolute positions, `allows(b, h, i, j)`: may query i of head h in batch entry b see key j?
 Keys are numbered from 0; the last query stands beside the last key, so with a cache (fewer queries than keys)
-causality is right by construction.
+causality is right by construction. One predicate feeds every kernel.
+
+    Causal() & Documents(ids)          packed texts          Causal() | Prefix(64)      a prefix read both ways
+    Window(128) & Causal()             a sliding window      ~Documents(ids)            other documents only
 
 Shapes: B batch · H heads · L queries · M keys
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -15,14 +19,26 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """The base of all masks. Join two with `&`: a key is seen where both allow it."""
+    """The base of all masks, joined by & (both allow), | (either allows) and ~ (what was hidden is seen)."""
 
     def allows(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         """From index tensors b (B,1,1,1), h (1,H,1,1), i (1,1,L,1), j (1,1,1,M) to bool, broadcastable to (B,H,L,M)."""
         raise NotImplementedError
 
+    def check(self, batch: int, queries: int, keys: int) -> None:
+        """Raises ValueError if the mask was made for other sizes."""
+
+    def reach(self) -> tuple[float, float]:
+        """How many keys before and after itself a query may see at most."""
+        return inf, inf
+
+    def simplify(self) -> "Mask":
+        """A mask that shows every real query the same keys, and that more kernels can take."""
+        return self
+
     def dense(self, batch: int, heads: int, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor:
         """The predicate as a bool tensor with 4 dimensions; those that the mask does not depend on keep size 1."""
+        self.check(batch, queries, keys)
         b = torch.arange(batch, device=device).view(-1, 1, 1, 1)
         h = torch.arange(heads, device=device).view(1, -1, 1, 1)
         i = torch.arange(keys - queries, keys, device=device).view(1, 1, -1, 1)
@@ -33,6 +49,12 @@ class Mask:
         if isinstance(other, Everything):
             return self
         return other if isinstance(self, Everything) else And(self, other)
+
+    def __or__(self, other: "Mask") -> "Mask":
+        return Everything() if Everything in (type(self), type(other)) else Or(self, other)
+
+    def __invert__(self) -> "Mask":
+        return self.hidden if isinstance(self, Not) else Not(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +72,13 @@ class Causal(Mask):
     def allows(self, b, h, i, j):
         return j <= i
 
+    def reach(self):
+        return inf, 0
+
 
 @dataclass(frozen=True, eq=False)
 class Window(Mask):
-    """A query sees `left` keys before it, itself, and `right` keys after it."""
+    """A query sees `left` keys before it, itself, and `right` keys after it (Beltagy et al. 2020)."""
 
     left: int
     right: int = 0
@@ -65,6 +90,9 @@ class Window(Mask):
     def allows(self, b, h, i, j):
         return (j >= i - self.left) & (j <= i + self.right)
 
+    def reach(self):
+        return self.left, self.right
+
 
 @dataclass(frozen=True, eq=False)
 class Padding(Mask):
@@ -74,16 +102,148 @@ class Padding(Mask):
 
     def __post_init__(self):
         if self.valid.dim() != 2 or self.valid.dtype != torch.bool:
-            raise ValueError(
-                f"Padding needs valid (batch, keys) of bool, got {tuple(self.valid.shape)} of {self.valid.dtype}"
-            )
+            shape = tuple(self.valid.shape)
+            raise ValueError(f"Padding needs valid (batch, keys) of bool, got {shape} of {self.valid.dtype}")
+
+    def check(self, batch, queries, keys):
+        _same("Padding", tuple(self.valid.shape), (batch, keys))
 
     def allows(self, b, h, i, j):
-        if self.valid.shape != (b.numel(), j.numel()):
+        return self.valid[b, j]
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths(Mask):
+    """Padding at the right end: only the first lengths (B,) keys of each batch entry are real."""
+
+    lengths: Tensor
+
+    def __post_init__(self):
+        if self.lengths.dim() != 1 or self.lengths.is_floating_point() or self.lengths.dtype == torch.bool:
+            shape = tuple(self.lengths.shape)
+            raise ValueError(f"Lengths needs whole numbers (batch,), got {shape} of {self.lengths.dtype}")
+
+    def check(self, batch, queries, keys):
+        _same("Lengths", tuple(self.lengths.shape), (batch,))
+
+    def allows(self, b, h, i, j):
+        return j < self.lengths[b]
+
+
+@dataclass(frozen=True, eq=False)
+class Documents(Mask):
+    """Tokens of one document see each other: ids (B, M), a whole number for each token that names its document.
+
+    Several short texts are packed into one row so; with Causal() each is read as if it stood alone.
+    """
+
+    ids: Tensor
+
+    def __post_init__(self):
+        if self.ids.dim() != 2 or self.ids.is_floating_point():
+            raise ValueError(f"Documents needs ids (batch, keys), got {tuple(self.ids.shape)} of {self.ids.dtype}")
+
+    def check(self, batch, queries, keys):
+        _same("Documents", tuple(self.ids.shape), (batch, keys))
+
+    def allows(self, b, h, i, j):
+        return self.ids[b, i] == self.ids[b, j]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix(Mask):
+    """Everyone sees the first `length` keys (Raffel et al. 2020: a prefix language model is Causal() | Prefix(n))."""
+
+    length: int
+
+    def __post_init__(self):
+        if self.length < 0:
+            raise ValueError(f"Prefix needs length >= 0, got {self.length}")
+
+    def allows(self, b, h, i, j):
+        return j < self.length
+
+
+@dataclass(frozen=True, eq=False)
+class Grid(Mask):
+    """Tokens are the places of a grid, row by row, and see those at most `radius` rows and columns away."""
+
+    height: int
+    width: int
+    radius: int
+
+    def __post_init__(self):
+        if self.height < 1 or self.width < 1 or self.radius < 0:
+            raise ValueError(f"Grid needs height, width >= 1 and radius >= 0, got {self}")
+
+    def check(self, batch, queries, keys):
+        _same("Grid", (self.height * self.width,), (keys,))
+
+    def allows(self, b, h, i, j):
+        rows = i // self.width - j // self.width
+        columns = i % self.width - j % self.width
+        return (rows.abs() <= self.radius) & (columns.abs() <= self.radius)
+
+    def reach(self):
+        return (self.width + 1) * self.radius, (self.width + 1) * self.radius
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks(Mask):
+    """Sparse attention in blocks of `size` tokens: table (n, n), bool, says which block sees which."""
+
+    size: int
+    table: Tensor
+
+    def __post_init__(self):
+        if self.size < 1 or self.table.dim() != 2 or self.table.dtype != torch.bool:
+            shape = tuple(self.table.shape)
             raise ValueError(
-                f"Padding for (batch, keys) {tuple(self.valid.shape)} met attention over {(b.numel(), j.numel())}"
+                f"Blocks needs size >= 1 and a table (blocks, blocks) of bool, got {self.size} and {shape}"
             )
-        return self.valid[:, None, None, :]
+
+    def check(self, batch, queries, keys):
+        blocks = -(-keys // self.size)
+        _same("Blocks", tuple(self.table.shape), (blocks, blocks))
+
+    def allows(self, b, h, i, j):
+        return self.table[i // self.size, j // self.size]
+
+
+def bigbird(length: int, size: int, *, everywhere: int = 1, window: int = 1, random: int = 1, seed: int = 0) -> Blocks:
+    """BigBird's pattern (Zaheer et al. 2020) for `length` tokens in blocks of `size`.
+
+    Args:
+        everywhere: the first so many blocks see, and are seen by, all.
+        window: a block sees so many blocks on either side.
+        random: and so many others, drawn by `seed`.
+    """
+    n = -(-length // size)
+    place = torch.arange(n)
+    table = (place[:, None] - place).abs() <= window
+    table |= (place[:, None] < everywhere) | (place < everywhere)
+    draws = torch.rand(n, n, generator=torch.Generator().manual_seed(seed)).masked_fill(table, -1.0)
+    chosen = draws.topk(min(random, n), dim=-1)
+    return Blocks(size, table | torch.zeros_like(table).scatter(1, chosen.indices, chosen.values > 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Mask):
+    """The table itself: allowed (B|1, H|1, L, M), bool."""
+
+    allowed: Tensor
+
+    def __post_init__(self):
+        if self.allowed.dim() != 4 or self.allowed.dtype != torch.bool:
+            shape = tuple(self.allowed.shape)
+            raise ValueError(f"Dense needs (B|1, H|1, L, M) of bool, got {shape} of {self.allowed.dtype}")
+
+    def check(self, batch, queries, keys):
+        _same("Dense", tuple(self.allowed.shape[-2:]), (queries, keys))
+
+    def allows(self, b, h, i, j):
+        B, H, L, M = self.allowed.shape
+        return self.allowed[b if B > 1 else b * 0, h if H > 1 else h * 0, i - (M - L), j]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,5 +253,63 @@ class And(Mask):
     first: Mask
     second: Mask
 
+    def check(self, batch, queries, keys):
+        self.first.check(batch, queries, keys)
+        self.second.check(batch, queries, keys)
+
     def allows(self, b, h, i, j):
         return self.first.allows(b, h, i, j) & self.second.allows(b, h, i, j)
+
+    def reach(self):
+        (left, right), (left2, right2) = self.first.reach(), self.second.reach()
+        return min(left, left2), min(right, right2)
+
+    def simplify(self):
+        """Behind right padding a causal query that is real sees no padding anyhow; a window can be causal itself."""
+        match self.first.simplify(), self.second.simplify():
+            case (Causal() as causal, Lengths()) | (Lengths(), Causal() as causal):
+                return causal
+            case (Causal(), Window(left, _)) | (Window(left, _), Causal()):
+                return Window(left, 0)
+            case first, second:
+                return first & second
+
+
+@dataclass(frozen=True, eq=False)
+class Or(Mask):
+    """Either mask allows it."""
+
+    first: Mask
+    second: Mask
+
+    def check(self, batch, queries, keys):
+        self.first.check(batch, queries, keys)
+        self.second.check(batch, queries, keys)
+
+    def allows(self, b, h, i, j):
+        return self.first.allows(b, h, i, j) | self.second.allows(b, h, i, j)
+
+    def reach(self):
+        (left, right), (left2, right2) = self.first.reach(), self.second.reach()
+        return max(left, left2), max(right, right2)
+
+    def simplify(self):
+        return self.first.simplify() | self.second.simplify()
+
+
+@dataclass(frozen=True, eq=False)
+class Not(Mask):
+    """What the mask hides is seen, and what it shows is hidden."""
+
+    hidden: Mask
+
+    def check(self, batch, queries, keys):
+        self.hidden.check(batch, queries, keys)
+
+    def allows(self, b, h, i, j):
+        return ~self.hidden.allows(b, h, i, j)
+
+
+def _same(name: str, made_for: tuple[int, ...], met: tuple[int, ...]) -> None:
+    if made_for != met:
+        raise ValueError(f"{name} was made for {made_for} and met attention over {met}")

@@ -5,13 +5,19 @@ because that one is private, silent, and wrong on tensors without storage. The t
 """
 
 from dataclasses import dataclass
+from math import isinf
 
 import torch
 from torch import Tensor
 
-from core.masks import Causal, Everything, Mask
+from core.bias import Bias, LowRankBias, PairBias
+from core.kernels.local import block_size
+from core.kernels.pair_bias import CHUNK
+from core.kernels.sdpa import plain
+from core.masks import Everything, Mask
 
-BACKENDS = ("auto", "sdpa", "reference")
+BACKENDS = ("auto", "sdpa", "local", "pair_bias", "reference")
+FAR = 4  # block-local pays when the keys are at least so many times the block and its reach
 
 
 @dataclass(frozen=True)
@@ -19,19 +25,22 @@ class Plan:
     """The kernel chosen for one attention call.
 
     Attributes:
-        backend: "sdpa/flash", "sdpa/efficient", "sdpa/math" (torch's kernels) or "reference".
-        why: one reason a line for every faster kernel that was passed over, or why this one fits.
+        backend: "local" or "pair_bias" (this project's), "sdpa/flash", "sdpa/efficient", "sdpa/math" (torch's) or
+            "reference" (the definition).
+        why: one reason for every faster kernel that was passed over, or why this one fits.
         bytes: memory for scores that the kernel takes beside its inputs and output.
+        exact: the same function as the reference, to rounding.
         deterministic: the same bits at every run.
     """
 
     backend: str
     why: tuple[str, ...]
     bytes: int
+    exact: bool = True
     deterministic: bool = True
 
     def __str__(self) -> str:
-        cost = f"; +{self.bytes / 1e6:,.0f} MB for the scores" if self.bytes else ""
+        cost = f"; +{self.bytes / 1e6:,.1f} MB for the scores" if self.bytes else ""
         return f"{self.backend}: {'; '.join(self.why)}{cost}"
 
 
@@ -41,7 +50,7 @@ def plan(
     v: Tensor,
     *,
     mask: Mask | None = None,
-    bias: Tensor | None = None,
+    bias: Bias | Tensor | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
     grad: bool | None = None,
@@ -52,79 +61,163 @@ def plan(
 
     Args:
         q, k, v: (B, H, L, D), (B, G, M, D), (B, G, M, D); only shapes, dtypes and strides are read, so meta tensors do.
-        backend: "auto" or "sdpa" (torch's fused kernels where they apply) or "reference" (the definition).
-        grad: whether a gradient will be asked of `bias`; as autograd would have it if None.
+        backend: "auto", or the name of a kernel; "sdpa" leaves the choice among torch's kernels to this function.
+        grad: whether a gradient will be asked of the bias; as autograd would have it if None.
         device: the kind of device to plan for, that of q if None.
         strict: refuse the slow path.
     Raises:
-        ValueError: for an unknown backend, or under `strict` where only the slow path is left, with the reasons.
+        ValueError: for an unknown backend or one that cannot do it, or under `strict` where only the slow path is left,
+            with the reasons.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown attention backend {backend!r}; possible: {', '.join(BACKENDS)}")
-    if grad is None:
-        grad = torch.is_grad_enabled() and bias is not None and bias.requires_grad
-    B, H, L, _ = q.shape
-    scores = B * H * L * k.shape[-2] * q.element_size()
+    mask = Everything() if mask is None else mask
+    bias = PairBias(bias) if isinstance(bias, Tensor) else bias
+    call = _Call.of(q, k, v, mask, bias, dropout, grad, device)
+    objections = {
+        "local": _local(call, mask, forced=backend == "local"),
+        "pair_bias": _pair_bias(call),
+        "flash": _cpu_flash(call) if call.device == "cpu" else _cuda_flash(call),
+        "efficient": _cuda_efficient(call),
+    }
     if backend == "reference":
-        return Plan("reference", ("asked for by name",), 3 * scores)
-
-    kind = device or q.device.type
-    masked = not (mask is None or isinstance(mask, Everything) or _plain_causal(mask, L, k.shape[-2]))
-    if kind == "cuda":
-        candidates = {"flash": _cuda_flash(q, k, v, masked, bias), "efficient": _cuda_efficient(q, v)}
-    elif kind == "cpu":
-        candidates = {"flash": _cpu_flash(q, k, v, dropout, bias, grad)}
-    else:
-        candidates = {}
+        return Plan("reference", ("asked for by name",), 3 * call.scores)
+    if backend in ("local", "pair_bias"):
+        if objections[backend]:
+            raise ValueError(f"backend={backend} cannot run this: it takes no {'; no '.join(objections[backend])}")
+        return _planned(backend, call, mask, ["asked for by name"])
+    own = ["local", "pair_bias"] if backend == "auto" else []
     reasons = []
-    for name, objections in candidates.items():
-        if not objections:
-            # On CUDA the gradient of a bias is first written out for every batch entry, and its sum is atomic.
-            spread = kind == "cuda" and bias is not None and grad
-            why = tuple(reasons) or ("fused, no scores in memory",)
-            return Plan(f"sdpa/{name}", why, scores if spread else 0, deterministic=not spread)
-        reasons += [f"{name} takes no {objection}" for objection in objections]
-    why = tuple(reasons) or (f"no fused kernel is known for {kind}",)
+    for name in own:
+        if not objections[name]:
+            return _planned(name, call, mask, reasons)
+    for name in {"cpu": ["flash"], "cuda": ["flash", "efficient"]}.get(call.device, []):
+        if not objections[name]:
+            return _planned(f"sdpa/{name}", call, mask, reasons)
+        reasons += [f"{name} takes no {objection}" for objection in objections[name]]
+    reasons = reasons or [f"no fused kernel is known for {call.device}"]
     if strict:
-        raise ValueError(f"no fused attention kernel applies on {kind}: {'; '.join(why)}")
-    return Plan("sdpa/math", why, 3 * scores)
+        raise ValueError(f"no fused attention kernel applies on {call.device}: {'; '.join(reasons)}")
+    return _planned("sdpa/math", call, mask, reasons)
 
 
-def _plain_causal(mask: Mask, queries: int, keys: int) -> bool:
-    return isinstance(mask, Causal) and queries in (1, keys)
+@dataclass(frozen=True)
+class _Call:
+    """What the rules ask about a call. A low-rank bias is gone: it rides along as features of q and k."""
+
+    device: str
+    dtype: torch.dtype
+    widths: tuple[int, int]  # of queries and keys, of values
+    lengths: tuple[int, int]  # queries, keys
+    batch: int
+    scores: int  # bytes of all attention maps
+    plain: bool  # no mask, or plain causality
+    bias: bool
+    trained: bool  # a gradient of the bias is wanted
+    dropout: bool
+    contiguous: bool
+
+    @staticmethod
+    def of(q, k, v, mask, bias, dropout, grad, device) -> "_Call":
+        (B, H, L, D), M = q.shape, k.shape[-2]
+        parts = () if bias is None else bias.parts
+        pairs = [part.values for part in parts if isinstance(part, PairBias)]
+        rank = sum(part.u.shape[-1] for part in parts if isinstance(part, LowRankBias))
+        widths = (-(-(D + rank) // 8) * 8,) * 2 if rank else (D, v.shape[-1])
+        if grad is None:
+            grad = torch.is_grad_enabled() and any(pair.requires_grad for pair in pairs)
+        return _Call(
+            device=device or q.device.type,
+            dtype=q.dtype,
+            widths=widths,
+            lengths=(L, M),
+            batch=B,
+            scores=B * H * L * M * q.element_size(),
+            plain=plain(mask, L, M),
+            bias=bool(pairs),
+            trained=bool(pairs) and grad,
+            dropout=dropout > 0,
+            contiguous=bool(rank) or all(t.stride(-1) == 1 for t in (q, k, v)),
+        )
 
 
-def _cpu_flash(q: Tensor, k: Tensor, v: Tensor, dropout: float, bias: Tensor | None, grad: bool) -> list[str]:
+def _planned(backend: str, call: _Call, mask: Mask, reasons: list[str]) -> Plan:
+    """The plan with its memory: what of the scores, or of a mask as large as they are, is held at once."""
+    (L, M), item = call.lengths, call.dtype.itemsize
+    why = {
+        "local": "no query sees farther than {:g} keys before it and {:g} after it".format(*mask.reach()),
+        "pair_bias": "the bias needs a gradient, which is summed up in chunks",
+    }.get(backend, "fused, no scores in memory")
+    held = 0 if call.plain else L * M
+    if backend == "sdpa/math":
+        held = 3 * call.scores // item
+    elif backend == "sdpa/efficient" and call.trained:
+        held += call.scores // item  # its gradient is written out for every batch entry before it is summed
+    elif backend == "pair_bias":
+        held += 2 * min(call.scores // item, max(CHUNK, call.scores // item // max(1, call.batch)))
+    elif backend == "local":
+        reach = int(sum(mask.reach()))
+        held = L * (reach + block_size(*map(int, mask.reach())))
+    unsure = backend == "sdpa/efficient" and call.trained
+    return Plan(backend, tuple(reasons) or (why,), held * item, deterministic=not unsure)
+
+
+def _local(call: _Call, mask: Mask, forced: bool) -> list[str]:
+    (L, M), (left, right) = call.lengths, mask.reach()
     objections = []
-    if dropout > 0:
+    if L != M:
+        objections.append("cache, where queries and keys differ in number")
+    if isinf(left) or isinf(right):
+        objections.append("mask that lets a query see any distance")
+    elif not forced and FAR * (left + right + block_size(int(left), int(right))) > M:
+        objections.append("reach that is most of the sequence")
+    if call.bias:
+        objections.append("bias of pairs")
+    if call.dropout:
         objections.append("attention dropout")
-    if bias is not None and grad:
+    return objections
+
+
+def _pair_bias(call: _Call) -> list[str]:
+    objections = []
+    if not call.trained:
+        objections.append("bias without a gradient (the fused kernels take that)")
+    if call.dropout:
+        objections.append("attention dropout")
+    return objections
+
+
+def _cpu_flash(call: _Call) -> list[str]:
+    objections = []
+    if call.dropout:
+        objections.append("attention dropout")
+    if call.trained:
         objections.append("bias that needs a gradient")
-    if q.shape[-1] != v.shape[-1]:
-        objections.append(f"head widths that differ ({q.shape[-1]} and {v.shape[-1]})")
-    if any(t.stride(-1) != 1 for t in (q, k, v)):
+    if call.widths[0] != call.widths[1]:
+        objections.append("head widths that differ ({} and {})".format(*call.widths))
+    if not call.contiguous:
         objections.append("input whose last dimension is not contiguous")
     return objections
 
 
-def _cuda_flash(q: Tensor, k: Tensor, v: Tensor, masked: bool, bias: Tensor | None) -> list[str]:
+def _cuda_flash(call: _Call) -> list[str]:
     objections = []
-    if masked:
+    if not call.plain:
         objections.append("mask other than plain causal")
-    if bias is not None:
+    if call.bias:
         objections.append("bias")
-    if q.dtype not in (torch.float16, torch.bfloat16):
-        objections.append(f"{str(q.dtype).removeprefix('torch.')}")
-    if q.shape[-1] > 256 or q.shape[-1] != v.shape[-1]:
-        objections.append(f"head widths ({q.shape[-1]}, {v.shape[-1]}); they must be equal and at most 256")
+    if call.dtype not in (torch.float16, torch.bfloat16):
+        objections.append(str(call.dtype).removeprefix("torch."))
+    if call.widths[0] > 256 or call.widths[0] != call.widths[1]:
+        objections.append("head widths {}, {}; they must be equal and at most 256".format(*call.widths))
     return objections
 
 
-def _cuda_efficient(q: Tensor, v: Tensor) -> list[str]:
+def _cuda_efficient(call: _Call) -> list[str]:
     objections = []
-    if q.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        objections.append(f"{str(q.dtype).removeprefix('torch.')}")
-    unit = 4 if q.dtype == torch.float32 else 8
-    if q.shape[-1] % unit or v.shape[-1] % unit:
+    if call.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        objections.append(str(call.dtype).removeprefix("torch."))
+    unit = 4 if call.dtype == torch.float32 else 8
+    if any(width % unit for width in call.widths):
         objections.append(f"head width that is no multiple of {unit}")
     return objections

@@ -1,18 +1,19 @@
 """How a token knows where it is.
 
-A position acts in two places: `add` changes the tokens before the first block, `rotation` turns queries and keys in
-every block. Each scheme overrides the one it needs.
+A position acts in one of three places: `add` changes the tokens before the first block, `rotation` turns queries and
+keys in every block, `bias` is added to their scores. Each scheme overrides the one it needs.
 
 Shapes: B batch · L tokens · A axes (1 in a sequence, 2 in an image) · C token width · H heads · D head width
 `at` is where the tokens stand: (L, A) or (B, L, A), whole numbers.
 """
 
 from collections.abc import Callable
-from math import prod
+from math import log, prod
 
 import torch
 from torch import Tensor, nn
 
+from core.bias import Bias, LowRankBias, PairBias
 from core.config import PositionConfig, PositionKind
 
 Rotation = Callable[[Tensor], Tensor]  # (B, H, L, D) -> (B, H, L, D)
@@ -26,6 +27,11 @@ class Position(nn.Module):
         return x
 
     def rotation(self, at: Tensor) -> Rotation | None:
+        """What turns queries and keys that stand at `at`."""
+        return None
+
+    def bias(self, at: Tensor, seen: Tensor) -> Bias | None:
+        """What is added to the scores of queries at `at` (*, L, A) with keys at `seen` (*, M, A)."""
         return None
 
 
@@ -100,6 +106,60 @@ class AxialRotary(Rotary):
         super().__init__(head_dim, axes=2, base=base)
 
 
+class ALiBi(Position):
+    """Scores fall with the distance, at a slope of its own for each head: -slope · (i - j). For causal attention.
+
+    Softmax does not see what all keys of a query share, so slope · j is enough, and that has rank 1: it rides along as
+    features of queries and keys, and every kernel takes it. A half-precision j would be rounded; its two halves,
+    j = 256 · hi + lo, are not.
+
+    Source: Press et al. 2022. Slopes are 2^(-8h / H) for heads h = 1 … H.
+    """
+
+    def __init__(self, heads: int):
+        super().__init__()
+        self.slopes: Tensor
+        self.register_buffer("slopes", 2.0 ** (-8 * torch.arange(1, heads + 1) / heads), persistent=False)
+
+    def bias(self, at, seen):
+        place = seen[..., 0] - seen[..., :1, 0]  # distances alone count: small numbers are exact
+        lo = place % 256
+        w = torch.stack([place - lo, lo], -1).float()  # (*, M, 2)
+        w = w[None, None] if w.dim() == 2 else w[:, None]  # (B|1, 1, M, 2)
+        u = self.slopes[:, None, None].expand(1, -1, at.shape[-2], 2)  # (1, H, L, 2)
+        return LowRankBias(u, w)
+
+
+class Relative(Position):
+    """One trained number for each head and each bucket of distances: near ones alone, far ones together.
+
+    Source: T5 (Raffel et al. 2020, section 2.1), its bidirectional buckets.
+
+    Args:
+        heads: H.
+        buckets: half of them for keys before the query, half for keys after it.
+        farthest: distances from here on share the last bucket.
+    """
+
+    def __init__(self, heads: int, buckets: int = 32, farthest: int = 128):
+        super().__init__()
+        self.buckets, self.farthest = buckets, farthest
+        self.table = nn.Parameter(torch.zeros(buckets, heads))
+
+    def bias(self, at, seen):
+        distance = seen[..., None, :, 0] - at[..., :, None, 0]  # (*, L, M), j - i
+        values = self.table[self.bucket(distance)]  # (*, L, M, H)
+        values = values.movedim(-1, -3)  # (*, H, L, M)
+        return PairBias(values if values.dim() == 4 else values[None])
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        half = self.buckets // 2
+        exact = half // 2
+        size = distance.abs()
+        far = exact + (size.clamp(min=1) / exact).log() / log(self.farthest / exact) * (half - exact)
+        return torch.where(size < exact, size, far.long().clamp(max=half - 1)) + half * (distance > 0)
+
+
 def make_position(config: PositionConfig, dim: int, heads: int, extent: tuple[int, ...]) -> Position:
     """The scheme that a configuration names, for tokens of width `dim` that stand on a grid of `extent` places."""
     axes, head_dim = len(extent), dim // heads
@@ -112,6 +172,12 @@ def make_position(config: PositionConfig, dim: int, heads: int, extent: tuple[in
             return Sinusoidal(dim, axes, config.base)
         case PositionKind.rotary:
             return Rotary(head_dim, axes, config.base)
+        case PositionKind.alibi | PositionKind.relative if axes != 1:
+            raise ValueError(f"position={config.kind.value} needs tokens in a sequence; a grid takes position=axial")
+        case PositionKind.alibi:
+            return ALiBi(heads)
+        case PositionKind.relative:
+            return Relative(heads)
         case PositionKind.axial if axes == 2:
             return AxialRotary(head_dim, config.base)
         case PositionKind.axial:

@@ -1,18 +1,86 @@
-"""Read what a model attends to, without changing what it computes."""
+"""Read and edit what a model computes, block by block.
+
+    with a Probe that only reads, the output is bitwise what it is without, and the fused kernels still run:
+    attention probabilities are computed beside them, for the blocks asked for alone.
+
+        probe = Probe("*.attention", "2.residual")
+        model(x, probe=probe)
+        probe["0.attention"]                                   # (B, H, L, M)
+
+        ablated = Probe(edit={"1.heads": lambda heads: heads.index_fill(1, torch.tensor([3]), 0.0)})
+
+Names are "<block>.<what>", `*` for every block: q (B,H,L,D), k, v (B,G,M,D), attention (B,H,L,M), heads (B,H,L,D)
+before they are joined, residual (B,L,C) after the block.
+"""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 from torch import Tensor
 
+from core.attention import probabilities
+from core.bias import Bias
+from core.masks import Mask
+
+SITES = ("q", "k", "v", "attention", "heads", "residual")
+
 
 class Probe:
-    """Hand one to a model's call and it fills up; without one, nothing is computed.
+    """Hand one to a model's call. Without one, nothing is computed.
 
-    probe = Probe()
-    model(x, probe=probe)
-    probe.attention[layer]            # (B, H, L, M): probabilities, beside the fused kernel's untouched output
+    Args:
+        read: names of what to keep, detached; all attention if none is given and nothing is edited.
+        edit: name -> function of the tensor there to the one that shall take its place. Attention itself is not edited
+            (the fused kernels never hold it): edit q, k, v or heads.
+        reduce: what to keep of a tensor that is read, such as its mean; the tensor itself if None. It is called as soon
+            as a block is done, so that maps of all blocks need not lie in memory at once.
+    Raises:
+        ValueError: for a name that no block has.
     """
 
-    def __init__(self):
-        self.attention: list[Tensor] = []
+    def __init__(
+        self,
+        *read: str,
+        edit: dict[str, Callable[[Tensor], Tensor]] | None = None,
+        reduce: Callable[[str, Tensor], Tensor] | None = None,
+    ):
+        self.read = read or (() if edit else ("*.attention",))
+        self.edits, self.reduce = edit or {}, reduce
+        self.block = 0
+        self.values: dict[str, Tensor] = {}
+        for name in (*self.read, *self.edits):
+            _, _, site = name.partition(".")
+            if site not in SITES or (site == "attention" and name in self.edits):
+                raise ValueError(f"{name!r} cannot be probed; possible: <block>.{', <block>.'.join(SITES)}, or *.…")
 
-    def record(self, weights: Tensor) -> None:
-        self.attention.append(weights.detach())
+    def __getitem__(self, name: str) -> Tensor:
+        """What was read under "<block>.<what>". Raises KeyError if it was not."""
+        return self.values[name]
+
+    @property
+    def attention(self) -> list[Tensor]:
+        """The attention probabilities of all probed blocks, first block first."""
+        return [value for name, value in self.values.items() if name.endswith(".attention")]
+
+    def see(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Bias | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What an attention layer is about to attend with."""
+        q, k, v = self.edit("q", q), self.edit("k", k), self.edit("v", v)
+        if self.wants("attention"):
+            self.keep("attention", probabilities(q, k, mask=mask, bias=bias))
+        return q, k, v
+
+    def edit(self, site: str, value: Tensor) -> Tensor:
+        """The tensor at a site: kept if it is read, after it was edited if it is."""
+        for name, change in self.edits.items():
+            if fnmatchcase(f"{self.block}.{site}", name):
+                value = change(value)
+        if self.wants(site):
+            self.keep(site, value)
+        return value
+
+    def wants(self, site: str) -> bool:
+        return any(fnmatchcase(f"{self.block}.{site}", name) for name in self.read)
+
+    def keep(self, site: str, value: Tensor) -> None:
+        name = f"{self.block}.{site}"
+        self.values[name] = value.detach() if self.reduce is None else self.reduce(name, value.detach())

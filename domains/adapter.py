@@ -12,8 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from core.cache import KVCache
-from core.layers import Bias, Transformer
+from core.cache import BlockCache, Cache
+from core.layers import BlockBias, Transformer
 from core.masks import Everything, Mask
 from core.probe import Probe
 
@@ -25,7 +25,7 @@ class Tokens(NamedTuple):
 
     x: Tensor  # (B, L, C)
     mask: Mask = Everything()
-    bias: Bias = None
+    bias: BlockBias = None
     at: Tensor | None = None  # (L, A) or (B, L, A)
 
 
@@ -59,7 +59,7 @@ class DomainAdapter(nn.Module, ABC):
         Their mean over a whole split is the split's score, exact for any batch size and number of processes.
         """
 
-    def forward(self, batch: Batch, *, cache: KVCache | None = None, probe: Probe | None = None) -> Tensor:
+    def forward(self, batch: Batch, *, cache: Cache[BlockCache] | None = None, probe: Probe | None = None) -> Tensor:
         tokens = self.tokens(batch)
         hidden = self.transformer(**tokens._asdict(), cache=cache, probe=probe)
         return self.head(hidden, tokens)

@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": "score a trained run on data that it was not trained on",
     "predict": "apply a trained run to input of your own",
     "demo": "train, evaluate and picture all four domains",
+    "bench": "measure this machine's attention kernels",
 }
 HELP = """attend: one self-attention core, four domains
 
@@ -46,6 +47,8 @@ def main() -> None:
         else:
             from experiments.compose import compose
 
+            if command == "bench" and overrides and "=" not in overrides[0]:  # attend bench kernels
+                overrides[0] = f"what={overrides[0]}"
             config = compose(command, overrides)
             import_module(f"experiments.{command}").run(config)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import re
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import conf
 from conf import schema
+from core.config import check_mixing
 
 # Groups whose choices belong to one domain: data=digits is for domain=vision.
 DOMAIN_GROUPS = ("data", "model")
@@ -49,6 +51,14 @@ def check(config: DictConfig, overrides: list[str]) -> None:
                 f"that {group} is for domain={config[group].domain}, not for domain={config.domain.name}, "
                 f"which takes {group}={'|'.join(choices(group, config.domain.name))}"
             )
+    if "model" in config and config.model is not None:
+        check_model(config)
+
+
+def check_model(config: DictConfig) -> None:
+    """Raises ValueError for a mixer that cannot do what the domain or its position needs."""
+    model = import_module(f"{config.domain.package}.config").ModelConfig
+    check_mixing(config.model.mixer, config.position.kind, model.needs)
 
 
 def choices(group: str, domain: str | None = None) -> list[str]:

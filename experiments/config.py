@@ -76,3 +76,12 @@ class DemoConfig:
     domains: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
     output: str = "outputs/demo"
     seed: int = 0
+
+
+@dataclass
+class BenchConfig:
+    """conf/bench.yaml says what the keys mean."""
+
+    what: str = "kernels"
+    repeats: int = 7
+    output: str = "outputs/bench"

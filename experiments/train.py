@@ -1,7 +1,6 @@
 """`attend train`: one run of one domain, from a configuration to a run folder."""
 
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,9 @@ MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
 
 def run(config: DictConfig) -> float:
     """What Hydra calls. Returns the validation loss, for sweeps."""
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if folder.is_relative_to(Path.cwd()):  # as a person would type it
+        folder = folder.relative_to(Path.cwd())
     with make_progress() as progress:
         summary = train(config, folder, progress)
         if summary:

@@ -19,19 +19,53 @@ CUDA_ORDER = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBac
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale: float, dropout: float) -> Tensor:
     """Args: q (B,H,L,D), k and v (B,G,M,D), bias broadcastable to (B,H,L,M) or None. Returns: (B,H,L,D)."""
     (B, H, L, _), M = q.shape, k.shape[-2]
-    causal = isinstance(mask, Causal) and L == M and bias is None  # torch's is_causal counts from the top left
-    everything = isinstance(mask, Everything) or (isinstance(mask, Causal) and L == 1)
-    attn_mask, blind = bias, None
-    if not (causal or everything):
-        allowed = mask.dense(B, H, L, M, q.device)  # (B|1, H|1, L|1, M)
-        blind = ~allowed.any(-1, keepdim=True)  # queries that may see nothing: give 0, not NaN, on every kernel
-        allowed = allowed | blind
-        attn_mask = allowed if bias is None else bias.masked_fill(~allowed, float("-inf"))
+    if bias is None and plain(mask, L, M):
+        causal = isinstance(mask, Causal) and L > 1  # torch's is_causal counts from the top left: right where L = M
+        return _torch(q, k, v, None, scale, dropout, causal)
+    allowed = None if isinstance(mask, Everything) else mask.dense(B, H, L, M, q.device)  # (B|1, H|1, L|1, M)
+    return fused(q, k, v, allowed, scale, bias, dropout)
+
+
+def fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    allowed: Tensor | None,
+    scale: float,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention under a dense mask, allowed (B|1, H|1, L|1, M).
+
+    On every kernel a query that may see nothing gives 0, and a key that no query may see is not read, be it NaN.
+    """
+    if allowed is None:
+        return _torch(q, k, v, bias, scale, dropout)
+    unseen = ~allowed.any(2).any(1)[:, None, :, None]  # (B|1, 1, M, 1)
+    k, v = k.masked_fill(unseen, 0.0), v.masked_fill(unseen, 0.0)
+    blind = ~allowed.any(-1, keepdim=True)  # these see everything instead, and their output is dropped
+    attn_mask = allowed | blind
+    if bias is not None:
+        attn_mask = bias.masked_fill(~attn_mask, float("-inf"))
+    return _torch(q, k, v, attn_mask, scale, dropout).masked_fill(blind, 0.0)
+
+
+def plain(mask: Mask, queries: int, keys: int) -> bool:
+    """Whether torch's kernels take the mask without a tensor for it."""
+    return isinstance(mask, Everything) or (isinstance(mask, Causal) and queries in (1, keys))
+
+
+def _torch(q, k, v, attn_mask: Tensor | None, scale: float, dropout: float, causal: bool = False) -> Tensor:
     if attn_mask is not None and attn_mask.dtype != torch.bool:
         attn_mask = attn_mask.to(q.dtype)
-    order = sdpa_kernel(CUDA_ORDER, set_priority=True) if q.is_cuda else nullcontext()
-    with order:
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=attn_mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=k.shape[-3] != H
-        )  # (B, H, L, D)
-    return out if blind is None else out.masked_fill(blind, 0.0)
+    with sdpa_kernel(CUDA_ORDER, set_priority=True) if q.is_cuda else nullcontext():
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=attn_mask,
+            dropout_p=dropout,
+            is_causal=causal,
+            scale=scale,
+            enable_gqa=q.shape[-3] != k.shape[-3],
+        )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from core.config import TransformerConfig
 
@@ -26,6 +27,7 @@ class DataConfig:
 class ModelConfig(TransformerConfig):
     """Residue-pair attention: `dim` is the width of a residue, `pair_dim` that of a pair of residues."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"full", "padding", "bias"})  # of a mixer (core/config.py)
     domain: str = "protein"
     pair_dim: int = 16
     window: int = 7  # a residue's token is made of its neighbourhood, this many residues to each side

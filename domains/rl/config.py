@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from core.config import TransformerConfig
 
@@ -26,5 +27,6 @@ class DataConfig:
 class ModelConfig(TransformerConfig):
     """A decision transformer; all of its sizes are those of its trunk."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"causal"})  # of a mixer (core/config.py)
     domain: str = "rl"
     embed_norm: bool = True

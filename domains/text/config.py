@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 from core.config import TransformerConfig
 
@@ -27,4 +28,5 @@ class DataConfig:
 class ModelConfig(TransformerConfig):
     """A causal language model on bytes."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"causal"})  # of a mixer (core/config.py)
     domain: str = "text"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from core.config import TransformerConfig
 
@@ -25,6 +26,7 @@ class DataConfig:
 class ModelConfig(TransformerConfig):
     """A ViT: `patch_size` is the side of a patch in pixels."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"full"})  # of a mixer (core/config.py)
     domain: str = "vision"
     patch_size: int = 2
     label_smoothing: float = 0.1

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.attention import attend, probabilities, reference
-from core.masks import Causal, Everything, Padding, Window
+from core.attention import attend, merge, partial, probabilities, reference
+from core.bias import LowRankBias, PairBias
+from core.masks import Causal, Dense, Documents, Everything, Grid, Lengths, Padding, Prefix, Window, bigbird
 from core.planner import plan
 
 B, H, G, L, M, D = 2, 6, 3, 5, 11, 7
@@ -29,6 +30,9 @@ MASKS = {
     "padding": Padding(valid()),
     "causal & padding": Causal() & Padding(valid()),
     "window & padding & causal": Window(2, 2) & Padding(valid()) & Causal(),
+    "documents & causal": Documents(torch.tensor([[0] * 4 + [1] * 7, [0] * 9 + [3] * 2])) & Causal(),
+    "prefix | causal": Prefix(3) | Causal(),
+    "not a window": ~Window(2, 2),
 }
 
 
@@ -53,6 +57,100 @@ def test_outputs_and_all_gradients_equal_the_definition(mask, heads, with_bias, 
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+SQUARE = {
+    **MASKS,
+    "lengths": Lengths(torch.tensor([M, 0])),
+    "grid": Grid(1, M, 2),
+    "bigbird": bigbird(M, 2),
+    "dense": Dense(torch.rand(1, H, M, M, generator=torch.Generator().manual_seed(2)) < 0.4),
+}
+BIASES = {
+    "none": lambda: (None, []),
+    "pairs": lambda: pairs(1, H, M, M),
+    "pairs of each entry": lambda: pairs(B, 1, M, M),
+    "one number a key": lambda: pairs(1, H, 1, M),
+    "low rank": lambda: low_rank(H),
+    "low rank for all heads": lambda: low_rank(1),
+    "both": lambda: both(),
+}
+
+
+def pairs(*shape):
+    values = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    return PairBias(values), [values]
+
+
+def low_rank(heads):
+    u = torch.randn(1, H, M, 3, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(B, heads, M, 3, dtype=torch.float64, requires_grad=True)
+    return LowRankBias(u, w), [u, w]
+
+
+def both():
+    (a, trained), (b, more) = pairs(1, H, M, M), low_rank(H)
+    return a + b, trained + more
+
+
+def runs(backend, mask, bias):
+    """Whether the plan lets this kernel run this."""
+    q, k, v = tensors(H, M)
+    try:
+        plan(q, k, v, mask=mask, bias=bias()[0], backend=backend)
+    except ValueError:
+        return False
+    return True
+
+
+KERNELS = [
+    pytest.param(backend, mask, bias, id=f"{backend}-{of}-{added}")
+    for backend in ("sdpa", "local", "pair_bias")
+    for of, mask in SQUARE.items()
+    for added, bias in BIASES.items()
+    if runs(backend, mask, bias)
+]
+
+
+@pytest.mark.parametrize(("backend", "mask", "bias"), KERNELS)
+@pytest.mark.parametrize("heads", [G, H], ids=["grouped", "full"])
+def test_every_kernel_equals_the_definition(backend, mask, bias, heads):
+    q, k, v = tensors(heads, M)
+    added, trained = bias()
+    weights = torch.randn(B, H, M, D, dtype=torch.float64)
+    got = attend(q, k, v, mask=mask, bias=added, backend=backend)
+    want = reference(q, k, v, mask=mask, bias=added)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    inputs = [q, k, v, *trained]
+    for ours, theirs in zip(
+        torch.autograd.grad((got * weights).sum(), inputs),
+        torch.autograd.grad((want * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_every_kernel_is_among_them():
+    names = [str(case.id).split("-")[0] for case in KERNELS]
+    assert all(names.count(backend) > 5 for backend in ("sdpa", "local", "pair_bias"))
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "pair_bias", "reference"])
+def test_what_is_masked_for_all_may_be_nan(backend):
+    q, k, v = (t.detach() for t in tensors(H))
+    bias = torch.randn(1, H, L, M, dtype=torch.float64, requires_grad=True)
+    clean = attend(q, k, v, mask=Padding(valid()), bias=bias, backend=backend)
+    for t in (k, v):
+        t[~valid()[:, None].expand(B, H, M)] = torch.nan
+    torch.testing.assert_close(attend(q, k, v, mask=Padding(valid()), bias=bias, backend=backend), clean)
+
+
+def test_attention_over_parts_merges():
+    q, k, v = (t.detach() for t in tensors(H))
+    parts = [partial(q, k[:, :, cut], v[:, :, cut]) for cut in (slice(0, 4), slice(4, 9), slice(9, M))]
+    torch.testing.assert_close(merge(merge(parts[0], parts[1]), parts[2]).out, reference(q, k, v))
+    nothing = partial(q, k, v, mask=Padding(torch.zeros(B, M, dtype=torch.bool)))
+    torch.testing.assert_close(merge(nothing, parts[0]).out, parts[0].out)
 
 
 def test_one_value_by_hand():
@@ -108,23 +206,31 @@ def test_a_plan_of_flash_is_what_torch_can_run(kernel):
         attend(q, k, v, **options).sum().backward()
 
 
-@pytest.mark.parametrize(
-    ("reason", "options"),
-    [
-        ("bias that needs a gradient", {"bias": torch.zeros(1, H, L, M, requires_grad=True)}),
-        ("attention dropout", {"dropout": 0.5}),
-    ],
-)
-def test_a_plan_of_math_says_why_and_torch_agrees(reason, options):
+def test_dropout_leaves_the_fused_kernels_and_the_plan_says_so():
     q, k, v = tensors(dtype=torch.float32)
-    chosen = plan(q, k, v, **options)
+    chosen = plan(q, k, v, dropout=0.5)
     assert chosen.backend == "sdpa/math"
-    assert reason in str(chosen)
-    assert chosen.bytes > 0
+    assert "attention dropout" in str(chosen)
+    assert chosen.bytes == 3 * 4 * B * H * L * M
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION), pytest.raises(RuntimeError, match="No available kernel"):
-        attend(q, k, v, **options)
-    with pytest.raises(ValueError, match=reason):
-        attend(q, k, v, strict=True, **options)
+        attend(q, k, v, dropout=0.5)
+    with pytest.raises(ValueError, match="attention dropout"):
+        attend(q, k, v, dropout=0.5, strict=True)
+
+
+def test_a_bias_that_is_trained_has_its_own_kernel():
+    q, k, v = tensors(dtype=torch.float32)
+    bias = torch.randn(1, H, L, M, requires_grad=True)
+    chosen = plan(q, k, v, bias=bias)
+    assert chosen.backend == "pair_bias"
+    assert "gradient" in str(chosen)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # forward and backward stay off torch's slow path
+        attend(q, k, v, bias=bias, mask=Padding(valid())).sum().backward()
+    assert bias.grad is not None
+    by_torch = plan(q, k, v, bias=bias, backend="sdpa")
+    assert by_torch.backend == "sdpa/math"
+    assert "bias that needs a gradient" in str(by_torch)
+    assert plan(q, k, v, bias=bias, device="cuda", backend="sdpa").backend != "sdpa/flash"
 
 
 def test_a_bias_without_gradient_is_fused():
@@ -133,6 +239,16 @@ def test_a_bias_without_gradient_is_fused():
     with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         assert plan(q, k, v, bias=bias).backend == "sdpa/flash"
         attend(q, k, v, bias=bias, mask=Padding(valid()))
+
+
+def test_a_short_reach_in_a_long_sequence_is_local():
+    q, k, v = tensors(H, 97, 97)
+    assert plan(q, k, v, mask=Window(3) & Causal()).backend == "local"
+    assert plan(q, k, v, mask=Window(61)).backend == "sdpa/flash"  # the reach is most of the sequence
+    assert plan(q, k, v, mask=Window(3) | Prefix(2)).backend == "sdpa/flash"
+    assert plan(q[:, :, :5], k, v, mask=Window(3)).backend == "sdpa/flash"
+    with pytest.raises(ValueError, match="see any distance"):
+        plan(q, k, v, mask=Causal(), backend="local")
 
 
 @pytest.mark.parametrize(
@@ -161,10 +277,14 @@ def test_the_cuda_table_on_tensors_without_storage(dtype, width, options, expect
         (lambda q, k, v: attend(q[:, :5], k, v), "5 query heads must be a multiple of the 3"),
         (lambda q, k, v: attend(q[0, 0], k, v), "heads, length, width"),
         (lambda q, k, v: attend(q, k, v, bias=torch.zeros(1, H, L, L)), "does not broadcast"),
-        (lambda q, k, v: attend(q, k, v, backend="fast"), "possible: auto, sdpa, reference"),
+        (lambda q, k, v: attend(q, k, v, backend="fast"), "possible: auto, sdpa, local"),
         (lambda q, k, v: attend(q, k, v, mask=Padding(torch.ones(B, 3, dtype=torch.bool))), "met attention over"),
         (lambda q, k, v: Padding(torch.ones(B, M)), "of bool"),
         (lambda q, k, v: Window(-1), "left >= 0"),
+        (lambda q, k, v: attend(q, k, v, backend="local"), "takes no cache"),
+        (lambda q, k, v: attend(q, k, v, bias=LowRankBias(q, k)), "does not broadcast"),
+        (lambda q, k, v: LowRankBias(q, k[..., :2]), "LowRankBias needs"),
+        (lambda q, k, v: attend(q, k, v, mask=Lengths(torch.ones(3).long())), "made for"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_error(change, message):

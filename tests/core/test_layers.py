@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.cache import BlockCache, KVCache
+from core.cache import KeysAndValues, KVCache
 from core.config import Activation, Norm, PositionConfig, PositionKind, TransformerConfig
 from core.layers import FeedForward, MultiHeadAttention, Transformer
 from core.masks import Causal, Padding, Window
@@ -13,7 +13,7 @@ from core.positions import make_position
 from core.probe import Probe
 
 B, L, C, HEADS, DEPTH = 2, 13, 24, 6, 3
-SEQUENTIAL = [PositionKind.none, PositionKind.learned, PositionKind.sinusoidal, PositionKind.rotary]
+SEQUENTIAL = [kind for kind in PositionKind if kind is not PositionKind.axial]
 STYLES = {
     "classic": TransformerConfig(dim=C, depth=DEPTH, heads=HEADS),
     "modern": TransformerConfig(
@@ -55,7 +55,7 @@ def test_cached_equals_full(kind, style, chunks):
 
 
 def test_a_full_cache_says_so_and_keeps_what_it_has():
-    cache = BlockCache(5)
+    cache = KeysAndValues(5)
     cache.append(torch.ones(B, 2, 3, 4), torch.ones(B, 2, 3, 4))
     with pytest.raises(ValueError, match="6 tokens do not fit a cache of 5"):
         cache.append(torch.ones(B, 2, 3, 4), torch.ones(B, 2, 3, 4))

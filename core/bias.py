@@ -1,0 +1,119 @@
+"""What is added to the attention scores.
+
+    PairBias(t)          the numbers themselves, from a pair representation or a table
+    LowRankBias(u, w)    u wᵀ: rides along as extra features of queries and keys, so every kernel takes it
+    a + b                both
+
+Shapes: B batch · H heads · L queries · M keys · R rank · D head width
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """The base of all biases."""
+
+    def __add__(self, other: "Bias") -> "Bias":
+        return SumBias((*self.parts, *other.parts))
+
+    @property
+    def parts(self) -> "tuple[PairBias | LowRankBias, ...]":
+        raise NotImplementedError
+
+    def dense(self) -> Tensor:
+        """(B|1, H|1, L|1, M|1)"""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class PairBias(Bias):
+    """A number for each query and key: values (B|1, H|1, L|1, M|1)."""
+
+    values: Tensor
+
+    def __post_init__(self):
+        if self.values.dim() != 4:
+            raise ValueError(f"PairBias needs (B|1, H|1, L|1, M|1), got {tuple(self.values.shape)}")
+
+    @property
+    def parts(self):
+        return (self,)
+
+    def dense(self):
+        return self.values
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankBias(Bias):
+    """The product u wᵀ of u (B|1, H|1, L, R) and w (B|1, H|1, M, R).
+
+    It costs R more features of queries and keys instead of L × M numbers: every kernel takes it, flash too, and u and w
+    get their gradients. Source: FlashBias (Wu et al. 2025).
+    """
+
+    u: Tensor
+    w: Tensor
+
+    def __post_init__(self):
+        if self.u.dim() != 4 or self.w.dim() != 4 or self.u.shape[-1] != self.w.shape[-1]:
+            shapes = f"{tuple(self.u.shape)} and {tuple(self.w.shape)}"
+            raise ValueError(f"LowRankBias needs u (B|1, H|1, L, R) and w (B|1, H|1, M, R), got {shapes}")
+
+    @property
+    def parts(self):
+        return (self,)
+
+    def dense(self):
+        return self.u @ self.w.mT
+
+
+@dataclass(frozen=True, eq=False)
+class SumBias(Bias):
+    """Several biases at once."""
+
+    terms: tuple[PairBias | LowRankBias, ...]
+
+    @property
+    def parts(self):
+        return self.terms
+
+    def dense(self):
+        return reduce(torch.add, (term.dense() for term in self.terms))
+
+
+def fold(
+    q: Tensor, k: Tensor, v: Tensor, bias: Bias | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float]:
+    """Take the low-rank parts of a bias into queries and keys.
+
+        scale · q kᵀ + u wᵀ = [scale · q, u] [k, w]ᵀ
+
+    Args:
+        q: (B, H, L, D).
+        k, v: (B, G, M, D).
+    Returns:
+        q, k and v, all widened by zeros to one multiple of 8, as the kernels want it; the rest of the bias; the scale.
+    """
+    if bias is None:
+        return q, k, v, None, scale
+    low = [part for part in bias.parts if isinstance(part, LowRankBias)]
+    rest = [part.values for part in bias.parts if isinstance(part, PairBias)]
+    dense = reduce(torch.add, rest) if rest else None
+    if not low:
+        return q, k, v, dense, scale
+    (B, H, L, _), (_, G, M, _) = q.shape, k.shape
+    if G != H and any(part.w.shape[1] != 1 for part in low):  # each query head brings keys of its own
+        k, v = (t.repeat_interleave(H // G, dim=1) for t in (k, v))
+    G = k.shape[1]
+    us = [part.u.to(q.dtype).expand(B, H, L, -1) for part in low]
+    ws = [part.w.to(k.dtype).expand(B, G, M, -1) for part in low]
+    q, k = torch.cat([q * scale, *us], -1), torch.cat([k, *ws], -1)  # (B, H, L, D + R), (B, G, M, D + R)
+    width = -(-q.shape[-1] // 8) * 8
+    q, k, v = (F.pad(t, (0, width - t.shape[-1])) for t in (q, k, v))
+    return q, k, v, dense, 1.0

@@ -1,0 +1,77 @@
+"""The gated delta rule: a matrix memory that corrects what it stored under a key before it stores anew.
+
+    S_t = α_t S_{t-1} + β_t k_t (v_t - α_t S_{t-1}ᵀ k_t)ᵀ,   out_t = S_tᵀ q_t
+
+α = 1 is the plain delta rule (Schlag et al. 2021); with gates: Yang et al. 2024, "Gated Delta Networks". Causal only.
+
+Shapes: B batch · H heads · L tokens · D key width · E value width · c tokens a chunk
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def recurrent(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_alpha: Tensor, memory: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The definition, token by token.
+
+    Args:
+        q, k: (B, H, L, D), keys of unit length.
+        v: (B, H, L, E).
+        beta: (B, H, L), how much of a correction is written, in [0, 1].
+        log_alpha: (B, H, L), log of how much is kept from one token to the next, at most 0.
+        memory: (B, H, D, E), what came before; zeros if None.
+    Returns:
+        (B, H, L, E), and the memory after the last token.
+    """
+    S = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]) if memory is None else memory
+    out = []
+    for t in range(q.shape[2]):
+        S = S * log_alpha[:, :, t, None, None].exp()
+        wrong = v[:, :, t] - (k[:, :, t, None] @ S)[:, :, 0]  # (B, H, E)
+        S = S + k[:, :, t, :, None] * (beta[:, :, t, None] * wrong)[:, :, None]
+        out.append((q[:, :, t, None] @ S)[:, :, 0])
+    return torch.stack(out, 2), S
+
+
+def chunked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_alpha: Tensor,
+    memory: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """The same by chunks: within one, the corrections solve a triangular system (Yang et al. 2024, WY representation).
+
+    With g the running sum of log α in the chunk, A_ij = β_i exp(g_i - g_j) k_i·k_j for j < i, S the memory before it:
+
+        (I + A) w = β ⊙ (v - exp(g) k S),   out = exp(g) q S + (exp(g_i - g_j) q_i·k_j)_{j≤i} w
+    """
+    L = q.shape[2]
+    S = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]) if memory is None else memory
+    out = []
+    for start in range(0, L, chunk):
+        part = slice(start, start + chunk)
+        qc, kc, vc, b = q[:, :, part], k[:, :, part], v[:, :, part], beta[:, :, part, None]
+        g = log_alpha[:, :, part].cumsum(-1)  # (B, H, c)
+        decay = (g[..., :, None] - g[..., None, :]).tril().exp().tril()  # (B, H, c, c), from j to i
+        A = (b * (kc @ kc.mT) * decay).tril(-1)
+        right = b * (vc - g[..., None].exp() * (kc @ S))  # (B, H, c, E)
+        w = torch.linalg.solve_triangular(_plus_eye(A), right, upper=False, unitriangular=True)
+        out.append(g[..., None].exp() * (qc @ S) + ((qc @ kc.mT) * decay) @ w)
+        last = g[..., -1:, None]
+        S = last.exp() * S + (kc * (last - g[..., None]).exp()).mT @ w
+    return torch.cat(out, 2), S
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors of length 1."""
+    return F.normalize(x, dim=-1)
+
+
+def _plus_eye(a: Tensor) -> Tensor:
+    return a + torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)

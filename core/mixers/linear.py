@@ -1,0 +1,92 @@
+"""Attention without softmax, in time linear in the length.
+
+    out_i = Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j)          j over the visible tokens
+
+The sums over j are matrices of fixed size, so they can be carried from token to token instead of kept for all pairs.
+
+Shapes: B batch · H heads · L tokens · F features · D head width · N chunks · c tokens a chunk
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TINY = 1e-6  # a token that sees nothing divides 0 by this
+
+
+class Sums(NamedTuple):
+    """What a causal linear attention remembers of all tokens so far."""
+
+    kv: Tensor  # (B, H, F, D + 1): Σ φ(k) vᵀ, and Σ φ(k) in the last column
+
+
+def quadratic(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """The definition, over all pairs. Features q, k (B, H, L, F), v (B, H, L, D). Returns: (B, H, L, D)."""
+    weights = q @ k.mT  # (B, H, L, L)
+    weights = weights.tril() if causal else weights
+    return weights @ v / weights.sum(-1, keepdim=True).clamp(min=TINY)
+
+
+def recurrent(q: Tensor, k: Tensor, v: Tensor, sums: Sums | None = None) -> tuple[Tensor, Sums]:
+    """The causal form, token by token."""
+    v = F.pad(v, (0, 1), value=1.0)  # (B, H, L, D + 1)
+    kv = k.new_zeros(*k.shape[:2], k.shape[3], v.shape[3]) if sums is None else sums.kv
+    out = []
+    for t in range(q.shape[2]):
+        kv = kv + k[:, :, t, :, None] * v[:, :, t, None, :]
+        out.append((q[:, :, t, None] @ kv)[:, :, 0])
+    return _normalised(torch.stack(out, 2)), Sums(kv)
+
+
+def chunked(q: Tensor, k: Tensor, v: Tensor, sums: Sums | None = None, chunk: int = 128) -> tuple[Tensor, Sums]:
+    """The causal form, a chunk at a time: pairs within a chunk, sums for all that came before it."""
+    L = q.shape[2]
+    v = F.pad(v, (0, 1), value=1.0)  # (B, H, L, D + 1)
+    c = min(chunk, L)
+    q, k, v = (F.pad(t, (0, 0, 0, -L % c)).unflatten(2, (-1, c)) for t in (q, k, v))  # (B, H, N, c, ·)
+    each = k.mT @ v  # (B, H, N, F, D + 1)
+    upto = each.cumsum(2) if sums is None else each.cumsum(2) + sums.kv[:, :, None]
+    before = upto - each
+    out = q @ before + (q @ k.mT).tril() @ v  # (B, H, N, c, D + 1)
+    return _normalised(out.flatten(2, 3)[:, :, :L]), Sums(upto[:, :, -1])
+
+
+def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every token sees every token."""
+    return _normalised(q @ (k.mT @ F.pad(v, (0, 1), value=1.0)))
+
+
+def elu_features(x: Tensor) -> Tensor:
+    """φ(x) = elu(x) + 1 (Katharopoulos et al. 2020, eq. 7)."""
+    return F.elu(x) + 1
+
+
+def performer_features(x: Tensor, directions: Tensor) -> Tensor:
+    """Positive random features of the softmax kernel: φ(x) = exp(ω·x - |x|² / 2) / √F.
+
+    E[φ(q)·φ(k)] = exp(q·k). Their variance grows with |q|² and |k|²: this is an architecture to train, and no drop-in
+    for weights that were trained with softmax. Source: FAVOR+, Choromanski et al. 2020.
+
+    Args:
+        x: (B, H, L, D), queries or keys, already multiplied by D^(-1/4).
+        directions: ω, (F, D).
+    """
+    x = x.float()
+    power = x @ directions.T - x.square().sum(-1, keepdim=True) / 2
+    return power.exp() * directions.shape[0] ** -0.5
+
+
+def orthogonal_directions(features: int, width: int, seed: int = 0) -> Tensor:
+    """(F, D): rows orthogonal in groups of D, with the lengths of Gaussian vectors."""
+    rng = torch.Generator().manual_seed(seed)
+    groups = -(-features // width)
+    Q, R = torch.linalg.qr(torch.randn(groups, width, width, generator=rng))
+    blocks = Q * R.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # without the signs some directions would be likelier
+    lengths = torch.randn(groups * width, width, generator=rng).norm(dim=-1, keepdim=True)
+    return (blocks.reshape(-1, width) * lengths)[:features]
+
+
+def _normalised(sums: Tensor) -> Tensor:
+    return sums[..., :-1] / sums[..., -1:].clamp(min=TINY)

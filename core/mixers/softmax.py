@@ -1,0 +1,76 @@
+"""Multi-head softmax attention.
+
+Shapes: B batch · L tokens · M keys seen · C width · H query heads · G key/value heads · D head width
+"""
+
+from torch import Tensor, nn
+
+from core.attention import attend
+from core.bias import Bias
+from core.cache import KeysAndValues, LastKeysAndValues
+from core.masks import Everything, Mask
+from core.positions import Rotation
+from core.probe import Probe
+
+
+class MultiHeadAttention(nn.Module):
+    """Every token gathers values from the tokens that its mask lets it see.
+
+        out = softmax(q kᵀ / √D + bias) v            per head; heads joined and projected
+
+    Source: Vaswani et al. 2017, eq. 1; grouped key/value heads: Ainslie et al. 2023.
+    Normalised queries and keys: Henry et al. 2020.
+
+    Args:
+        dim: token width C, a multiple of `heads`.
+        heads: query heads H, a multiple of `kv_heads`.
+        kv_heads: key/value heads G; H if None.
+        qk_norm: RMS-normalise queries and keys over the head width.
+        bias: add a trained constant in both projections.
+    Raises:
+        ValueError: if a width or head count does not divide.
+    """
+
+    def __init__(self, dim: int, heads: int, *, kv_heads: int | None = None, qk_norm: bool = False, bias: bool = True):
+        super().__init__()
+        kv_heads = heads if kv_heads is None else kv_heads
+        if dim < 1 or heads < 1 or dim % heads:
+            raise ValueError(f"the width {dim} must be a multiple of the {heads} heads")
+        if kv_heads < 1 or heads % kv_heads:
+            raise ValueError(f"the {heads} query heads must be a multiple of the {kv_heads} key/value heads")
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
+        self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.out = nn.Linear(dim, dim, bias=bias)
+
+    def project(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, L, C) -> q (B, H, L, D), k (B, G, L, D), v (B, G, L, D)"""
+        H, G = self.heads, self.kv_heads
+        q, k, v = self.qkv(x).unflatten(-1, (H + 2 * G, self.head_dim)).transpose(1, 2).split((H, G, G), dim=1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (q, k, v) if rotation is None else (rotation(q), rotation(k), v)
+
+    def join(self, heads: Tensor) -> Tensor:
+        """(B, H, L, D) -> (B, L, C)"""
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Mask = Everything(),
+        bias: Bias | None = None,
+        rotation: Rotation | None = None,
+        cache: KeysAndValues | LastKeysAndValues | None = None,
+        probe: Probe | None = None,
+    ) -> Tensor:
+        q, k, v = self.project(x, rotation)  # (B, H, L, D), (B, G, L, D), (B, G, L, D)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, G, M, D)
+        if probe is not None:
+            q, k, v = probe.see(q=q, k=k, v=v, mask=mask, bias=bias)
+        heads = attend(q, k, v, mask=mask, bias=bias)  # (B, H, L, D)
+        if probe is not None:
+            heads = probe.edit("heads", heads)
+        return self.join(heads)  # (B, L, C)
