@@ -17,7 +17,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     """Classify an image file, or every image of a folder; writes predictions.csv and predictions.json.
 
-    An image is resized to the model's size and read in its colours: light strokes on a dark ground for the digits.
+    An image is resized to the model's size as it is. One trained on the digits wants what it has seen: a light stroke
+    on a dark ground that fills the picture.
 
     Raises:
         ValueError: if there is no image, or one cannot be read; nothing is written then.
