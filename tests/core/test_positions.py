@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from core.config import PositionConfig, PositionKind
-from core.positions import AxialRotary, Learned, Rotary, Sinusoidal, make_position
+from core.positions import AxialRotary, Learned, Relative, Rotary, Sinusoidal, make_position
 
 L, C, D = 7, 24, 12
 
@@ -58,6 +58,28 @@ def test_learned_has_its_own_vector_for_each_place():
     torch.testing.assert_close(position.add(torch.zeros(2, 15, C), batched)[1], position.table.flip(0))
     with pytest.raises(ValueError, match="outside of the 15 learned"):
         position.add(torch.zeros(1, 1, C), torch.tensor([[3, 0]]))
+
+
+def test_alibi_falls_with_the_distance():
+    """Softmax over slope · j equals softmax over -slope · (i - j), far from the beginning, too."""
+    heads, start = 8, 5003
+    at = torch.arange(start, start + L)[:, None]
+    bias = make_position(PositionConfig(PositionKind.alibi), 16, heads, (L,)).bias(at, at)
+    assert bias is not None
+    slopes = torch.tensor([2.0**-n for n in range(1, 9)])[:, None, None]
+    expected = -slopes * (at - at.T)  # (H, L, L)
+    torch.testing.assert_close(bias.dense()[0].softmax(-1), expected.softmax(-1))
+
+
+def test_relative_buckets_are_exact_near_by_and_shared_far_away():
+    position = Relative(3, buckets=32, farthest=128)
+    bucket = position.bucket(torch.tensor([0, -1, -7, -8, -127, -500, 1, 7, 500]))
+    assert bucket.tolist() == [0, 1, 7, 8, 15, 15, 17, 23, 31]
+    with torch.no_grad():
+        position.table[17] = torch.tensor([1.0, 2.0, 3.0])
+    bias = position.bias(torch.arange(L)[:, None], torch.arange(L)[:, None])
+    assert bias.dense()[0, :, 2, 3].tolist() == [1.0, 2.0, 3.0]  # the next key
+    assert bias.dense()[0, :, 3, 2].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_what_cannot_be_is_an_error():
