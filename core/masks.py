@@ -247,8 +247,8 @@ class Dense(Mask):
 
 
 @dataclass(frozen=True, eq=False)
-class And(Mask):
-    """Both masks allow it."""
+class Joined(Mask):
+    """Two masks as one; a subclass says how."""
 
     first: Mask
     second: Mask
@@ -256,6 +256,11 @@ class And(Mask):
     def check(self, batch, queries, keys):
         self.first.check(batch, queries, keys)
         self.second.check(batch, queries, keys)
+
+
+@dataclass(frozen=True, eq=False)
+class And(Joined):
+    """Both masks allow it."""
 
     def allows(self, b, h, i, j):
         return self.first.allows(b, h, i, j) & self.second.allows(b, h, i, j)
@@ -276,15 +281,8 @@ class And(Mask):
 
 
 @dataclass(frozen=True, eq=False)
-class Or(Mask):
+class Or(Joined):
     """Either mask allows it."""
-
-    first: Mask
-    second: Mask
-
-    def check(self, batch, queries, keys):
-        self.first.check(batch, queries, keys)
-        self.second.check(batch, queries, keys)
 
     def allows(self, b, h, i, j):
         return self.first.allows(b, h, i, j) | self.second.allows(b, h, i, j)
