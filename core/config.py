@@ -6,8 +6,10 @@ from enum import Enum
 
 class Activation(Enum):
     gelu = "gelu"
-    swiglu = "swiglu"
+    gelu_tanh = "gelu_tanh"  # GPT-2's approximation of it
+    relu = "relu"
     relu2 = "relu2"
+    swiglu = "swiglu"
 
 
 class Norm(Enum):
@@ -30,8 +32,14 @@ class PositionKind(Enum):
     sinusoidal = "sinusoidal"
     rotary = "rotary"
     axial = "axial"
+    centred = "centred"
+    mixed = "mixed"
     alibi = "alibi"
     relative = "relative"
+
+
+ON_A_GRID = (PositionKind.axial, PositionKind.centred, PositionKind.mixed)  # these turn by rows and columns
+TURNING = (PositionKind.rotary, *ON_A_GRID)
 
 
 @dataclass
@@ -46,10 +54,14 @@ class TransformerConfig:
     mlp_ratio: float = 4.0  # hidden width of the feed-forward as a multiple of `dim`
     activation: Activation = Activation.gelu
     norm: Norm = Norm.layer
+    norm_eps: float | None = None  # torch's own if None
     qk_norm: bool = False  # RMS-normalise queries and keys, per head
     bias: bool = True  # in the linear layers
     dropout: float = 0.0  # on what a block adds to the residual stream; never on the attention weights
     zero_init: bool = False  # blocks start as the identity
+    layer_scale: float | None = (
+        None  # what a block adds is scaled by a trained vector that starts at this; None: it is not
+    )
     embed_norm: bool = False  # normalise tokens before the first block (decision transformer)
 
 
@@ -58,6 +70,7 @@ class PositionConfig:
     """How a token knows where it is."""
 
     kind: PositionKind = PositionKind.learned
+    table: bool = False  # and a learned vector for each place, beside a rotation
     base: float = 10_000.0  # longest wavelength of sinusoidal and rotary positions, in units of 2π tokens
 
 

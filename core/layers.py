@@ -41,12 +41,27 @@ class FeedForward(nn.Module):
         match self.activation:
             case Activation.gelu:
                 x = F.gelu(x)
+            case Activation.gelu_tanh:
+                x = F.gelu(x, approximate="tanh")
+            case Activation.relu:
+                x = F.relu(x)
             case Activation.relu2:
                 x = F.relu(x).square()
             case Activation.swiglu:
                 gate, x = x.chunk(2, dim=-1)
                 x = F.silu(gate) * x
         return self.out(x)
+
+
+class LayerScale(nn.Module):
+    """gain ⊙ x, the gain trained from a small number on (Touvron et al. 2021, CaiT)."""
+
+    def __init__(self, dim: int, start: float):
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((dim,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
 
 
 class TransformerBlock(nn.Module):
@@ -57,7 +72,10 @@ class TransformerBlock(nn.Module):
         c = config
         self.norm1, self.norm2 = make_norm(c), make_norm(c)
         self.mixer = make_mixer(c)
-        self.feed_forward = FeedForward(c.dim, int(c.dim * c.mlp_ratio), activation=c.activation, bias=c.bias)
+        self.feed_forward = FeedForward(c.dim, round(c.dim * c.mlp_ratio), activation=c.activation, bias=c.bias)
+        self.scale1, self.scale2 = (
+            nn.Identity() if c.layer_scale is None else LayerScale(c.dim, c.layer_scale) for _ in range(2)
+        )
         self.dropout = nn.Dropout(c.dropout)
         if c.zero_init:
             for layer in (self.mixer.out, self.feed_forward.out):
@@ -65,8 +83,8 @@ class TransformerBlock(nn.Module):
                 nn.init.zeros_(layer.weight)
 
     def forward(self, x: Tensor, **mixing) -> Tensor:
-        x = x + self.dropout(self.mixer(self.norm1(x), **mixing))
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        x = x + self.dropout(self.scale1(self.mixer(self.norm1(x), **mixing)))
+        return x + self.dropout(self.scale2(self.feed_forward(self.norm2(x))))
 
 
 class Transformer(nn.Module):
@@ -103,7 +121,8 @@ class Transformer(nn.Module):
             mask: who may see whom.
             bias: added to the scores, broadcastable to (B, H, L, M): one for all blocks, or a function of
                 (block number, tokens (B, L, C)) that gives each block its own.
-            at: where the tokens stand, (L, A) or (B, L, A); 0, 1, 2 … after those in the cache if None.
+            at: where the tokens stand, (L, A) or (B, L, A); 0, 1, 2 … after those in the cache if None. A token at -1,
+                such as the class token of a ViT, stands nowhere.
             cache: what came before; filled with these tokens.
             probe: filled with what it asks for, and may edit it.
         Returns:
@@ -114,7 +133,7 @@ class Transformer(nn.Module):
             at = torch.arange(start, start + x.shape[1], device=x.device)[:, None]  # (L, 1)
         seen = at if cache is None else cache.see(at)  # (M, A) or (B, M, A)
         x = self.embed_norm(self.position.add(x, at))
-        rotation, own = self.position.rotation(at), self.position.bias(at, seen)
+        rotations, own = self.position.rotations(at, len(self.blocks)), self.position.bias(at, seen)
         for number, block in enumerate(self.blocks):
             if probe is not None:
                 probe.block = number
@@ -122,7 +141,7 @@ class Transformer(nn.Module):
                 x,
                 mask=mask,
                 bias=_sum(own, bias(number, x) if callable(bias) else bias),
-                rotation=rotation,
+                rotation=rotations[number],
                 cache=None if cache is None else cache.blocks[number],
                 probe=probe,
             )  # (B, L, C)
@@ -156,7 +175,9 @@ def _sum(a: Bias | None, b: Bias | Tensor | None) -> Bias | None:
 
 
 def make_norm(config: TransformerConfig) -> nn.Module:
-    return nn.RMSNorm(config.dim) if config.norm is Norm.rms else nn.LayerNorm(config.dim, bias=config.bias)
+    if config.norm is Norm.rms:
+        return nn.RMSNorm(config.dim, eps=config.norm_eps)
+    return nn.LayerNorm(config.dim, eps=1e-5 if config.norm_eps is None else config.norm_eps, bias=config.bias)
 
 
 def _check(config: TransformerConfig) -> None:

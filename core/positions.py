@@ -4,17 +4,19 @@ A position acts in one of three places: `add` changes the tokens before the firs
 keys in every block, `bias` is added to their scores. Each scheme overrides the one it needs.
 
 Shapes: B batch · L tokens · A axes (1 in a sequence, 2 in an image) · C token width · H heads · D head width
-`at` is where the tokens stand: (L, A) or (B, L, A), whole numbers.
+`at` is where the tokens stand: (L, A) or (B, L, A), whole numbers. A token at -1 stands nowhere: a table adds nothing to
+it, and it is not turned.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import log, prod
 
 import torch
 from torch import Tensor, nn
 
 from core.bias import Bias, LowRankBias, PairBias
-from core.config import PositionConfig, PositionKind
+from core.config import ON_A_GRID, TURNING, PositionConfig, PositionKind, TransformerConfig
 
 Rotation = Callable[[Tensor], Tensor]  # (B, H, L, D) -> (B, H, L, D)
 
@@ -30,6 +32,10 @@ class Position(nn.Module):
         """What turns queries and keys that stand at `at`."""
         return None
 
+    def rotations(self, at: Tensor, depth: int) -> list[Rotation | None]:
+        """The same for each of `depth` blocks, unless a scheme has angles of its own for each."""
+        return [self.rotation(at)] * depth
+
     def bias(self, at: Tensor, seen: Tensor) -> Bias | None:
         """What is added to the scores of queries at `at` (*, L, A) with keys at `seen` (*, M, A)."""
         return None
@@ -37,6 +43,20 @@ class Position(nn.Module):
 
 class NoPosition(Position):
     """Order comes from the mask alone (Kazemnejad et al. 2023); without a mask, tokens are a set."""
+
+
+class Together(Position):
+    """A table for tokens, and a scheme that acts in another place (EVA-02: Fang et al. 2023)."""
+
+    def __init__(self, table: "Learned", other: Position):
+        super().__init__()
+        self.table, self.other = table, other
+
+    def add(self, x, at):
+        return self.table.add(x, at)
+
+    def rotations(self, at, depth):
+        return self.other.rotations(at, depth)
 
 
 class Learned(Position):
@@ -58,7 +78,7 @@ class Learned(Position):
             place = place * size + at[..., axis]
         if at.device.type == "cpu" and not torch.compiler.is_compiling() and int(place.max()) >= len(self.table):
             raise ValueError(f"position {int(place.max())} is outside of the {len(self.table)} learned ones")
-        return x + self.table[place]
+        return x + self.table[place.clamp(min=0)] * _stands(at)
 
 
 class Sinusoidal(Position):
@@ -71,7 +91,7 @@ class Sinusoidal(Position):
 
     def add(self, x, at):
         angle = _angles(at, self.dim, self.axes, self.base)  # (*, L, C / 2)
-        return x + torch.cat([angle.sin(), angle.cos()], -1).to(x.dtype)
+        return x + (torch.cat([angle.sin(), angle.cos()], -1) * _stands(at)).to(x.dtype)
 
 
 class Rotary(Position):
@@ -88,15 +108,8 @@ class Rotary(Position):
         self.head_dim, self.axes, self.base = head_dim, axes, base
 
     def rotation(self, at):
-        angle = _angles(at, self.head_dim, self.axes, self.base)  # (*, L, D / 2)
-        angle = angle.unsqueeze(-3)  # (*, 1, L, D / 2): the same for every head
-        cos, sin = angle.cos(), angle.sin()
-
-        def rotate(x: Tensor) -> Tensor:
-            a, b = x.chunk(2, dim=-1)
-            return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
-
-        return rotate
+        angle = _angles(at, self.head_dim, self.axes, self.base) * _stands(at)  # (*, L, D / 2)
+        return _turn(angle.unsqueeze(-3))  # the same for every head
 
 
 class AxialRotary(Rotary):
@@ -104,6 +117,54 @@ class AxialRotary(Rotary):
 
     def __init__(self, head_dim: int, base: float = 100.0):
         super().__init__(head_dim, axes=2, base=base)
+
+
+class CentredRotary(AxialRotary):
+    """Axial rotary in parts of the image: rows and columns run from -1 to 1 and count in turns, whatever their number.
+
+    Source: DINOv3 (Siméoni et al. 2025).
+
+    Args:
+        head_dim: head width D, a multiple of 4.
+        extent: rows and columns of the grid.
+        base: the longest wavelength, in halves of the image.
+    """
+
+    def __init__(self, head_dim: int, extent: tuple[int, ...], base: float = 100.0):
+        super().__init__(head_dim, base)
+        self.extent = extent
+
+    def rotation(self, at):
+        size = torch.tensor(self.extent, device=at.device)
+        centred = 2 * torch.pi * ((2 * at + 1) / size - 1)  # (*, L, 2)
+        angle = _angles(centred, self.head_dim, self.axes, self.base) * _stands(at)  # (*, L, D / 2)
+        return _turn(angle.unsqueeze(-3))
+
+
+class MixedRotary(Position):
+    """Rotary along directions that each head of each block learns: θ = row · f_row + column · f_column.
+
+    Source: RoPE-Mixed (Heo et al. 2024), and its start: pairs of directions at right angles, turned at random.
+
+    Args:
+        heads, head_dim: H, and D, a multiple of 4.
+        depth: blocks.
+        base: wavelengths start from 2π up to 2π · base places.
+    """
+
+    def __init__(self, heads: int, head_dim: int, depth: int, base: float = 10.0):
+        super().__init__()
+        _check_width("head width", head_dim, 2)
+        size = base ** (-torch.arange(0, head_dim, 4) / head_dim)  # (D / 4,)
+        turn = torch.rand(depth, heads, 1) * 2 * torch.pi
+        angle = torch.cat([turn.expand(-1, -1, len(size)), turn.expand(-1, -1, len(size)) + torch.pi / 2], -1)
+        self.frequency = nn.Parameter(torch.stack([angle.sin(), angle.cos()]) * size.repeat(2))  # (2, depth, H, D / 2)
+
+    def rotations(self, at, depth):
+        place = (at * _stands(at)).float()[..., None, None, :, :, None]  # (*, 1, 1, L, 2, 1)
+        row, column = self.frequency[..., None, :]  # (depth, H, 1, D / 2)
+        angles = place[..., 0, :] * row + place[..., 1, :] * column  # (*, depth, H, L, D / 2)
+        return [_turn(angle) for angle in angles.unbind(-4)]
 
 
 class ALiBi(Position):
@@ -160,9 +221,14 @@ class Relative(Position):
         return torch.where(size < exact, size, far.long().clamp(max=half - 1)) + half * (distance > 0)
 
 
-def make_position(config: PositionConfig, dim: int, heads: int, extent: tuple[int, ...]) -> Position:
-    """The scheme that a configuration names, for tokens of width `dim` that stand on a grid of `extent` places."""
-    axes, head_dim = len(extent), dim // heads
+def make_position(config: PositionConfig, model: TransformerConfig, extent: tuple[int, ...]) -> Position:
+    """The scheme that a configuration names, for the tokens of a model that stand on a grid of `extent` places."""
+    dim, heads, axes, head_dim = model.dim, model.heads, len(extent), model.dim // model.heads
+    if config.table:
+        if config.kind not in TURNING:
+            kinds = ", ".join(kind.value for kind in TURNING)
+            raise ValueError(f"position.table goes with position.kind={kinds}, not with {config.kind.value}")
+        return Together(Learned(dim, extent), make_position(replace(config, table=False), model, extent))
     match config.kind:
         case PositionKind.none:
             return NoPosition()
@@ -178,10 +244,32 @@ def make_position(config: PositionConfig, dim: int, heads: int, extent: tuple[in
             return ALiBi(heads)
         case PositionKind.relative:
             return Relative(heads)
-        case PositionKind.axial if axes == 2:
-            return AxialRotary(head_dim, config.base)
+        case kind if kind in ON_A_GRID and axes != 2:
+            raise ValueError(
+                f"position={kind.value} needs tokens on a grid (domain=vision); a sequence takes position=rotary"
+            )
         case PositionKind.axial:
-            raise ValueError("position=axial needs tokens on a grid (domain=vision); a sequence takes position=rotary")
+            return AxialRotary(head_dim, config.base)
+        case PositionKind.centred:
+            return CentredRotary(head_dim, extent, config.base)
+        case PositionKind.mixed:
+            return MixedRotary(heads, head_dim, model.depth, config.base)
+
+
+def _stands(at: Tensor) -> Tensor:
+    """(*, L, A) -> (*, L, 1): 0 for tokens that stand nowhere."""
+    return (at >= 0).all(-1, keepdim=True)
+
+
+def _turn(angle: Tensor) -> Rotation:
+    """Turns the pair of features (d, d + D/2) by angle (*, H|1, L, D/2)."""
+    cos, sin = angle.cos(), angle.sin()
+
+    def rotate(x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+    return rotate
 
 
 def _angles(at: Tensor, width: int, axes: int, base: float) -> Tensor:

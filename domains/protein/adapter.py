@@ -53,7 +53,7 @@ class Adapter(DomainAdapter):
         nn.init.normal_(self.apart.weight, std=0.3)  # no louder than what the residues say
         self.first = Outer(C, P)
         self.blocks = nn.ModuleList(PairBlock(C, P, config.heads) for _ in range(config.depth))
-        self.transformer = Transformer(config, make_position(position, C, config.heads, (spec["longest"],)))
+        self.transformer = Transformer(config, make_position(position, config, (spec["longest"],)))
         self.last = Outer(C, P)
         self.norm = nn.LayerNorm(P)
         self.distogram = nn.Linear(P, len(EDGES) + 1)

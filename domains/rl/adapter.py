@@ -44,7 +44,7 @@ class Adapter(DomainAdapter):
         self.embed_return = nn.Linear(1, config.dim)
         self.embed_state = nn.Linear(spec["states"], config.dim)
         self.embed_action = nn.Embedding(spec["actions"], config.dim)
-        self.transformer = Transformer(config, make_position(position, config.dim, config.heads, (spec["limit"],)))
+        self.transformer = Transformer(config, make_position(position, config, (spec["limit"],)))
         self.act = nn.Linear(config.dim, spec["actions"])
 
     def tokens(self, batch: Batch) -> Tokens:

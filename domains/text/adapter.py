@@ -39,7 +39,7 @@ class Adapter(DomainAdapter):
         self.recall = nn.Embedding(max(1, len(self.orders)) * (NOTHING + 1), config.dim)
         for table in (self.byte, self.recall):
             nn.init.normal_(table.weight, std=(1 + len(self.orders)) ** -0.5)  # their sum has variance 1
-        self.transformer = Transformer(config, make_position(position, config.dim, config.heads, (self.context,)))
+        self.transformer = Transformer(config, make_position(position, config, (self.context,)))
         self.next = nn.Linear(config.dim, 256, bias=False)
         nn.init.zeros_(self.next.weight)  # training starts from 8 bits a byte
 

@@ -44,7 +44,7 @@ class Adapter(DomainAdapter):
         self.register_buffer("mean", torch.tensor(spec["mean"]).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec["std"]).view(-1, 1, 1))
         self.patch = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
-        self.transformer = Transformer(config, make_position(position, config.dim, config.heads, self.grid))
+        self.transformer = Transformer(config, make_position(position, config, self.grid))
         self.classify = nn.Linear(config.dim, len(self.classes))
 
     def tokens(self, batch: Batch) -> Tokens:

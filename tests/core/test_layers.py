@@ -6,14 +6,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.cache import KeysAndValues, KVCache
-from core.config import Activation, Norm, PositionConfig, PositionKind, TransformerConfig
+from core.config import ON_A_GRID, Activation, Norm, PositionConfig, PositionKind, TransformerConfig
 from core.layers import FeedForward, MultiHeadAttention, Transformer
 from core.masks import Causal, Padding, Window
 from core.positions import make_position
 from core.probe import Probe
 
 B, L, C, HEADS, DEPTH = 2, 13, 24, 6, 3
-SEQUENTIAL = [kind for kind in PositionKind if kind is not PositionKind.axial]
+SEQUENTIAL = [kind for kind in PositionKind if kind not in ON_A_GRID]
 STYLES = {
     "classic": TransformerConfig(dim=C, depth=DEPTH, heads=HEADS),
     "modern": TransformerConfig(
@@ -33,7 +33,7 @@ STYLES = {
 
 def model(kind=PositionKind.rotary, style="classic", seed=0):
     torch.manual_seed(seed)
-    trunk = Transformer(STYLES[style], make_position(PositionConfig(kind), C, HEADS, (L,)))
+    trunk = Transformer(STYLES[style], make_position(PositionConfig(kind), STYLES[style], (L,)))
     for parameter in trunk.parameters():  # default zeros and ones would hide mistakes
         nn.init.normal_(parameter, std=0.3)
     return trunk.eval()

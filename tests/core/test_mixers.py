@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from core.cache import Cache, KVCache, RecurrentState, WindowCache
-from core.config import Mixer, PositionConfig, PositionKind, TransformerConfig
+from core.config import ON_A_GRID, Mixer, PositionConfig, PositionKind, TransformerConfig
 from core.layers import Transformer
 from core.masks import Causal, Everything, Lengths, Padding, Window
 from core.mixers import delta, linear
@@ -87,7 +87,7 @@ def test_delta_stores_and_corrects():
 def model(mixer, kind=PositionKind.rotary, kv_heads=None):
     torch.manual_seed(0)
     config = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, kv_heads=kv_heads, mixer=mixer)
-    trunk = Transformer(config, make_position(PositionConfig(kind), C, HEADS, (N,)))
+    trunk = Transformer(config, make_position(PositionConfig(kind), config, (N,)))
     for parameter in trunk.parameters():
         nn.init.normal_(parameter, std=0.3)
     return trunk.eval()
@@ -97,7 +97,7 @@ def tokens():
     return torch.randn(B, N, C, generator=torch.Generator().manual_seed(1))
 
 
-SCORES = [kind for kind in PositionKind if kind is not PositionKind.axial]  # softmax takes them all
+SCORES = [kind for kind in PositionKind if kind not in ON_A_GRID]  # softmax takes them all
 NO_SCORES = [PositionKind.none, PositionKind.learned, PositionKind.rotary]
 CASES = [
     *((Mixer.softmax, kind, Causal(), lambda: KVCache(DEPTH, N)) for kind in SCORES),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.config import PositionConfig, PositionKind
+from core.config import PositionConfig, PositionKind, TransformerConfig
 from core.positions import AxialRotary, Learned, Relative, Rotary, Sinusoidal, make_position
 
 L, C, D = 7, 24, 12
@@ -64,7 +64,7 @@ def test_alibi_falls_with_the_distance():
     """Softmax over slope · j equals softmax over -slope · (i - j), far from the beginning, too."""
     heads, start = 8, 5003
     at = torch.arange(start, start + L)[:, None]
-    bias = make_position(PositionConfig(PositionKind.alibi), 16, heads, (L,)).bias(at, at)
+    bias = make_position(PositionConfig(PositionKind.alibi), TransformerConfig(dim=16, heads=heads), (L,)).bias(at, at)
     assert bias is not None
     slopes = torch.tensor([2.0**-n for n in range(1, 9)])[:, None, None]
     expected = -slopes * (at - at.T)  # (H, L, L)
@@ -84,8 +84,8 @@ def test_relative_buckets_are_exact_near_by_and_shared_far_away():
 
 def test_what_cannot_be_is_an_error():
     with pytest.raises(ValueError, match="domain=vision"):
-        make_position(PositionConfig(PositionKind.axial), C, 2, (L,))
+        make_position(PositionConfig(PositionKind.axial), TransformerConfig(dim=C, heads=2), (L,))
     with pytest.raises(ValueError, match="multiple of 4"):
-        make_position(PositionConfig(PositionKind.rotary), 6, 1, (3, 5))
+        make_position(PositionConfig(PositionKind.rotary), TransformerConfig(dim=6, heads=1), (3, 5))
     with pytest.raises(ValueError, match="axes"):
         Rotary(D).rotation(torch.zeros(L, 2))
