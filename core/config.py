@@ -59,9 +59,7 @@ class TransformerConfig:
     bias: bool = True  # in the linear layers
     dropout: float = 0.0  # on what a block adds to the residual stream; never on the attention weights
     zero_init: bool = False  # blocks start as the identity
-    layer_scale: float | None = (
-        None  # what a block adds is scaled by a trained vector that starts at this; None: it is not
-    )
+    layer_scale: float | None = None  # the start of a trained scale on what a block adds, if it is to have one
     embed_norm: bool = False  # normalise tokens before the first block (decision transformer)
 
 

@@ -6,7 +6,7 @@
         Row(("q.bias", "k.bias", "v.bias"), "transformer.blocks.0.mixer.qkv.bias", stacked(3)),
         Unused("lm_head.weight"),                    # theirs alone: nothing of ours depends on it
     ]
-    load(model, their_state, table)                  # theirs -> ours; every name of both sides is spoken for, or ValueError
+    load(model, their_state, table)                  # theirs -> ours; a name left over is a ValueError
     their_state = unload(model, table)               # ours -> theirs
 
 Every domain keeps its tables in `ported.py`.
@@ -34,18 +34,21 @@ class How(NamedTuple):
         return How(lambda theirs: other.into(self.into(theirs)), lambda ours: self.back(other.back(ours)))
 
 
+SAME = How(list, list)
+
+
 @dataclass(frozen=True)
 class Row:
     """Some of their tensors are some of ours, one for one unless `how` says otherwise."""
 
     theirs: str | tuple[str, ...]
     ours: str | tuple[str, ...]
-    how: How = How(list, list)
+    how: How = SAME
 
 
 @dataclass(frozen=True)
 class Unused:
-    """A pattern of their names that a model of ours has no use for. They need not be there, and are not written back."""
+    """A pattern of names that mean nothing to a model of ours. They need not be there, and are not written back."""
 
     theirs: str
 
@@ -88,11 +91,9 @@ def unload(model: nn.Module, table: Table) -> dict[str, Tensor]:
     _complain("no row of the table takes these parameters", parameters.keys() - _ours(rows))
     state: dict[str, Tensor] = {}
     for row in rows:
-        theirs = row.how.back([parameters[name] for name in _names(row.ours)])
-        state |= {
-            name: value.clone(memory_format=torch.contiguous_format)
-            for name, value in zip(_names(row.theirs), theirs, strict=True)
-        }
+        values = row.how.back([parameters[name] for name in _names(row.ours)])
+        copies = (value.clone(memory_format=torch.contiguous_format) for value in values)
+        state |= zip(_names(row.theirs), copies, strict=True)
     return state
 
 
@@ -136,7 +137,7 @@ def absent(*shape: int) -> How:
 def half_split(heads: int, head_dim: int) -> Tensor:
     """The order of rows that turns rotary pairs (2d, 2d + 1) of each head into ours, (d, d + D/2), for `reordered`.
 
-    Queries and keys change places alike, so their products are what they were. Source: the converters of Llama and GPT-J.
+    Queries and keys change places alike, so their products stay what they were. Source: Llama's converter.
     """
     return torch.arange(heads * head_dim).view(heads, head_dim // 2, 2).mT.flatten()
 

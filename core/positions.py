@@ -4,11 +4,11 @@ A position acts in one of three places: `add` changes the tokens before the firs
 keys in every block, `bias` is added to their scores. Each scheme overrides the one it needs.
 
 Shapes: B batch · L tokens · A axes (1 in a sequence, 2 in an image) · C token width · H heads · D head width
-`at` is where the tokens stand: (L, A) or (B, L, A), whole numbers. A token at -1 stands nowhere: a table adds nothing to
-it, and it is not turned.
+`at` is where the tokens stand: (L, A) or (B, L, A), whole numbers. A token at -1 stands nowhere: no
+table adds to it, and it is not turned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import log, prod
 
@@ -32,7 +32,7 @@ class Position(nn.Module):
         """What turns queries and keys that stand at `at`."""
         return None
 
-    def rotations(self, at: Tensor, depth: int) -> list[Rotation | None]:
+    def rotations(self, at: Tensor, depth: int) -> Sequence[Rotation | None]:
         """The same for each of `depth` blocks, unless a scheme has angles of its own for each."""
         return [self.rotation(at)] * depth
 

@@ -1,6 +1,6 @@
 """A ViT on the shared core.
 
-Shapes: B batch · C channels · Y, X pixels · h, w patches along a side · L = h·w tokens · K classes
+Shapes: B batch · C channels · Y, X pixels · h, w patches along a side · L tokens · K classes
 """
 
 from typing import Any
@@ -13,18 +13,20 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
-from domains.vision.config import ModelConfig
+from domains.vision.config import ModelConfig, Pool
 
 
 class Adapter(DomainAdapter):
-    """Image patches as tokens, their mean as the image: 'plain ViT' with average pooling (Beyer et al. 2022).
+    """Image patches as tokens (Dosovitskiy et al. 2020), and their mean or a class token as the image.
+
+    Class token and registers come first and stand nowhere.
 
     Args:
         config: sizes and choices.
         position: how patches know where they are.
         spec: {"classes", "channels", "size", "mean", "std"} of the data, pixels in [0, 1].
     Raises:
-        ValueError: if the image is no whole number of patches.
+        ValueError: if the image is no whole number of patches, or model.pool=token without a class token.
     """
 
     measures = ("accuracy", "loss")
@@ -36,6 +38,8 @@ class Adapter(DomainAdapter):
             raise ValueError(
                 f"images of {Y}×{X} pixels cannot be cut into patches of {p}×{p}; set model.patch_size to a divisor"
             )
+        if config.pool is Pool.token and not config.class_token:
+            raise ValueError("model.pool=token needs model.class_token=true; possible without: mean, mean_then_norm")
         self.config, self.classes = config, spec["classes"]
         self.images = (channels, Y, X)
         self.grid = (Y // p, X // p)
@@ -44,17 +48,27 @@ class Adapter(DomainAdapter):
         self.register_buffer("mean", torch.tensor(spec["mean"]).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec["std"]).view(-1, 1, 1))
         self.patch = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
+        self.extra = config.class_token + config.registers
+        if self.extra:
+            self.first = nn.Parameter(torch.randn(self.extra, config.dim) * 0.02)
         self.transformer = Transformer(config, make_position(position, config, self.grid))
+        self.norm = nn.Identity()
+        if config.pool is Pool.mean_then_norm:
+            self.norm, self.transformer.norm = self.transformer.norm, self.norm
         self.classify = nn.Linear(config.dim, len(self.classes))
 
     def tokens(self, batch: Batch) -> Tokens:
-        x = self.patch((batch["images"] - self.mean) / self.std)  # (B, C, h, w)
+        x = self.patch((batch["images"] - self.mean) / self.std).flatten(2).mT  # (B, h·w, C)
         rows, columns = (torch.arange(n, device=x.device) for n in self.grid)
-        at = torch.cartesian_prod(rows, columns)  # (L, 2)
-        return Tokens(x.flatten(2).mT, at=at)  # (B, L, C)
+        at = torch.cartesian_prod(rows, columns)  # (h·w, 2)
+        if self.extra:
+            x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)  # (B, L, C)
+            at = F.pad(at, (0, 0, self.extra, 0), value=-1)  # (L, 2)
+        return Tokens(x, at=at)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        return self.classify(hidden.mean(1))  # (B, K)
+        pooled = hidden[:, 0] if self.config.pool is Pool.token else hidden[:, self.extra :].mean(1)  # (B, C)
+        return self.classify(self.norm(pooled))  # (B, K)
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(predictions, batch["labels"], label_smoothing=self.config.label_smoothing)

@@ -22,6 +22,14 @@ class DataConfig:
     augment: bool = True  # turn, scale and move training images a little
 
 
+class Pool(Enum):
+    """What stands for the whole image."""
+
+    mean = "mean"  # of the patches, each normalised
+    mean_then_norm = "mean_then_norm"  # timm's fc_norm
+    token = "token"  # the class token
+
+
 @dataclass
 class ModelConfig(TransformerConfig):
     """A ViT: `patch_size` is the side of a patch in pixels."""
@@ -29,4 +37,7 @@ class ModelConfig(TransformerConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"full"})  # of a mixer (core/config.py)
     domain: str = "vision"
     patch_size: int = 2
+    pool: Pool = Pool.mean
+    class_token: bool = False
+    registers: int = 0  # further tokens that are no patches (Darcet et al. 2024)
     label_smoothing: float = 0.1

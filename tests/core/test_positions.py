@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from core.config import PositionConfig, PositionKind, TransformerConfig
-from core.positions import AxialRotary, Learned, Relative, Rotary, Sinusoidal, make_position
+from core.positions import AxialRotary, CentredRotary, Learned, MixedRotary, Relative, Rotary, Sinusoidal, make_position
 
 L, C, D = 7, 24, 12
 
@@ -89,3 +89,39 @@ def test_what_cannot_be_is_an_error():
         make_position(PositionConfig(PositionKind.rotary), TransformerConfig(dim=6, heads=1), (3, 5))
     with pytest.raises(ValueError, match="axes"):
         Rotary(D).rotation(torch.zeros(L, 2))
+
+
+@pytest.mark.parametrize("kind", [PositionKind.axial, PositionKind.centred, PositionKind.mixed, PositionKind.learned])
+@pytest.mark.parametrize("table", [False, True])
+def test_a_token_that_stands_nowhere_is_left_alone(kind, table):
+    if table and kind is PositionKind.learned:
+        with pytest.raises(ValueError, match=r"position\.table goes with"):
+            make_position(PositionConfig(kind, table=True), TransformerConfig(dim=C, heads=2), (3, 5))
+        return
+    position = make_position(PositionConfig(kind, table=table), TransformerConfig(dim=C, heads=2, depth=2), (3, 5))
+    at = torch.tensor([[-1, -1], [2, 3], [1, 4]])
+    x, q = torch.randn(1, 3, C), torch.randn(1, 2, 3, D)
+    added = position.add(x, at)
+    assert torch.equal(added[:, 0], x[:, 0])
+    assert torch.equal(added[:, 1], x[:, 1]) != (table or kind is PositionKind.learned)
+    for rotate in position.rotations(at, 2):
+        if rotate is not None:
+            turned = rotate(q)
+            assert torch.equal(turned[:, :, 0], q[:, :, 0])
+            assert not torch.allclose(turned[:, :, 1:], q[:, :, 1:])
+
+
+def test_centred_rotary_is_in_parts_of_the_image():
+    """The middle of the upper half has the same angles on every grid."""
+    few = CentredRotary(D, (2, 2)).rotation(torch.tensor([[0, 0]]))
+    many = CentredRotary(D, (6, 6)).rotation(torch.tensor([[1, 1]]))
+    x = torch.randn(1, 1, 1, D)
+    torch.testing.assert_close(few(x), many(x))
+
+
+def test_mixed_rotary_turns_every_head_of_every_block_its_own_way():
+    at = torch.tensor([[2, 3]])
+    x = torch.randn(1, 1, 1, D).expand(1, 3, 1, D)
+    turned = torch.stack([rotate(x) for rotate in MixedRotary(3, D, depth=2).rotations(at, 2)])  # (2, 1, 3, 1, D)
+    assert len({tuple(row) for row in turned.flatten(0, -2).tolist()}) == 6
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1).expand(2, 1, 3, 1))

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from core.config import PositionConfig, PositionKind
 from domains.vision.adapter import Adapter
-from domains.vision.config import DataConfig, ModelConfig
+from domains.vision.config import DataConfig, ModelConfig, Pool
 from domains.vision.data import Data, distorted
 from domains.vision.evaluate import evaluate, rollout
 from domains.vision.predict import predict
@@ -145,3 +145,23 @@ def test_predict_says_what_is_wrong_and_writes_nothing(data, tmp_path, kind):
     with pytest.raises(ValueError, match=message):
         predict(make(data), str(source), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pool", Pool)
+def test_class_token_and_registers_are_no_patches(data, pool):
+    adapter = make(data, PositionKind.axial, pool=pool, class_token=True, registers=2, depth=2).eval()
+    batch = data.batch("test", range(3))
+    tokens = adapter.tokens(batch)
+    assert tokens.x.shape == (3, 3 + 16, 24)
+    assert (tokens.at[:3] == -1).all()
+    hidden = torch.randn(3, 19, 24)
+    changed = hidden.clone()
+    changed[:, 1:3] += 1.0  # registers stand for nothing
+    assert torch.equal(adapter.head(hidden, tokens), adapter.head(changed, tokens))
+    changed[:, 0] += torch.randn(24)
+    assert torch.equal(adapter.head(hidden, tokens), adapter.head(changed, tokens)) != (pool is Pool.token)
+
+
+def test_the_class_token_must_be_there_to_be_pooled(data):
+    with pytest.raises(ValueError, match=r"model\.class_token=true"):
+        make(data, pool=Pool.token)
