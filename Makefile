@@ -1,5 +1,5 @@
 # make demo    trains, evaluates and pictures all four domains: outputs/demo/index.html
-# make test    the tests
+# make test    the tests; make test-slow those that take minutes
 # make lint    ruff and pyright
 # Each sets up .venv first, from pinned versions, if that has not been done.
 
@@ -8,13 +8,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/installed
 
-.PHONY: demo test lint format install clean
+.PHONY: demo test test-slow lint format install clean
 
 demo: install
 	$(BIN)/attend demo
 
+# Twice: with the shapes and types of all signatures checked at every call, then what that would disturb.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,domains,beartype.beartype
+	$(BIN)/python -m pytest -m "plain and not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
 
 lint: install
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from functools import reduce
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -33,9 +34,9 @@ class Bias:
 
 @dataclass(frozen=True, eq=False)
 class PairBias(Bias):
-    """A number for each query and key: values (B|1, H|1, L|1, M|1)."""
+    """A number for each query and key; sizes of 1 broadcast."""
 
-    values: Tensor
+    values: Float[Tensor, "B H L M"]
 
     def __post_init__(self):
         if self.values.dim() != 4:
@@ -51,14 +52,14 @@ class PairBias(Bias):
 
 @dataclass(frozen=True, eq=False)
 class LowRankBias(Bias):
-    """The product u wᵀ of u (B|1, H|1, L, R) and w (B|1, H|1, M, R).
+    """The product u wᵀ; batch and heads of size 1 broadcast.
 
     It costs R more features of queries and keys instead of L × M numbers: every kernel takes it, flash too, and u and w
     get their gradients. Source: FlashBias (Wu et al. 2025).
     """
 
-    u: Tensor
-    w: Tensor
+    u: Float[Tensor, "#B #H L R"]
+    w: Float[Tensor, "#B #H M R"]
 
     def __post_init__(self):
         if self.u.dim() != 4 or self.w.dim() != 4 or self.u.shape[-1] != self.w.shape[-1]:

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -30,7 +31,7 @@ class BlockCache(ABC):
         """Forget all but the first `length` tokens. Raises ValueError where that cannot be undone."""
 
     @abstractmethod
-    def reorder(self, index: Tensor) -> None:
+    def reorder(self, index: Int[Tensor, " n"]) -> None:
         """Batch entry n becomes what entry index[n] was: index (B',)."""
 
 
@@ -49,7 +50,7 @@ class Cache(Generic[Block]):
         """Tokens seen so far."""
         return self.blocks[0].length
 
-    def see(self, at: Tensor) -> Tensor:
+    def see(self, at: Int[Tensor, "*batch L A"]) -> Int[Tensor, "*batch M A"]:
         """Note where new tokens stand, at (L, A) or (B, L, A); return where all that are kept stand."""
         self.places = at if self.places is None else torch.cat([self.places, at], dim=-2)
         return self.places
@@ -61,7 +62,7 @@ class Cache(Generic[Block]):
         if self.places is not None:
             self.places = self.places[..., :length, :]
 
-    def reorder(self, index: Tensor) -> None:
+    def reorder(self, index: Int[Tensor, " n"]) -> None:
         """Batch entry n becomes what entry index[n] was."""
         for block in self.blocks:
             block.reorder(index)
@@ -76,7 +77,9 @@ class KeysAndValues(BlockCache):
         self.capacity = capacity
         self.keys = self.values = torch.empty(0)
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def append(
+        self, k: Float[Tensor, "B G L D"], v: Float[Tensor, "B G L D"]
+    ) -> tuple[Float[Tensor, "B G M D"], Float[Tensor, "B G M D"]]:
         """Add k, v (B, G, L, D) of new tokens; return those of all tokens, (B, G, length, D).
 
         Raises:
@@ -110,7 +113,9 @@ class LastKeysAndValues(BlockCache):
         self.window = window
         self.keys = self.values = torch.empty(0)
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def append(
+        self, k: Float[Tensor, "B G L D"], v: Float[Tensor, "B G L D"]
+    ) -> tuple[Float[Tensor, "B G M D"], Float[Tensor, "B G M D"]]:
         """Add k, v (B, G, L, D) of new tokens; return those kept before, and the new ones, (B, G, M, D)."""
         if self.length:
             k, v = torch.cat([self.keys, k], -2), torch.cat([self.values, v], -2)

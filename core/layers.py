@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core.bias import Bias, PairBias
-from core.cache import BlockCache, Cache
+from core.cache import Cache
 from core.config import Activation, Mixer, Norm, TransformerConfig
 from core.masks import Everything, Mask
 from core.mixers.convolution import Convolution
@@ -36,7 +37,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(dim, hidden * (2 if activation is Activation.swiglu else 1), bias=bias)
         self.out = nn.Linear(hidden, dim, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         x = self.up(x)
         match self.activation:
             case Activation.gelu:
@@ -60,7 +61,7 @@ class LayerScale(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.full((dim,), start))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         return x * self.gain
 
 
@@ -82,7 +83,7 @@ class TransformerBlock(nn.Module):
                 assert isinstance(layer, nn.Linear)
                 nn.init.zeros_(layer.weight)
 
-    def forward(self, x: Tensor, **mixing) -> Tensor:
+    def forward(self, x: Float[Tensor, "B L C"], **mixing) -> Float[Tensor, "B L C"]:
         x = x + self.dropout(self.scale1(self.mixer(self.norm1(x), **mixing)))
         return x + self.dropout(self.scale2(self.feed_forward(self.norm2(x))))
 
@@ -106,14 +107,14 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
+        x: Float[Tensor, "B L C"],
         *,
         mask: Mask = Everything(),
         bias: BlockBias = None,
-        at: Tensor | None = None,
-        cache: Cache[BlockCache] | None = None,
+        at: Int[Tensor, "*batch L A"] | None = None,
+        cache: Cache | None = None,
         probe: Probe | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "B L C"]:
         """Hidden states of tokens x.
 
         Args:

@@ -13,30 +13,32 @@ from dataclasses import replace
 from math import log, prod
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core.bias import Bias, LowRankBias, PairBias
 from core.config import ON_A_GRID, TURNING, PositionConfig, PositionKind, TransformerConfig
 
+At = Int[Tensor, "*batch L A"]
 Rotation = Callable[[Tensor], Tensor]  # (B, H, L, D) -> (B, H, L, D)
 
 
 class Position(nn.Module):
     """The base of all schemes, and the one that does nothing."""
 
-    def add(self, x: Tensor, at: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C)"""
+    def add(self, x: Float[Tensor, "B L C"], at: At) -> Float[Tensor, "B L C"]:
+        """Tokens x with what their places add."""
         return x
 
-    def rotation(self, at: Tensor) -> Rotation | None:
+    def rotation(self, at: At) -> Rotation | None:
         """What turns queries and keys that stand at `at`."""
         return None
 
-    def rotations(self, at: Tensor, depth: int) -> Sequence[Rotation | None]:
+    def rotations(self, at: At, depth: int) -> Sequence[Rotation | None]:
         """The same for each of `depth` blocks, unless a scheme has angles of its own for each."""
         return [self.rotation(at)] * depth
 
-    def bias(self, at: Tensor, seen: Tensor) -> Bias | None:
+    def bias(self, at: At, seen: Int[Tensor, "*batch M A"]) -> Bias | None:
         """What is added to the scores of queries at `at` (*, L, A) with keys at `seen` (*, M, A)."""
         return None
 

@@ -16,6 +16,7 @@ before they are joined, residual (B,L,C) after the block.
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
+from jaxtyping import Float
 from torch import Tensor
 
 from core.attention import probabilities
@@ -62,7 +63,14 @@ class Probe:
         """The attention probabilities of all probed blocks, first block first."""
         return [value for name, value in self.values.items() if name.endswith(".attention")]
 
-    def see(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Bias | None) -> tuple[Tensor, Tensor, Tensor]:
+    def see(
+        self,
+        q: Float[Tensor, "B H L D"],
+        k: Float[Tensor, "B G M D"],
+        v: Float[Tensor, "B G M D"],
+        mask: Mask,
+        bias: Bias | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What an attention layer is about to attend with."""
         q, k, v = self.edit("q", q), self.edit("k", k), self.edit("v", v)
         if self.wants("attention"):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -13,6 +13,7 @@ from domains.sampling import Rngs, StepDataset, StepSampler
 SPLITS = ("train", "val", "test")
 
 
+@runtime_checkable
 class DataConfig(Protocol):
     """What the data configuration of every domain holds."""
 

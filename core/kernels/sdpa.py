@@ -20,7 +20,9 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale
     """Args: q (B,H,L,D), k and v (B,G,M,D), bias broadcastable to (B,H,L,M) or None. Returns: (B,H,L,D)."""
     (B, H, L, _), M = q.shape, k.shape[-2]
     if bias is None and plain(mask, L, M):
-        causal = isinstance(mask, Causal) and L > 1  # torch's is_causal counts from the top left: right where L = M
+        causal = isinstance(mask, Causal) and bool(
+            L > 1
+        )  # torch's is_causal counts from the top left: right where L = M
         return _torch(q, k, v, None, scale, dropout, causal)
     allowed = None if isinstance(mask, Everything) else mask.dense(B, H, L, M, q.device)  # (B|1, H|1, L|1, M)
     return fused(q, k, v, allowed, scale, bias, dropout)
@@ -41,13 +43,18 @@ def fused(
     """
     if allowed is None:
         return _torch(q, k, v, bias, scale, dropout)
-    unseen = ~allowed.any(2).any(1)[:, None, :, None]  # (B|1, 1, M, 1)
-    k, v = k.masked_fill(unseen, 0.0), v.masked_fill(unseen, 0.0)
+    hidden = unseen(allowed)
+    k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
     blind = ~allowed.any(-1, keepdim=True)  # these see everything instead, and their output is dropped
     attn_mask = allowed | blind
     if bias is not None:
         attn_mask = bias.masked_fill(~attn_mask, float("-inf"))
     return _torch(q, k, v, attn_mask, scale, dropout).masked_fill(blind, 0.0)
+
+
+def unseen(allowed: Tensor) -> Tensor:
+    """The keys that no query may see, (B|1, 1, M, 1), of allowed (B|1, H|1, L|1, M)."""
+    return ~allowed.any(2).any(1)[:, None, :, None]
 
 
 def plain(mask: Mask, queries: int, keys: int) -> bool:

@@ -5,6 +5,7 @@ Shapes: B batch · L tokens · C width · K kernel size
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.cache import State
@@ -31,7 +32,9 @@ class Convolution(nn.Module):
         self.conv = nn.Conv1d(dim, dim, kernel, groups=dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
 
-    def forward(self, x: Tensor, *, mask, bias=None, rotation=None, cache: State | None = None, probe=None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+    ) -> Float[Tensor, "B L C"]:
         causal, valid = visible("convolution", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         gate, value = self.split(x).chunk(2, dim=-1)  # (B, L, C) each
         if valid is not None:

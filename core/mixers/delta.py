@@ -9,22 +9,28 @@ Shapes: B batch · H heads · L tokens · D key width · E value width · c toke
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
+
+Keys = Float[Tensor, "B H L D"]
+Values = Float[Tensor, "B H L E"]
+Scalars = Float[Tensor, "B H L"]
+Memory = Float[Tensor, "B H D E"]
 
 
 def recurrent(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_alpha: Tensor, memory: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+    q: Keys, k: Keys, v: Values, beta: Scalars, log_alpha: Scalars, memory: Memory | None = None
+) -> tuple[Values, Memory]:
     """The definition, token by token.
 
     Args:
-        q, k: (B, H, L, D), keys of unit length.
-        v: (B, H, L, E).
-        beta: (B, H, L), how much of a correction is written, in [0, 1].
-        log_alpha: (B, H, L), log of how much is kept from one token to the next, at most 0.
-        memory: (B, H, D, E), what came before; zeros if None.
+        q, k: keys are of unit length.
+        v: what is stored under them.
+        beta: how much of a correction is written, in [0, 1].
+        log_alpha: log of how much is kept from one token to the next, at most 0.
+        memory: what came before; zeros if None.
     Returns:
-        (B, H, L, E), and the memory after the last token.
+        what was read, and the memory after the last token.
     """
     S = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]) if memory is None else memory
     out = []
@@ -37,14 +43,14 @@ def recurrent(
 
 
 def chunked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_alpha: Tensor,
-    memory: Tensor | None = None,
+    q: Keys,
+    k: Keys,
+    v: Values,
+    beta: Scalars,
+    log_alpha: Scalars,
+    memory: Memory | None = None,
     chunk: int = 64,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Values, Memory]:
     """The same by chunks: within one, the corrections solve a triangular system (Yang et al. 2024, WY representation).
 
     With g the running sum of log α in the chunk, A_ij = β_i exp(g_i - g_j) k_i·k_j for j < i, S the memory before it:

@@ -5,6 +5,7 @@ Shapes: B batch · L tokens · C width · H heads · D head width
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.cache import State
@@ -36,8 +37,8 @@ class LinearAttention(MultiHeadAttention):
         return linear.performer_features(x * self.head_dim**-0.25, self.directions)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Tensor, *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
-    ) -> Tensor:
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+    ) -> Float[Tensor, "B L C"]:
         causal, valid = visible(self.name, mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         q, k, v = self.project(x, rotation)
         k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
@@ -70,8 +71,8 @@ class DeltaAttention(MultiHeadAttention):
             nn.init.constant_(self.keep.bias, 4.0)  # α = 0.98 at first: a memory of some fifty tokens
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Tensor, *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
-    ) -> Tensor:
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+    ) -> Float[Tensor, "B L C"]:
         causal, valid = visible("delta", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         if not causal:
             raise ValueError("mixer=delta is causal only; this domain lets tokens see what follows them")

@@ -11,25 +11,28 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
+Features = Float[Tensor, "B H L F"]
+Values = Float[Tensor, "B H L D"]
 TINY = 1e-6  # a token that sees nothing divides 0 by this
 
 
 class Sums(NamedTuple):
     """What a causal linear attention remembers of all tokens so far."""
 
-    kv: Tensor  # (B, H, F, D + 1): Σ φ(k) vᵀ, and Σ φ(k) in the last column
+    kv: Float[Tensor, "B H F E"]  # E = D + 1: Σ φ(k) vᵀ, and Σ φ(k) in the last column
 
 
-def quadratic(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
-    """The definition, over all pairs. Features q, k (B, H, L, F), v (B, H, L, D). Returns: (B, H, L, D)."""
+def quadratic(q: Features, k: Features, v: Values, *, causal: bool) -> Values:
+    """The definition, over all pairs."""
     weights = q @ k.mT  # (B, H, L, L)
     weights = weights.tril() if causal else weights
     return weights @ v / weights.sum(-1, keepdim=True).clamp(min=TINY)
 
 
-def recurrent(q: Tensor, k: Tensor, v: Tensor, sums: Sums | None = None) -> tuple[Tensor, Sums]:
+def recurrent(q: Features, k: Features, v: Values, sums: Sums | None = None) -> tuple[Values, Sums]:
     """The causal form, token by token."""
     v = F.pad(v, (0, 1), value=1.0)  # (B, H, L, D + 1)
     kv = k.new_zeros(*k.shape[:2], k.shape[3], v.shape[3]) if sums is None else sums.kv
@@ -40,7 +43,7 @@ def recurrent(q: Tensor, k: Tensor, v: Tensor, sums: Sums | None = None) -> tupl
     return _normalised(torch.stack(out, 2)), Sums(kv)
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, sums: Sums | None = None, chunk: int = 128) -> tuple[Tensor, Sums]:
+def chunked(q: Features, k: Features, v: Values, sums: Sums | None = None, chunk: int = 128) -> tuple[Values, Sums]:
     """The causal form, a chunk at a time: pairs within a chunk, sums for all that came before it."""
     L = q.shape[2]
     v = F.pad(v, (0, 1), value=1.0)  # (B, H, L, D + 1)
@@ -53,17 +56,17 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, sums: Sums | None = None, chunk: in
     return _normalised(out.flatten(2, 3)[:, :, :L]), Sums(upto[:, :, -1])
 
 
-def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def full(q: Features, k: Features, v: Values) -> Values:
     """Every token sees every token."""
     return _normalised(q @ (k.mT @ F.pad(v, (0, 1), value=1.0)))
 
 
-def elu_features(x: Tensor) -> Tensor:
+def elu_features(x: Values) -> Features:
     """φ(x) = elu(x) + 1 (Katharopoulos et al. 2020, eq. 7)."""
     return F.elu(x) + 1
 
 
-def performer_features(x: Tensor, directions: Tensor) -> Tensor:
+def performer_features(x: Values, directions: Float[Tensor, "F D"]) -> Features:
     """Positive random features of the softmax kernel: φ(x) = exp(ω·x - |x|² / 2) / √F.
 
     E[φ(q)·φ(k)] = exp(q·k). Their variance grows with |q|² and |k|²: this is an architecture to train, and no drop-in
@@ -78,8 +81,8 @@ def performer_features(x: Tensor, directions: Tensor) -> Tensor:
     return power.exp() * directions.shape[0] ** -0.5
 
 
-def orthogonal_directions(features: int, width: int, seed: int = 0) -> Tensor:
-    """(F, D): rows orthogonal in groups of D, with the lengths of Gaussian vectors."""
+def orthogonal_directions(features: int, width: int, seed: int = 0) -> Float[Tensor, "F D"]:
+    """Rows orthogonal in groups of D, with the lengths of Gaussian vectors."""
     rng = torch.Generator().manual_seed(seed)
     groups = -(-features // width)
     Q, R = torch.linalg.qr(torch.randn(groups, width, width, generator=rng))

@@ -4,6 +4,7 @@ Shapes: B batch · L tokens · C width
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.cache import State
@@ -25,7 +26,9 @@ class Recurrence(nn.Module):
         self.gru = nn.GRU(dim, dim, batch_first=True, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
 
-    def forward(self, x: Tensor, *, mask, bias=None, rotation=None, cache: State | None = None, probe=None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+    ) -> Float[Tensor, "B L C"]:
         causal, valid = visible("recurrence", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         if causal:
             before = cache.tensors[0] if cache is not None and cache.tensors else None

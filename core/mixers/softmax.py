@@ -3,6 +3,7 @@
 Shapes: B batch · L tokens · M keys seen · C width · H query heads · G key/value heads · D head width
 """
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.attention import attend
@@ -44,27 +45,29 @@ class MultiHeadAttention(nn.Module):
         self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.out = nn.Linear(dim, dim, bias=bias)
 
-    def project(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, L, C) -> q (B, H, L, D), k (B, G, L, D), v (B, G, L, D)"""
+    def project(
+        self, x: Float[Tensor, "B L C"], rotation: Rotation | None = None
+    ) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B G L D"], Float[Tensor, "B G L D"]]:
+        """Tokens as queries, keys and values, normalised and turned."""
         H, G = self.heads, self.kv_heads
         q, k, v = self.qkv(x).unflatten(-1, (H + 2 * G, self.head_dim)).transpose(1, 2).split((H, G, G), dim=1)
         q, k = self.q_norm(q), self.k_norm(k)
         return (q, k, v) if rotation is None else (rotation(q), rotation(k), v)
 
-    def join(self, heads: Tensor) -> Tensor:
-        """(B, H, L, D) -> (B, L, C)"""
+    def join(self, heads: Float[Tensor, "B H L D"]) -> Float[Tensor, "B L C"]:
+        """What the heads gathered, side by side and projected."""
         return self.out(heads.transpose(1, 2).flatten(2))
 
     def forward(
         self,
-        x: Tensor,
+        x: Float[Tensor, "B L C"],
         *,
         mask: Mask = Everything(),
         bias: Bias | None = None,
         rotation: Rotation | None = None,
         cache: KeysAndValues | LastKeysAndValues | None = None,
         probe: Probe | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "B L C"]:
         q, k, v = self.project(x, rotation)  # (B, H, L, D), (B, G, L, D), (B, G, L, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, M, D)
