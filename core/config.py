@@ -19,9 +19,11 @@ class Norm(Enum):
 
 class Mixer(Enum):
     softmax = "softmax"
+    window = "window"
     linear = "linear"
     performer = "performer"
     delta = "delta"
+    gated_delta = "gated_delta"
     convolution = "convolution"
     recurrence = "recurrence"
 
@@ -51,6 +53,7 @@ class TransformerConfig:
     heads: int = 4
     kv_heads: int | None = None  # grouped key/value heads; as many as `heads` if None
     mixer: Mixer = Mixer.softmax  # how tokens exchange information
+    window: int = 64  # how many tokens to either side mixer=window sees
     mlp_ratio: float = 4.0  # hidden width of the feed-forward as a multiple of `dim`
     activation: Activation = Activation.gelu
     norm: Norm = Norm.layer
@@ -75,9 +78,11 @@ class PositionConfig:
 # What each mixer can take: tokens that see the future ("full"), causality, padding, a bias on scores.
 TAKES = {
     Mixer.softmax: {"full", "causal", "padding", "bias"},
+    Mixer.window: {"full", "causal", "padding", "bias"},
     Mixer.linear: {"full", "causal", "padding"},
     Mixer.performer: {"full", "causal", "padding"},
     Mixer.delta: {"causal", "padding"},
+    Mixer.gated_delta: {"causal", "padding"},
     Mixer.convolution: {"full", "causal", "padding"},
     Mixer.recurrence: {"full", "causal", "padding"},
 }

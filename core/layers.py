@@ -4,6 +4,7 @@ Shapes: B batch · L tokens · M keys seen · C width · A axes of position · H
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -154,16 +155,18 @@ class Transformer(nn.Module):
 def make_mixer(config: TransformerConfig) -> nn.Module:
     """The token mixer that a configuration names."""
     c = config
-    attention = {"kv_heads": c.kv_heads, "qk_norm": c.qk_norm, "bias": c.bias}
+    attention: dict[str, Any] = {"kv_heads": c.kv_heads, "qk_norm": c.qk_norm, "bias": c.bias}
     match c.mixer:
         case Mixer.softmax:
             return MultiHeadAttention(c.dim, c.heads, **attention)
+        case Mixer.window:
+            return MultiHeadAttention(c.dim, c.heads, window=c.window, **attention)
         case Mixer.linear:
             return LinearAttention(c.dim, c.heads, **attention)
         case Mixer.performer:
             return LinearAttention(c.dim, c.heads, features=4 * c.dim // c.heads, **attention)
-        case Mixer.delta:
-            return DeltaAttention(c.dim, c.heads, **attention)
+        case Mixer.delta | Mixer.gated_delta:
+            return DeltaAttention(c.dim, c.heads, gated=c.mixer is Mixer.gated_delta, **attention)
         case Mixer.convolution:
             return Convolution(c.dim, bias=c.bias)
         case Mixer.recurrence:

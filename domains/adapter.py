@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class DomainAdapter(nn.Module, ABC):
     """
 
     transformer: Transformer
-    measures: ClassVar[tuple[str, ...]]
+    measures: tuple[str, ...]
 
     @abstractmethod
     def tokens(self, batch: Batch) -> Tokens:

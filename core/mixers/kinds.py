@@ -55,9 +55,9 @@ class LinearAttention(MultiHeadAttention):
 
 
 class DeltaAttention(MultiHeadAttention):
-    """A matrix memory under the gated delta rule (Yang et al. 2024); causal only.
+    """A matrix memory under the delta rule (Schlag et al. 2021), gated or not (Yang et al. 2024); causal only.
 
-    How much is written (β) and how much is kept (α) is read off each token.
+    How much is written (β) and, with gates, how much is kept (α) is read off each token.
 
     Args:
         gated: let the memory fade; α = 1 if not. The other arguments are those of MultiHeadAttention.
@@ -65,6 +65,7 @@ class DeltaAttention(MultiHeadAttention):
 
     def __init__(self, dim: int, heads: int, *, gated: bool = True, **attention):
         super().__init__(dim, heads, **attention)
+        self.name = "gated_delta" if gated else "delta"
         self.write = nn.Linear(dim, heads)
         self.keep = nn.Linear(dim, heads) if gated else None
         if self.keep is not None:
@@ -73,9 +74,9 @@ class DeltaAttention(MultiHeadAttention):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
     ) -> Float[Tensor, "B L C"]:
-        causal, valid = visible("delta", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
+        causal, valid = visible(self.name, mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         if not causal:
-            raise ValueError("mixer=delta is causal only; this domain lets tokens see what follows them")
+            raise ValueError(f"mixer={self.name} is causal only; this domain lets tokens see what follows them")
         q, k, v = self.project(x, rotation)
         k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
         beta = self.write(x).sigmoid().mT  # (B, H, L)

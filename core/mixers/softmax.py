@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from core.attention import attend
 from core.bias import Bias
 from core.cache import KeysAndValues, LastKeysAndValues
-from core.masks import Everything, Mask
+from core.masks import Everything, Mask, Window
 from core.positions import Rotation
 from core.probe import Probe
 
@@ -28,12 +28,23 @@ class MultiHeadAttention(nn.Module):
         kv_heads: key/value heads G; H if None.
         qk_norm: RMS-normalise queries and keys over the head width.
         bias: add a trained constant in both projections.
+        window: see no farther than so many tokens to either side (Beltagy et al. 2020), if given.
     Raises:
         ValueError: if a width or head count does not divide.
     """
 
-    def __init__(self, dim: int, heads: int, *, kv_heads: int | None = None, qk_norm: bool = False, bias: bool = True):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        qk_norm: bool = False,
+        bias: bool = True,
+        window: int | None = None,
+    ):
         super().__init__()
+        self.within = Everything() if window is None else Window(window, window)
         kv_heads = heads if kv_heads is None else kv_heads
         if dim < 1 or heads < 1 or dim % heads:
             raise ValueError(f"the width {dim} must be a multiple of the {heads} heads")
@@ -68,6 +79,7 @@ class MultiHeadAttention(nn.Module):
         cache: KeysAndValues | LastKeysAndValues | None = None,
         probe: Probe | None = None,
     ) -> Float[Tensor, "B L C"]:
+        mask = mask & self.within
         q, k, v = self.project(x, rotation)  # (B, H, L, D), (B, G, L, D), (B, G, L, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, M, D)

@@ -1,12 +1,11 @@
 """A decision transformer on the shared core.
 
-Shapes: B batch · K time steps · L = 3K tokens · S state width · A actions · C token width
+Shapes: B batch · K time steps · L = 3K tokens · S state width · A number of actions, or width of one · C token width
 """
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.config import PositionConfig
@@ -14,6 +13,7 @@ from core.layers import Transformer
 from core.masks import Causal
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.rl.actions import make_actions
 from domains.rl.config import ModelConfig
 
 
@@ -23,16 +23,17 @@ class Adapter(DomainAdapter):
         R_0 s_0 a_0  R_1 s_1 a_1  …        a_t is predicted from the token of s_t
 
     The three tokens of a time step share its position. Source: Chen et al. 2021, with the vector states of its Gym
-    experiments and the discrete actions and cross-entropy of its Atari experiments.
+    experiments, and the actions of those or of its Atari experiments (`domains.rl.actions`).
 
     Args:
         config: sizes and choices.
         position: how tokens know their time step in the episode.
         spec: {"states", "actions", "limit", "mean", "std", "return_scale"} of the data: state width S, number of
-            actions A, the most steps of an episode, statistics of the states, and the return that is fed as 1.
+            actions A, the most steps of an episode, statistics of the states, and the return that is fed as 1. Actions
+            that are vectors have bounds "low" and "high", (A,) each, instead of "actions".
+    Raises:
+        ValueError: for actions that cannot be.
     """
-
-    measures = ("accuracy", "loss")
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__()
@@ -41,29 +42,28 @@ class Adapter(DomainAdapter):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec["mean"]))
         self.register_buffer("std", torch.tensor(spec["std"]) + 1e-6)
+        self.actions = make_actions(spec)
+        self.measures = self.actions.measures
         self.embed_return = nn.Linear(1, config.dim)
         self.embed_state = nn.Linear(spec["states"], config.dim)
-        self.embed_action = nn.Embedding(spec["actions"], config.dim)
+        self.embed_action = self.actions.embedding(config.dim)
         self.transformer = Transformer(config, make_position(position, config, (spec["limit"],)))
-        self.act = nn.Linear(config.dim, spec["actions"])
+        self.act = nn.Linear(config.dim, self.actions.width)
 
     def tokens(self, batch: Batch) -> Tokens:
         R = self.embed_return(batch["returns"][..., None] / self.spec["return_scale"])  # (B, K, C)
         s = self.embed_state((batch["states"] - self.mean) / self.std)  # (B, K, C)
-        a = self.embed_action(batch["actions"])  # (B, K, C)
+        a = self.embed_action(self.actions.inward(batch["actions"]))  # (B, K, C)
         at = batch["steps"].repeat_interleave(3, dim=1)[..., None]  # (B, L, 1)
         return Tokens(torch.stack([R, s, a], 2).flatten(1, 2), mask=Causal(), at=at)  # (B, L, C)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        return self.act(hidden[:, 1::3])  # (B, K, A), from the state tokens
+        return self.actions.outward(self.act(hidden[:, 1::3]))  # (B, K, A), from the state tokens
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         real = batch["real"]
-        return F.cross_entropy(predictions[real], batch["actions"][real])
+        return self.actions.loss(predictions[real], batch["actions"][real])
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
-        logits, actions = predictions[batch["real"]], batch["actions"][batch["real"]]  # (steps, A), (steps,)
-        return {
-            "accuracy": (logits.argmax(-1) == actions).float(),
-            "loss": F.cross_entropy(logits, actions, reduction="none"),
-        }
+        real = batch["real"]
+        return self.actions.measure(predictions[real], batch["actions"][real])

@@ -11,7 +11,7 @@ from domains.adapter import Batch
 from domains.data import DomainData
 from domains.rl.collect import ENVIRONMENTS, collect
 from domains.rl.config import DataConfig
-from domains.rl.rollout import sizes, windows
+from domains.rl.rollout import describe, windows
 from domains.sampling import Rngs
 
 
@@ -42,15 +42,12 @@ class Data(DomainData):
 
     def spec(self):
         env = ENVIRONMENTS[self.config.source]
-        T, S, A = sizes(env)
         train = self.splits["train"]
         states = np.concatenate([self.played.states[n, : self.played.lengths[n]] for n in train])  # (steps, S)
         returns = self.played.returns[train]
         return {
             "environment": env,
-            "limit": T,
-            "states": S,
-            "actions": A,
+            **describe(env),
             "context": self.config.context,
             "mean": [float(v) for v in states.mean(0, dtype=np.float64)],
             "std": [float(v) for v in states.std(0, dtype=np.float64)],

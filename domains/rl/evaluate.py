@@ -20,8 +20,8 @@ FIRST_SEED = 1_000_000  # of the episodes; the same for every run, so that runs 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
     """Writes episodes.csv and returns.png into `folder`.
 
-    The episodes are new ones, whatever the split; the split decides on which steps of the data the measures "accuracy"
-    and "loss" of the predicted action are taken.
+    The episodes are new ones, whatever the split; the split decides on which steps of the data the measures of the
+    predicted action are taken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     best = adapter.spec["best_return"]

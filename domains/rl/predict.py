@@ -61,10 +61,12 @@ def write_steps(path: Path, target: float, played: Trajectories) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         state = [f"state_{i}" for i in range(played.states.shape[2])]
-        rows.writerow(["episode", "step", "return_to_go", *state, "action", "reward"])
+        action = [f"action_{i}" for i in range(played.actions.shape[2])] if played.actions.ndim == 3 else ["action"]
+        rows.writerow(["episode", "step", "return_to_go", *state, *action, "reward"])
         for n, length in enumerate(played.lengths):
             for t in range(length):
-                values = (to_go[n, t], *played.states[n, t], played.actions[n, t], played.rewards[n, t])
+                actions = np.atleast_1d(played.actions[n, t])
+                values = (to_go[n, t], *played.states[n, t], *actions, played.rewards[n, t])
                 rows.writerow([n, t, *(f"{value:g}" for value in values)])
 
 
@@ -75,7 +77,7 @@ def replay(env_id: str, seed: int, actions: np.ndarray) -> list[Image.Image]:
     env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
     env.reset(seed=seed)
     frames = []
-    for step, action in enumerate(actions.tolist()):
+    for step, action in enumerate(actions):
         if step % EVERY == 0:
             frames.append(Image.fromarray(np.asarray(env.render())).resize((300, 200)).quantize(16))
         env.step(action)

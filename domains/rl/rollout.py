@@ -1,17 +1,18 @@
 """Episodes: many environments played side by side, by scripted controllers or by a decision transformer.
 
-Shapes: N episodes · n of them still running · T time limit · K context · S state width · A actions
+Shapes: N episodes · n of them still running · T time limit · K context · S state width · A width of an action
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 import torch
 
 from domains.adapter import Batch, to_device
+from domains.rl.actions import make_actions
 from domains.rl.adapter import Adapter
 
 
@@ -21,7 +22,7 @@ class Trajectories:
 
     Attributes:
         states: (N, T, S), float32. What each action was chosen in; the state after the last action is left out.
-        actions: (N, T), int64.
+        actions: (N, T), int64, their numbers; or (N, T, A), float32, vectors in the units of the environment.
         rewards: (N, T), float32, for the action of the same step.
         lengths: (N,), steps played.
         terminated: (N,), bool: the episode ended by the task's own rules.
@@ -51,8 +52,8 @@ def windows(played: Trajectories, to_go: np.ndarray, episodes: np.ndarray, first
     """What the model is shown of `episodes` (B,): `context` steps K from the step `first` (B,) on.
 
     Returns:
-        "returns" (B, K), the returns-to-go; "states" (B, K, S); "actions" (B, K); "steps" (B, K), the time steps;
-        "real" (B, K), False on the padding at the right.
+        "returns" (B, K), the returns-to-go; "states" (B, K, S); "actions" (B, K) or (B, K, A); "steps" (B, K), the
+        time steps; "real" (B, K), False on the padding at the right.
     """
     at = first[:, None] + np.arange(context)  # (B, K)
     real = at < played.lengths[episodes, None]
@@ -71,7 +72,7 @@ class Policy(Protocol):
     """Chooses for the episodes that still run; everything played so far lies in `played`."""
 
     def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
-        """Args: numbers of the running episodes (n,), the time step they are all at. Returns: their actions (n,)."""
+        """Numbers of the running episodes (n,) and the time step they are all at, to their actions (n,) or (n, A)."""
         ...
 
 
@@ -79,13 +80,14 @@ def rollout(env_id: str, policy: Policy, seeds: Sequence[int]) -> Trajectories:
     """One episode for each seed. Each environment is seeded on its own, so that its episode is the same in any company.
 
     Raises:
-        ValueError: if the environment has no time limit, or other than flat states and discrete actions.
+        ValueError: if the environment cannot be played (`describe`).
     """
-    N, (T, S, _) = len(seeds), sizes(env_id)
+    N, about = len(seeds), describe(env_id)
+    T, S, actions = about["limit"], about["states"], make_actions(about)
     envs = [gymnasium.make(env_id, disable_env_checker=True) for _ in seeds]
     played = Trajectories(
         states=np.zeros((N, T, S), np.float32),
-        actions=np.zeros((N, T), np.int64),
+        actions=np.zeros((N, T, *actions.shape), actions.dtype),
         rewards=np.zeros((N, T), np.float32),
         lengths=np.zeros(N, np.int64),
         terminated=np.zeros(N, bool),
@@ -100,31 +102,42 @@ def rollout(env_id: str, policy: Policy, seeds: Sequence[int]) -> Trajectories:
         played.lengths[running] += 1
         played.actions[running, step] = policy(played, running, step)
         for n in running:
-            outcome = envs[n].step(played.actions[n, step].item())
+            outcome = envs[n].step(played.actions[n, step])
             states[n], played.rewards[n, step], played.terminated[n], played.truncated[n], _ = outcome
     for env in envs:
         env.close()
     return played
 
 
-def sizes(env_id: str) -> tuple[int, int, int]:
-    """The time limit T, the state width S and the number of actions A of an environment."""
+def describe(env_id: str) -> dict[str, Any]:
+    """What a model must know of an environment.
+
+    Returns:
+        "limit", the time limit T; "states", the state width S; and "actions", their number, or "low" and "high", (A,)
+        each, the bounds of actions that are vectors.
+    Raises:
+        ValueError: if the environment has no time limit, states that are no vectors, or actions of another kind.
+    """
     env = gymnasium.make(env_id, disable_env_checker=True)
     limit, space, actions = env.spec and env.spec.max_episode_steps, env.observation_space, env.action_space
     env.close()
     if not (limit and isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1):
         raise ValueError(f"{env_id} cannot be played: it needs a time limit and states that are vectors, not {space}")
-    if not (isinstance(actions, gymnasium.spaces.Discrete) and actions.start == 0):
-        raise ValueError(f"{env_id} cannot be played: its actions must be a Discrete space from 0, not {actions}")
-    return limit, space.shape[0], int(actions.n)
+    about = {"limit": limit, "states": space.shape[0]}
+    match actions:
+        case gymnasium.spaces.Discrete(start=0):
+            return about | {"actions": int(actions.n)}
+        case gymnasium.spaces.Box(shape=(_,)) if actions.is_bounded():
+            return about | {"low": actions.low.tolist(), "high": actions.high.tolist()}
+    possible = "a Discrete space from 0, or vectors within bounds"
+    raise ValueError(f"{env_id} cannot be played: its actions must be {possible}, not {actions}")
 
 
 class ReturnConditioned:
     """A decision transformer that is asked for a return.
 
-    It sees the last K steps, with what is left of the return it was asked for, and draws from the distribution that it
-    predicts (so do the Atari experiments of Chen et al. 2021). Drawn actions have the mistakes that belong to a return;
-    the likeliest action at every step leaves them out, and so overshoots a low target.
+    It sees the last K steps, with what is left of the return it was asked for, and acts as it predicts: a number is
+    drawn, a vector is taken as it is (`domains.rl.actions`).
 
     Args:
         adapter: the trained model; its `spec` says what K is.
@@ -142,7 +155,5 @@ class ReturnConditioned:
         seen = min(step + 1, self.context)
         first = np.full(len(running), step + 1 - seen)
         batch = windows(played, played.returns_to_go(self.targets), running, first, seen)
-        logits = self.adapter(to_device(batch, self.adapter.device))[:, -1]  # (n, A)
-        chances = logits.double().softmax(-1).cpu().numpy()
-        draws = np.array([self.rngs[n].random() for n in running])
-        return np.minimum((chances.cumsum(-1) < draws[:, None]).sum(-1), chances.shape[-1] - 1)
+        predictions = self.adapter(to_device(batch, self.adapter.device))[:, -1]  # (n, A)
+        return self.adapter.actions.act(predictions, [self.rngs[n] for n in running])

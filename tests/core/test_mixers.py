@@ -86,7 +86,7 @@ def test_delta_stores_and_corrects():
 
 def model(mixer, kind=PositionKind.rotary, kv_heads=None):
     torch.manual_seed(0)
-    config = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, kv_heads=kv_heads, mixer=mixer)
+    config = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, kv_heads=kv_heads, mixer=mixer, window=4)
     trunk = Transformer(config, make_position(PositionConfig(kind), config, (N,)))
     for parameter in trunk.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -98,12 +98,14 @@ def tokens():
 
 
 SCORES = [kind for kind in PositionKind if kind not in ON_A_GRID]  # softmax takes them all
+NO_MAPS = [mixer for mixer in Mixer if mixer not in (Mixer.softmax, Mixer.window)]
 NO_SCORES = [PositionKind.none, PositionKind.learned, PositionKind.rotary]
 CASES = [
     *((Mixer.softmax, kind, Causal(), lambda: KVCache(DEPTH, N)) for kind in SCORES),
     *((Mixer.softmax, kind, Window(4), lambda: WindowCache(DEPTH, 4)) for kind in SCORES),
     *((Mixer.softmax, kind, Window(4), lambda: KVCache(DEPTH, N)) for kind in NO_SCORES),
-    *((mixer, kind, Causal(), lambda: RecurrentState(DEPTH)) for mixer in list(Mixer)[1:] for kind in NO_SCORES),
+    *((Mixer.window, kind, Causal(), lambda: WindowCache(DEPTH, 4)) for kind in NO_SCORES),
+    *((mixer, kind, Causal(), lambda: RecurrentState(DEPTH)) for mixer in NO_MAPS for kind in NO_SCORES),
 ]
 NAMES = [f"{mixer.value}-{kind.value}-{type(mask).__name__}-{n}" for n, (mixer, kind, mask, _) in enumerate(CASES)]
 
@@ -169,7 +171,7 @@ def test_no_mixer_sees_the_future(mixer):
     assert (after[:, 6:] - before[:, 6:]).abs().amax((0, 2)).min() > 1e-5
 
 
-@pytest.mark.parametrize("mixer", [mixer for mixer in Mixer if mixer is not Mixer.delta])
+@pytest.mark.parametrize("mixer", [mixer for mixer in Mixer if "delta" not in mixer.value])
 @torch.no_grad()
 def test_padding_moves_nothing_and_everything_else_is_seen(mixer):
     trunk, x = model(mixer), tokens()
@@ -186,13 +188,21 @@ def test_padding_moves_nothing_and_everything_else_is_seen(mixer):
     assert (trunk(changed) - trunk(x)).abs().amax((0, 2))[1] > 1e-5  # the past sees it, too
 
 
-@pytest.mark.parametrize("mixer", list(Mixer)[1:])
+@torch.no_grad()
+def test_the_window_mixer_is_softmax_under_a_window():
+    windowed, full, x = model(Mixer.window), model(Mixer.softmax), tokens()
+    full.load_state_dict(windowed.state_dict())
+    torch.testing.assert_close(windowed(x), full(x, mask=Window(4, 4)))
+    torch.testing.assert_close(windowed(x, mask=Causal()), full(x, mask=Window(4)))
+
+
+@pytest.mark.parametrize("mixer", NO_MAPS)
 def test_what_a_mixer_cannot_take_it_says(mixer):
     trunk, x = model(mixer), tokens()
     with pytest.raises(ValueError, match=f"mixer={mixer.value} takes no Window mask"):
         trunk(x, mask=Window(3))
     with pytest.raises(ValueError, match="no attention scores"):
         trunk(x, mask=Causal(), bias=torch.zeros(1, HEADS, N, N))
-    if mixer is Mixer.delta:
+    if "delta" in mixer.value:
         with pytest.raises(ValueError, match="causal only"):
             trunk(x)

@@ -7,10 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import PendulumEnv
 from PIL import Image, ImageSequence
 
 from core.cache import KVCache
 from core.config import PositionConfig, PositionKind
+from domains.adapter import mean_measures
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.rl.adapter import Adapter
@@ -19,10 +21,32 @@ from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.evaluate import EPISODES, evaluate
 from domains.rl.predict import predict
-from domains.rl.rollout import ReturnConditioned, rollout
+from domains.rl.rollout import ReturnConditioned, describe, rollout, windows
 from domains.sampling import StepDataset
 
 CONTEXT = 7
+LOW, HIGH = [-2.0, 5.0, -0.5], [6.0, 8.0, -0.25]
+
+
+@pytest.fixture(scope="module")
+def swing():
+    """swing() -> the id of a Pendulum of 20 steps, with its own actions or those of another space."""
+    registered = []
+
+    def register(action_space=None):
+        def make(**options):
+            env = PendulumEnv(**options)
+            env.action_space = action_space or env.action_space
+            return env
+
+        env_id = f"Swing{len(registered)}-v0"
+        gymnasium.register(env_id, make, max_episode_steps=20)
+        registered.append(env_id)
+        return env_id
+
+    yield register
+    for env_id in registered:
+        del gymnasium.registry[env_id]
 
 
 def make(seed=0, episodes=41):
@@ -242,7 +266,147 @@ def test_a_cache_changes_nothing(data):
     torch.testing.assert_close(torch.cat(parts, 1), adapter(batch), rtol=1e-4, atol=1e-5)
 
 
+# Actions that are vectors
+
+
+def box_spec(low=LOW, high=HIGH, **more):
+    statistics = {"mean": [0.0] * 5, "std": [1.0] * 5, "return_scale": 100.0}
+    return {"limit": 31, "states": 5, "low": low, "high": high, **statistics, **more}
+
+
+def box_batch(B=11, seed=0):
+    """Actions that are some function of the states, within LOW and HIGH."""
+    rng = torch.Generator().manual_seed(seed)
+    states = torch.randn(B, CONTEXT, 5, generator=rng)
+    part = (states[..., :3] - states[..., 2:]).sigmoid()  # (B, K, 3)
+    return {
+        "returns": torch.zeros(B, CONTEXT),
+        "states": states,
+        "actions": torch.lerp(torch.tensor(LOW), torch.tensor(HIGH), part),
+        "steps": torch.arange(CONTEXT).expand(B, -1),
+        "real": torch.arange(CONTEXT) < torch.randint(1, CONTEXT + 1, (B, 1), generator=rng),
+    }
+
+
+def test_vectors_are_learnt_and_stay_within_their_bounds():
+    adapter = untrained(box_spec())
+    optimizer = make_optimizer(adapter, OptimizerConfig(lr=1e-2))
+    held_out = [box_batch(seed=1000)]
+    before = mean_measures(adapter, held_out)
+    for step in range(150):
+        batch = box_batch(seed=step)
+        loss = adapter.loss(adapter(batch), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = mean_measures(adapter, held_out)
+    assert set(after) == set(adapter.measures) == {"error", "loss"}
+    assert after["loss"] < before["loss"] / 4
+    assert after["error"] < 0.1 < before["error"]
+
+
+def test_bounds_are_reached_and_not_crossed():
+    adapter, batch = untrained(box_spec()), box_batch()
+    with torch.no_grad():
+        adapter.act.weight.mul_(1e4)
+    predictions = adapter(batch)
+    assert predictions.shape == (11, CONTEXT, 3)
+    for axis, bounds in enumerate(zip(LOW, HIGH, strict=True)):
+        assert {predictions[..., axis].min().item(), predictions[..., axis].max().item()} == set(bounds)
+
+
+def test_loss_and_measures_count_in_parts_of_the_range():
+    adapter, batch = untrained(box_spec()), box_batch(B=1)
+    batch |= {"actions": torch.tensor(LOW).expand(1, CONTEXT, 3), "real": torch.arange(CONTEXT)[None] < 2}
+    predictions = torch.full((1, CONTEXT, 3), torch.nan)  # what is not real does not count
+    predictions[0, 0] = torch.tensor(HIGH)  # all of the range is missed
+    predictions[0, 1] = torch.tensor([0.0, 5.0, -0.5])  # a quarter of one range, and nothing of two
+    measured = adapter.measure(predictions, batch)
+    torch.testing.assert_close(measured["error"], torch.tensor([1, 1 / 12]))
+    torch.testing.assert_close(measured["loss"], torch.tensor([4, 1 / 12]))
+    torch.testing.assert_close(adapter.loss(predictions, batch), torch.tensor(49 / 24))
+
+
+def test_the_units_of_actions_do_not_matter():
+    """A model sees the same of actions a in [-1, 1] and of low + (high - low) (a + 1) / 2, and says the same."""
+    ours, plain = untrained(box_spec()), untrained(box_spec([-1.0] * 3, [1.0] * 3))
+    batch, low, span = box_batch(), torch.tensor(LOW), torch.tensor(HIGH) - torch.tensor(LOW)
+    scaled = batch | {"actions": 2 * (batch["actions"] - low) / span - 1}
+    one, two = ours(batch), plain(scaled)
+    torch.testing.assert_close(one, low + span * (two + 1) / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.loss(one, batch), plain.loss(two, scaled))
+    after = ours(batch | {"actions": batch["actions"] * torch.tensor([1.0, 1.1, 1.0])})
+    assert torch.equal(after[:, 0], one[:, 0])  # no action is seen before it is taken
+    assert not torch.allclose(after[:, 1:], one[:, 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [([0.0], [0.0]), ([1.0], [0.0]), ([0.0, 0.0], [1.0]), ([], []), ([0.0], [torch.inf]), ([torch.nan], [1.0])],
+)
+def test_bounds_that_cannot_be_are_refused(low, high):
+    with pytest.raises(ValueError, match="as many finite bounds low < high"):
+        untrained(box_spec(low, high))
+
+
+def test_a_spec_without_actions_is_refused(data):
+    spec = {name: value for name, value in data.spec().items() if name != "actions"}
+    with pytest.raises(ValueError, match="by 'actions', or by 'low' and 'high', and there is only environment, limit"):
+        untrained(spec)
+
+
 # Rollouts
+
+
+def swinging(env_id):
+    """An untrained model that swings with all its might."""
+    more = {"environment": env_id, "context": CONTEXT, "best_return": -3.0}
+    adapter = untrained(box_spec(**describe(env_id), mean=[0.0] * 3, std=[1.0] * 3, **more))
+    with torch.no_grad():
+        adapter.act.weight.mul_(5)
+    return adapter
+
+
+def test_an_environment_describes_its_actions(swing):
+    assert describe("CartPole-v1") == {"limit": 500, "states": 4, "actions": 2}
+    assert describe("Pendulum-v1") == {"limit": 200, "states": 3, "low": [-2.0], "high": [2.0]}
+    space = gymnasium.spaces.Box(np.array(LOW, np.float32), np.array(HIGH, np.float32))
+    assert describe(swing(space)) == {"limit": 20, "states": 3, "low": LOW, "high": HIGH}
+
+
+def test_vectors_are_played_as_the_model_gives_them(swing):
+    env_id, seeds, seen = swing(), [3, 1, 4], []
+    adapter = swinging(env_id)
+    hook = adapter.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+    played = rollout(env_id, ReturnConditioned(adapter, [-10.0, -200.0, -900.0], seeds), seeds)
+    hook.remove()
+    assert played.actions.shape == (3, 20, 1)
+    assert (played.lengths == 20).all()
+    assert played.truncated.all()
+    assert -2 <= played.actions.min() < -1
+    assert 1 < played.actions.max() <= 2
+    for step, (batch, output) in enumerate(seen):
+        assert np.array_equal(output[:, -1], played.actions[:, step])
+        first = max(0, step + 1 - CONTEXT)
+        assert np.array_equal(batch["actions"][:, :-1], played.actions[:, first:step])
+    env = gymnasium.make("Pendulum-v1")
+    for n, seed in enumerate(seeds):
+        state, _ = env.reset(seed=seed)
+        for step in range(20):
+            assert np.array_equal(state, played.states[n, step])
+            state, reward, *_ = env.step(played.actions[n, step])
+            assert np.float32(reward) == played.rewards[n, step]
+    env.close()
+
+
+def test_windows_show_vectors(swing):
+    env_id, seeds = swing(), [3, 1]
+    played = rollout(env_id, ReturnConditioned(swinging(env_id), [-10.0, -200.0], seeds), seeds)
+    batch = windows(played, played.returns_to_go(), np.array([1, 0]), np.array([15, 2]), CONTEXT)
+    assert batch["actions"].dtype == torch.float32
+    assert batch["real"].sum(1).tolist() == [5, 7]
+    assert np.array_equal(batch["actions"][0, :5], played.actions[1, 15:])
+    assert np.array_equal(batch["actions"][1], played.actions[0, 2:9])
 
 
 def test_an_episode_is_the_same_in_any_company(trained):
@@ -270,10 +434,24 @@ def test_the_agent_sees_the_last_steps_and_what_is_left_of_its_target(data):
         assert np.array_equal(batch["actions"][0, :-1], played.actions[0, first:step])
 
 
-@pytest.mark.parametrize("env", ["Pendulum-v1", "FrozenLake-v1"])
-def test_environments_of_another_kind_are_refused(env):
-    with pytest.raises(ValueError, match=f"{env} cannot be played"):
-        rollout(env, lambda played, running, step: np.zeros(len(running), int), [0])
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.Discrete(3, start=1),
+        gymnasium.spaces.MultiBinary(3),
+        gymnasium.spaces.Box(-np.inf, 1, (3,)),
+        gymnasium.spaces.Box(0, 1, (3, 1)),
+    ],
+)
+def test_actions_of_another_kind_are_refused(swing, space):
+    env_id = swing(space)
+    with pytest.raises(ValueError, match=f"{env_id} cannot be played: its actions must be a Discrete .* or vectors"):
+        describe(env_id)
+
+
+def test_states_that_are_no_vectors_are_refused():
+    with pytest.raises(ValueError, match="FrozenLake-v1 cannot be played: it needs a time limit and states"):
+        rollout("FrozenLake-v1", lambda played, running, step: np.zeros(len(running), int), [0])
 
 
 # Evaluation and prediction
@@ -321,6 +499,18 @@ def test_predict_plays_and_shows_the_environment(trained, tmp_path, capfd):
         shown = sum(frame.info["duration"] for frame in ImageSequence.Iterator(film))
     assert shown == 60 * -(-summary["episodes"][0]["steps"] // 3)  # milliseconds; frames that look the same are joined
     assert "pygame" not in "".join(capfd.readouterr())
+
+
+def test_predict_writes_every_number_of_an_action(swing, tmp_path):
+    env_id = swing()
+    paths = predict(swinging(env_id), env_id, tmp_path)
+    with open(paths[0], encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["episode", "step", "return_to_go", "state_0", "state_1", "state_2", "action_0", "reward"]
+    assert len(rows) == 100
+    assert len({row["action_0"] for row in rows}) > 10
+    with Image.open(paths[2]) as film:
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(film)) == 60 * 7
 
 
 @pytest.mark.parametrize(

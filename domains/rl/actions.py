@@ -1,0 +1,127 @@
+"""What an action is: one of a few, or a vector within bounds.
+
+Shapes: n steps, or * any leading dimensions · A number of actions, or width of one · C token width
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Discrete(nn.Module):
+    """One of A actions, numbered from 0: predicted as logits, trained by cross-entropy, drawn at random.
+
+    Drawn actions (so in the Atari experiments of Chen et al. 2021) have the mistakes that belong to a return; the
+    likeliest action at every step leaves them out, and so overshoots a low target.
+
+    Args:
+        count: A.
+    """
+
+    measures = ("accuracy", "loss")
+    shape, dtype = (), np.int64  # of an action
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.width = count
+
+    def embedding(self, dim: int) -> nn.Module:
+        return nn.Embedding(self.width, dim)
+
+    def inward(self, actions: Tensor) -> Tensor:
+        """Actions as the embedding takes them."""
+        return actions
+
+    def outward(self, predictions: Tensor) -> Tensor:
+        """The model's last A features as predictions: logits."""
+        return predictions
+
+    def loss(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """(n, A) and (n,) to a scalar."""
+        return F.cross_entropy(predictions, actions)
+
+    def measure(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """For each of `measures`, (n,): whether the likeliest action was the one taken, and the loss."""
+        return {
+            "accuracy": (predictions.argmax(-1) == actions).float(),
+            "loss": F.cross_entropy(predictions, actions, reduction="none"),
+        }
+
+    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """(n, A) to n actions, each drawn by a generator of its own."""
+        chances = predictions.double().softmax(-1).cpu().numpy()
+        draws = np.array([rng.random() for rng in rngs])
+        return np.minimum((chances.cumsum(-1) < draws[:, None]).sum(-1), self.width - 1)
+
+
+class Box(nn.Module):
+    """A vector of A numbers, each within bounds of its own; the model sees them in parts of the range, from -1 to 1.
+
+        a = low + (high - low) (tanh(W h + b) + 1) / 2;  loss = mean of squares of what is missed, in parts of the range
+
+    Source: the Gym experiments of Chen et al. 2021, where all bounds are ±1.
+
+    Args:
+        low, high: (A,), in the units of the environment.
+    Raises:
+        ValueError: for bounds that are not finite, do not pair up, or leave no room.
+    """
+
+    measures = ("error", "loss")
+    dtype = np.float32
+
+    def __init__(self, low: Sequence[float], high: Sequence[float]):
+        super().__init__()
+        self.width, self.shape = len(low), (len(low),)
+        self.low: Tensor
+        self.high: Tensor
+        self.register_buffer("low", torch.tensor(low, dtype=torch.float32), persistent=False)
+        self.register_buffer("high", torch.tensor(high, dtype=torch.float32), persistent=False)
+        paired = self.low.dim() == 1 and self.low.shape == self.high.shape and self.width > 0
+        if not (paired and (self.high > self.low).all() and (self.high - self.low).isfinite().all()):
+            raise ValueError(
+                f"actions need as many finite bounds low < high as an action has numbers, got low={low}, high={high}"
+            )
+
+    def embedding(self, dim: int) -> nn.Module:
+        return nn.Linear(self.width, dim)
+
+    def inward(self, actions: Tensor) -> Tensor:
+        """Actions (*, A) in parts of the range: low is -1, high is 1."""
+        return (2 * actions - self.low - self.high) / (self.high - self.low)
+
+    def outward(self, predictions: Tensor) -> Tensor:
+        """The model's last A features (*, A) as actions in the units of the environment."""
+        part = (predictions.to(self.low.dtype).tanh() + 1) / 2
+        return torch.lerp(self.low, self.high, part)  # never beyond a bound, not even by rounding
+
+    def loss(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """(n, A) and (n, A) to a scalar."""
+        return F.mse_loss(self.inward(predictions), self.inward(actions))
+
+    def measure(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """For each of `measures`, (n,): how much of the range is missed by, from 0 to 1, and the loss."""
+        missed = self.inward(predictions) - self.inward(actions)  # (n, A)
+        return {"error": missed.abs().mean(-1) / 2, "loss": missed.square().mean(-1)}
+
+    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """The predictions (n, A) themselves: nothing is left to chance."""
+        return predictions.cpu().numpy()
+
+
+def make_actions(spec: dict[str, Any]) -> Discrete | Box:
+    """The actions that the spec of some data describes.
+
+    Raises:
+        ValueError: if it has neither "actions", their number, nor "low" and "high", their bounds.
+    """
+    match spec:
+        case {"actions": count}:
+            return Discrete(count)
+        case {"low": low, "high": high}:
+            return Box(low, high)
+    raise ValueError(f"actions are given by 'actions', or by 'low' and 'high', and there is only {', '.join(spec)}")

@@ -1,0 +1,167 @@
+"""DecisionTransformerModel of the transformers library as an adapter of ours, with the same actions, and back.
+
+    adapter = from_decision_transformer(theirs.config.to_dict(), theirs.state_dict(), known)
+    theirs.load_state_dict(unload(adapter, decision_transformer_table(theirs.config.to_dict())), strict=False)
+
+Shapes: S state width · A width of an action · C token width
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from core.config import Activation, PositionConfig
+from core.porting import TRANSPOSED, How, Row, Table, Unused, load
+from domains.rl.adapter import Adapter
+from domains.rl.config import ModelConfig
+
+# What a config.json leaves out where it is the default.
+DEFAULTS = {
+    "state_dim": 17,
+    "act_dim": 4,
+    "hidden_size": 128,
+    "max_ep_len": 4096,
+    "n_positions": 1024,
+    "n_layer": 3,
+    "n_head": 1,
+    "n_inner": None,
+    "activation_function": "relu",
+    "resid_pdrop": 0.1,
+}
+# What is built into ours.
+FIXED = {
+    "model_type": "decision_transformer",
+    "action_tanh": True,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "layer_norm_epsilon": 1e-5,  # the norm of the tokens has it whatever the configuration says
+}
+ACTIVATIONS = {
+    "relu": Activation.relu,
+    "gelu": Activation.gelu,
+    "gelu_new": Activation.gelu_tanh,
+    "gelu_pytorch_tanh": Activation.gelu_tanh,
+    "relu2": Activation.relu2,
+}
+# What a config.json does not say at all.
+KNOWN = {
+    "mean": "of each number of a state in the training data",
+    "std": "its standard deviation",
+    "environment": "a Gymnasium id",
+    "context": "time steps that the model was trained to see, such as 20",
+    "return_scale": "what returns were divided by, such as 1000",
+    "best_return": "of an episode in the training data",
+}
+
+
+def from_decision_transformer(theirs: Mapping[str, Any], state: Mapping[str, Tensor], known: dict[str, Any]) -> Adapter:
+    """An adapter with the weights of theirs and the same actions.
+
+    Theirs wants states normalised and returns scaled by its caller; ours does both itself. Batches are padded at the
+    right: since time steps are numbered within the episode, that gives the actions of a batch padded at the left.
+
+    Args:
+        theirs: its DecisionTransformerConfig as a dict, or its config.json.
+        state: its weights.
+        known: what that does not say: "mean" and "std" of the states, (S,) each, "environment", "context",
+            "return_scale" and "best_return", as in the spec of an `Adapter`.
+    Raises:
+        ValueError: if something is not known, for a configuration that has no counterpart, or for weights that do not
+            fit it.
+    """
+    adapter = Adapter(*decision_transformer_config(theirs, known))
+    load(adapter, state, decision_transformer_table(theirs))
+    return adapter
+
+
+def decision_transformer_config(
+    theirs: Mapping[str, Any], known: dict[str, Any]
+) -> tuple[ModelConfig, PositionConfig, dict[str, Any]]:
+    """What builds an adapter of the same shape: model, position and spec.
+
+    Their dropout of tokens and of attention weights has no counterpart; it is gone once a model is trained.
+    """
+    theirs = DEFAULTS | FIXED | dict(theirs)
+    for name, value in FIXED.items():
+        if theirs[name] != value:
+            raise ValueError(f"{name}={theirs[name]} cannot be imported; possible: {value}")
+    activation = theirs["activation_function"]
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation_function={activation} cannot be imported; possible: {', '.join(ACTIVATIONS)}")
+    model = ModelConfig(
+        dim=theirs["hidden_size"],
+        depth=theirs["n_layer"],
+        heads=theirs["n_head"],
+        mlp_ratio=(theirs["n_inner"] or 4 * theirs["hidden_size"]) / theirs["hidden_size"],
+        activation=ACTIVATIONS[activation],
+        dropout=theirs["resid_pdrop"],
+    )
+    spec = {
+        "limit": theirs["max_ep_len"],
+        "states": theirs["state_dim"],
+        "low": [-1.0] * theirs["act_dim"],
+        "high": [1.0] * theirs["act_dim"],
+        **_checked(known, theirs["state_dim"]),
+    }
+    return model, PositionConfig(), spec
+
+
+def decision_transformer_table(theirs: Mapping[str, Any]) -> Table:
+    """What is called how, for a model of this configuration."""
+    theirs = DEFAULTS | dict(theirs)
+    table = [
+        *_pair("embed_return", "embed_return"),
+        *_pair("embed_state", "embed_state"),
+        *_pair("embed_action", "embed_action"),
+        *_pair("encoder.ln_f", "transformer.norm"),
+        *_pair("predict_action.0", "act"),
+        Row("embed_timestep.weight", "transformer.position.table"),
+        Row("embed_ln.weight", "transformer.embed_norm.weight"),
+        Row(("embed_ln.bias", "encoder.wpe.weight"), "transformer.embed_norm.bias", _same_place(theirs["n_positions"])),
+        *(Unused(name) for name in ("encoder.wte.weight", "predict_state.*", "predict_return.*")),
+        *(Unused(f"encoder.h.*.attn.{mask}") for mask in ("bias", "masked_bias")),  # in old files
+    ]
+    for n in range(theirs["n_layer"]):
+        a, b = f"encoder.h.{n}", f"transformer.blocks.{n}"
+        table += [
+            *_pair(f"{a}.ln_1", f"{b}.norm1"),
+            *_pair(f"{a}.ln_2", f"{b}.norm2"),
+            *_pair(f"{a}.attn.c_attn", f"{b}.mixer.qkv", TRANSPOSED),
+            *_pair(f"{a}.attn.c_proj", f"{b}.mixer.out", TRANSPOSED),
+            *_pair(f"{a}.mlp.c_fc", f"{b}.feed_forward.up", TRANSPOSED),
+            *_pair(f"{a}.mlp.c_proj", f"{b}.feed_forward.out", TRANSPOSED),
+        ]
+    return table
+
+
+def _pair(theirs: str, ours: str, *weight: How) -> tuple[Row, Row]:
+    """Weight and bias of a layer."""
+    return Row(f"{theirs}.weight", f"{ours}.weight", *weight), Row(f"{theirs}.bias", f"{ours}.bias")
+
+
+def _same_place(positions: int) -> How:
+    """Their tokens all stand at place 0 of a table of GPT-2 that comes after the norm: a part of the norm's bias.
+
+    Source: transformers' issue 17946.
+    """
+    return How(
+        lambda theirs: [theirs[0] + theirs[1][0]],  # (C,) and (positions, C)
+        lambda ours: [ours[0], ours[0].new_zeros(positions, len(ours[0]))],
+    )
+
+
+def _checked(known: dict[str, Any], states: int) -> dict[str, Any]:
+    missing = [f"{name} ({what})" for name, what in KNOWN.items() if name not in known]
+    if missing:
+        raise ValueError(
+            f"a decision transformer's config.json does not say: {', '.join(missing)}; give them as known={{…}}"
+            " (published models have them in their model card)"
+        )
+    if strange := sorted(known.keys() - KNOWN.keys()):
+        raise ValueError(f"known={', '.join(strange)} means nothing; possible: {', '.join(KNOWN)}")
+    mean, std = ([float(v) for v in known[name]] for name in ("mean", "std"))
+    if not len(mean) == len(std) == states:
+        raise ValueError(f"states have {states} numbers; mean has {len(mean)} and std {len(std)}")
+    return known | {"mean": mean, "std": std}
