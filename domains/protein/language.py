@@ -1,0 +1,187 @@
+"""A masked protein language model on the shared core, made of ESM-2's parts: its weights go in and out (ported.py).
+
+    tokens = encode(["MKTAYIAK", "GS<mask>LV"])    # (B, L): <cls>, residues, <eos>, padding
+    model({"tokens": tokens})                      # (B, L, K)
+    model.contacts(tokens)                         # (B, L - 2, L - 2)
+
+Shapes: B batch · L tokens of the longest chain, <cls> and <eos> among them · C width · H heads · D head width ·
+K = 33 kinds of token
+"""
+
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.config import Mixer, PositionConfig, PositionKind, TransformerConfig
+from core.layers import Transformer, make_norm
+from core.masks import Padding
+from core.positions import Rotary, make_position
+from core.probe import Probe
+from domains.adapter import Batch, DomainAdapter, Tokens
+
+LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO.-"  # the 20 amino acids first, by how often they occur
+ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *LETTERS, "<null_1>", "<mask>")  # ESM-2's
+NUMBER = {token: number for number, token in enumerate(ALPHABET)}
+CLS, PAD, EOS, MASK = (NUMBER[token] for token in ("<cls>", "<pad>", "<eos>", "<mask>"))
+FIRST, LAST = NUMBER["L"], NUMBER["C"]  # of the 20 amino acids
+IGNORED = -100  # the target of what is not asked
+ASKED, HIDDEN = 0.15, 0.8  # shares: of the residues that training asks for, of those that it hides behind <mask>
+LONGEST = 1024  # tokens of the longest chain that ESM-2 was trained on, and places of a learned position
+
+
+def encode(sequences: list[str]) -> Tensor:
+    """Sequences of one-letter codes, with <mask> for what shall be guessed, as tokens (B, L), int64.
+
+    Raises:
+        ValueError: for no sequence, an empty one, or a letter outside of the alphabet.
+    """
+    if not sequences or not all(sequences):
+        raise ValueError("encode needs at least one sequence, and at least one residue in each")
+    rows = [re.findall("<mask>|.", sequence, re.DOTALL) for sequence in sequences]
+    for number, row in enumerate(rows):
+        if unknown := sorted(set(row) - {*LETTERS, "<mask>"}):
+            raise ValueError(
+                f"sequence {number} has {', '.join(map(repr, unknown))}; possible: {LETTERS} (upper case) and <mask>; "
+                "write X for a residue that is not known"
+            )
+    tokens = torch.full((len(rows), max(map(len, rows)) + 2), PAD)
+    for into, row in zip(tokens, rows, strict=True):
+        into[: len(row) + 2] = torch.tensor([CLS, *(NUMBER[letter] for letter in row), EOS])
+    return tokens
+
+
+def corrupt(tokens: Tensor, draw: torch.Generator | None = None) -> Batch:
+    """What a masked language model learns from: 15 % of the residues become targets.
+
+    Of these 80 % are hidden behind <mask>, 10 % become any amino acid, and 10 % stay.
+
+    Source: BERT (Devlin et al. 2019, section 3.1), as ESM-2 (Lin et al. 2023) takes it.
+
+    Returns:
+        {"tokens", "targets"}, both (B, L); a target is IGNORED where nothing is asked.
+    """
+    residue = (tokens >= FIRST) & (tokens < FIRST + len(LETTERS))
+    asked = residue & (torch.rand(tokens.shape, generator=draw) < ASKED)
+    fate = torch.rand(tokens.shape, generator=draw)
+    other = torch.randint(FIRST, LAST + 1, tokens.shape, generator=draw)
+    changed = torch.where(fate < HIDDEN, MASK, torch.where(fate < (1 + HIDDEN) / 2, other, tokens))
+    return {"tokens": torch.where(asked, changed, tokens), "targets": torch.where(asked, tokens, IGNORED)}
+
+
+class LanguageModel(DomainAdapter):
+    """Guesses residues from those around them; what attends to what on the way says which residues touch.
+
+    Training hides residues, so that a share of the embeddings is 0; `tokens` makes up for it, as dropout would:
+
+        x = embedding · (1 - 0.15 · 0.8) / (1 - share of <mask> in the chain),  0 at <mask> and at padding
+
+    Source: ESM-2 (Lin et al. 2023); contacts: Rao et al. 2021, "Transformer protein language models are unsupervised
+    structure learners".
+
+    Args:
+        config: sizes and choices.
+        position: how residues know where they are; ESM-2's is rotary.
+    """
+
+    measures = ("recovery", "loss")
+
+    def __init__(self, config: TransformerConfig, position: PositionConfig):
+        super().__init__()
+        C, self.config = config.dim, config
+        self.embed = nn.Embedding(len(ALPHABET), C)
+        nn.init.normal_(self.embed.weight, std=C**-0.5)  # it is the decoder, too: logits start at variance 1
+        rotary = position.kind is PositionKind.rotary and not position.table
+        self.transformer = Transformer(
+            config,
+            KeptRotary(C // config.heads, position.base) if rotary else make_position(position, config, (LONGEST,)),
+        )
+        self.dense, self.norm = nn.Linear(C, C), make_norm(config)
+        self.bias = nn.Parameter(torch.zeros(len(ALPHABET)))
+        self.contact = nn.Linear(config.depth * config.heads, 1).requires_grad_(False)  # fitted after, to structures
+
+    def tokens(self, batch: Batch) -> Tokens:
+        tokens = batch["tokens"]  # (B, L)
+        real, masked = tokens != PAD, tokens == MASK
+        seen = 1 - masked.sum(1) / real.sum(1)  # (B,)
+        x = self.embed(tokens).masked_fill((masked | ~real)[..., None], 0.0)  # (B, L, C)
+        return Tokens(x * ((1 - ASKED * HIDDEN) / seen).to(x.dtype)[:, None, None], Padding(real))
+
+    def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """Logits of every kind of token, (B, L, K)."""
+        return F.linear(self.norm(F.gelu(self.dense(hidden))), self.embed.weight, self.bias)
+
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        surprise = self.measure(predictions, batch)["loss"]
+        return surprise.sum() / max(1, len(surprise))
+
+    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Of each residue that is asked for: whether it is the likeliest one, and its surprise in nats.
+
+        The perplexity of a split is the exponential of its mean loss.
+        """
+        asked = batch["targets"] != IGNORED
+        logits, targets = predictions[asked].float(), batch["targets"][asked]  # (asked, K), (asked,)
+        return {
+            "recovery": (logits.argmax(-1) == targets).float(),
+            "loss": F.cross_entropy(logits, targets, reduction="none"),
+        }
+
+    @torch.no_grad()
+    def contacts(self, tokens: Tensor) -> Tensor:
+        """P(contact) of every two residues: a logistic regression on the attention maps of all blocks and heads.
+
+            a = A + Aᵀ;  logit_ij = bias + Σ weight · (a_ij - a_i· a_·j / a_··)      sums over residues alone
+
+        A block's maps are weighed as soon as they are there: memory is that of one block, O(H L²).
+
+        Source: Rao et al. 2021; average product correction: Dunn et al. 2008.
+
+        Args:
+            tokens: (B, L), as `encode` writes them.
+        Returns:
+            (B, L - 2, L - 2), without <cls> and <eos>; 0 beyond the end of a shorter chain.
+        Raises:
+            ValueError: for rows that are not <cls>, residues, <eos>, or a mixer without attention maps.
+        """
+        if self.config.mixer is not Mixer.softmax:
+            raise ValueError(f"contacts are read from the maps of mixer=softmax; {self.config.mixer.value} has none")
+        if not ((tokens[:, 0] == CLS) & (tokens == EOS).any(1)).all():
+            raise ValueError("contacts needs rows of <cls>, residues, <eos> and padding; encode() writes them")
+        residue = (tokens != CLS) & (tokens != EOS) & (tokens != PAD)  # (B, L)
+        both = residue[:, None, :] & residue[:, :, None]  # (B, L, L)
+        weight = self.contact.weight.float().view(-1, self.config.heads)  # (depth, H)
+        logits = torch.zeros_like(both, dtype=torch.float32)
+
+        def weigh(name: str, maps: Tensor) -> Tensor:
+            block = int(name.partition(".")[0])
+            a = maps.float() * both[:, None]  # (B, H, L, L)
+            a = a + a.mT
+            one = a.sum(-1, keepdim=True)  # (B, H, L, 1)
+            whole = one.sum(-2, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)  # 0 if no residue sees another
+            return logits.add_(torch.einsum("bhij,h->bij", a - one * one.mT / whole, weight[block]))
+
+        self.transformer(**self.tokens({"tokens": tokens})._asdict(), probe=Probe("*.attention", reduce=weigh))
+        return ((logits + self.contact.bias.float()).sigmoid() * both)[:, 1:-1, 1:-1]
+
+
+class KeptRotary(Rotary):
+    """Rotary at frequencies that are kept with the weights, and not trained.
+
+    Those of ESM-2 were rounded to float16 in training; with exact ones its logits are others.
+
+    Source: Su et al. 2021; the rounding: transformers' converter of ESM-2's checkpoints.
+
+    Args:
+        head_dim: head width D, a multiple of 2.
+        base: the frequencies start as base^(-2n / D).
+    """
+
+    def __init__(self, head_dim: int, base: float):
+        super().__init__(head_dim, base=base)
+        self.axes = head_dim // 2  # each pair of features has an axis of its own, and turns by 1 a step on it
+        self.frequency = nn.Parameter(base ** (-torch.arange(0, head_dim, 2) / head_dim), requires_grad=False)
+
+    def rotation(self, at):
+        return super().rotation(at * self.frequency.float())  # (*, L, 1) -> (*, L, D / 2)
