@@ -26,7 +26,8 @@ class DataConfig:
 
 @dataclass
 class ModelConfig(TransformerConfig):
-    """A causal language model on bytes."""
+    """A causal language model."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"causal"})  # of a mixer (core/config.py)
     domain: str = "text"
+    tied: bool = False  # the embedding is the output head too (Press & Wolf 2017)

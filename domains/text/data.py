@@ -15,6 +15,7 @@ from domains.sampling import Rngs
 from domains.text.config import DataConfig
 from domains.text.memory import recalled
 
+BYTES = 256  # the vocabulary
 IGNORED = -100  # a target that only gives context: torch's cross-entropy leaves it out
 
 
@@ -59,6 +60,7 @@ class Data(DomainData):
         begin, end = self.bounds["train"]
         return {
             "context": self.config.context,
+            "vocabulary": BYTES,
             "orders": list(self.config.recall),
             "memory": self.text[begin:end].tobytes().decode("latin-1"),  # one character a byte, for JSON
         }
@@ -70,7 +72,7 @@ class Data(DomainData):
         return -(-(end - begin) // self._stride)
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
-        """bytes (B, L), recalled (B, L, O), targets (B, L): the next bytes, IGNORED where they only give context."""
+        """tokens (B, L), recalled (B, L, O), targets (B, L): the next bytes, IGNORED where they only give context."""
         L, stride = self.config.context, self._stride
         begin, end = self.bounds[split]
         chosen = np.asarray(indices)
@@ -81,7 +83,7 @@ class Data(DomainData):
             starts = np.minimum(first + stride, end) - L - 1
         at = starts[:, None] + np.arange(L)  # (B, L)
         targets = np.where(at + 1 >= first[:, None], self.text[at + 1].astype(np.int64), IGNORED)
-        arrays = {"bytes": self.text[at], "recalled": self.recalled[at], "targets": targets}
+        arrays = {"tokens": self.text[at], "recalled": self.recalled[at], "targets": targets}
         return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from domains.text.adapter import Adapter
+from domains.text.data import BYTES
 from domains.text.generate import Sampling, generate
 
 
@@ -16,8 +17,13 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     Args:
         source: a text file, whose content is the prompt, or the prompt itself.
     Raises:
-        ValueError: for an empty prompt, or a file that cannot be read.
+        ValueError: for an empty prompt, a file that cannot be read, or a model whose tokens are not bytes.
     """
+    if adapter.vocabulary != BYTES:
+        raise ValueError(
+            f"predict reads and writes bytes, and this model has {adapter.vocabulary} tokens of another vocabulary; "
+            "domains.text.generate takes and gives their numbers"
+        )
     prompt = source.encode()
     if os.path.isfile(source):
         try:

@@ -4,6 +4,7 @@ import csv
 import json
 import lzma
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,10 @@ def make_adapter(data: Data, kind: PositionKind = PositionKind.rotary) -> Adapte
     adapter = Adapter(ModelConfig(dim=24, depth=2, heads=3, qk_norm=True), PositionConfig(kind=kind), data.spec())
     torch.nn.init.normal_(adapter.next.weight, std=0.5)
     return adapter.eval()
+
+
+def spec_of(vocabulary: int) -> dict[str, Any]:
+    return {"context": CONTEXT, "vocabulary": vocabulary, "orders": [], "memory": ""}
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +110,8 @@ def test_training_never_touches_the_other_splits(data):
     batch = data.batch("train", [0, data.size("train") - 1])
     end = data.bounds["train"][1]
     shapes = {name: tuple(value.shape) for name, value in batch.items()}
-    assert shapes == {"bytes": (2, CONTEXT), "recalled": (2, CONTEXT, 3), "targets": (2, CONTEXT)}
-    assert batch["bytes"][0].tolist() == data.text[:CONTEXT].tolist()
+    assert shapes == {"tokens": (2, CONTEXT), "recalled": (2, CONTEXT, 3), "targets": (2, CONTEXT)}
+    assert batch["tokens"][0].tolist() == data.text[:CONTEXT].tolist()
     assert batch["targets"][1].tolist() == data.text[end - CONTEXT : end].tolist()
     assert len(data.spec()["memory"]) == end
 
@@ -115,7 +120,7 @@ def test_training_never_touches_the_other_splits(data):
 def test_every_byte_of_a_split_is_predicted_once_with_half_a_context_before_it(data, split):
     predicted = []
     for batch in data.eval_dataloader(split):
-        for row, targets in zip(batch["bytes"], batch["targets"], strict=True):
+        for row, targets in zip(batch["tokens"], batch["targets"], strict=True):
             scored = targets != IGNORED
             assert scored.nonzero()[0] >= CONTEXT - CONTEXT // 2 - 1
             assert scored[-1]
@@ -144,7 +149,7 @@ def test_the_future_never_moves_a_prediction(data):
     adapter, cut = make_adapter(data), 23
     batch = data.batch("train", [1009, 2003])
     other = {name: value.clone() for name, value in batch.items()}
-    other["bytes"][:, cut:] = 65
+    other["tokens"][:, cut:] = 65
     other["recalled"][:, cut:] = 66
     with torch.inference_mode():
         ours, theirs = adapter(batch), adapter(other)
@@ -167,7 +172,47 @@ def test_without_recall():
     data.setup()
     batch = data.batch("train", [5, 7, 11])
     assert batch["recalled"].shape == (3, CONTEXT, 0)
-    assert make_adapter(data)(batch).shape == (3, CONTEXT, 256)
+    adapter = make_adapter(data)
+    assert adapter(batch).shape == (3, CONTEXT, 256)
+    adapter.loss(adapter(batch), batch).backward()
+    assert all(p.grad is not None and p.grad.any() for p in adapter.parameters())
+
+
+def test_a_tied_head_is_the_embedding_and_starts_without_an_opinion():
+    torch.manual_seed(5)
+    adapter = Adapter(ModelConfig(dim=24, heads=3, tied=True), PositionConfig(), spec_of(101))
+    tokens = torch.randint(101, (3, CONTEXT + 1))
+    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}
+    assert adapter.loss(adapter(batch), batch).item() == pytest.approx(log(101), abs=0.1)
+    assert {p.shape for p in adapter.parameters() if 101 in p.shape} == {(101, 24)}
+    before = adapter(batch)
+    with torch.no_grad():
+        adapter.embed.weight[7] = 1e3 * adapter.embed.weight[11]  # 7 is not read by those before it
+    after = adapter(batch)
+    blind = (tokens[:, :-1] == 7).cumsum(1) == 0
+    assert torch.allclose(after[blind][:, 7], 1e3 * before[blind][:, 11], rtol=1e-4, atol=1e-3)
+    assert torch.equal(after[blind][:, 8:], before[blind][:, 8:])
+
+
+def test_bytes_alone_can_be_recalled():
+    with pytest.raises(ValueError, match=r"not a vocabulary of 101; set data\.recall=\[\]"):
+        Adapter(ModelConfig(), PositionConfig(), spec_of(101) | {"orders": ORDERS})
+
+
+@pytest.mark.parametrize("orders", [ORDERS, []])
+def test_weights_of_version_0_1_still_load(data, orders):
+    """Its spec named no vocabulary, its embedding was called `byte`, and there was a recall table without recall."""
+    spec = {name: value for name, value in data.spec().items() if name != "vocabulary"} | {"orders": orders}
+    ours, other = (Adapter(ModelConfig(dim=24, heads=3), PositionConfig(), spec) for _ in range(2))
+    state = {"byte.weight" if name == "embed.weight" else name: value for name, value in ours.state_dict().items()}
+    state.setdefault("recall.weight", torch.randn(NOTHING + 1, 24))
+    keys = set(state)
+    other.load_state_dict(state)
+    assert torch.equal(other.embed.weight, ours.embed.weight)
+    assert set(state) == keys
+    state["other.weight"] = state.pop("byte.weight")
+    with pytest.raises(RuntimeError, match=r"embed\.weight"):
+        other.load_state_dict(state)
 
 
 def test_measures_count_scored_bytes_and_start_at_eight_bits(data):
@@ -189,6 +234,18 @@ def test_cached_text_is_the_uncached_text(data, kind):
     how = Sampling(length=3 * CONTEXT, temperature=0)  # the window restarts several times
     for prompt in (b"A", data.text[5000:5101].tobytes()):
         assert list(generate(adapter, prompt, how)) == list(generate(adapter, prompt, how, cached=False))
+
+
+def test_text_of_any_vocabulary():
+    torch.manual_seed(7)
+    adapter = Adapter(ModelConfig(dim=24, heads=3, tied=True), PositionConfig(PositionKind.rotary), spec_of(1009))
+    how = Sampling(length=2 * CONTEXT, temperature=1.0)
+    written = list(generate(adapter, [1008, 0, 257], how))
+    assert written == list(generate(adapter, [1008, 0, 257], how, cached=False))
+    assert max(written) > 255
+    for prompt in ([1009], [3, -1]):
+        with pytest.raises(ValueError, match="must lie in 0 to 1008"):
+            next(generate(adapter, prompt, how))
 
 
 def test_generation_sees_what_training_sees(trained, data):
@@ -272,4 +329,10 @@ def test_predict_goes_on_from_a_prompt_or_a_file(trained, tmp_path):
 def test_predict_writes_nothing_for_an_empty_prompt(trained, tmp_path):
     with pytest.raises(ValueError, match="prompt is empty"):
         predict(trained, "", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_predict_reads_bytes_alone(tmp_path):
+    with pytest.raises(ValueError, match=r"bytes, and this model has 101 tokens .*domains\.text\.generate"):
+        predict(Adapter(ModelConfig(), PositionConfig(), spec_of(101)), "The ", tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -1,0 +1,282 @@
+"""GPT-2 and Llama of transformers as adapters of ours, with the same logits, and back.
+
+    adapter = from_transformers(json.loads(Path("config.json").read_text()), load_file("model.safetensors"))
+
+    theirs = their_config(model, position, spec)  # what configures an adapter, as a config.json
+    state = unload(adapter, TABLES[theirs["model_type"]](model))
+
+Shapes: D head width · H query heads · G key/value heads
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.config import Activation, Norm, PositionConfig, PositionKind
+from core.porting import SAME, TRANSPOSED, Row, Table, Unused, half_split, load, reordered, stacked
+from domains.text.adapter import Adapter
+from domains.text.config import ModelConfig
+from domains.text.data import BYTES
+
+Theirs = Mapping[str, Any]  # what a config.json holds
+Spec = dict[str, Any]  # what an adapter knows of its data
+
+# GPT-2's names for what we have; where there are two, the first is written.
+ACTIVATIONS = {
+    "gelu_new": Activation.gelu_tanh,
+    "gelu_pytorch_tanh": Activation.gelu_tanh,
+    "gelu": Activation.gelu,
+    "relu": Activation.relu,
+    "relu2": Activation.relu2,
+}
+
+# What ours may say without changing what a trained model with softmax attention computes.
+MUTE = {"dropout", "zero_init", "window"}
+
+
+def from_transformers(theirs: Theirs, state: Mapping[str, Tensor]) -> Adapter:
+    """An adapter with the weights and the logits of a GPT2LMHeadModel or LlamaForCausalLM.
+
+    Args:
+        theirs: what their config.json holds.
+        state: their weights by name.
+    Raises:
+        ValueError: for a configuration that we cannot follow, or weights that do not fit it.
+    """
+    model, position, spec = our_config(theirs)
+    if theirs["model_type"] == "gpt2" and "wte.weight" in state:  # OpenAI's weights are published without a head
+        state = {f"transformer.{name}": tensor for name, tensor in state.items()}
+    adapter = Adapter(model, position, spec)
+    load(adapter, state, TABLES[theirs["model_type"]](model))
+    return adapter.eval()
+
+
+def gpt2(config: ModelConfig) -> Table:
+    """What GPT2LMHeadModel calls our weights. Its linear layers hold (in, out); q, k and v are one of them."""
+    rows: list[Row | Unused] = [
+        Row("transformer.wte.weight", "embed.weight"),
+        Row("transformer.wpe.weight", "transformer.position.table"),
+        Unused("transformer.h.*.attn.bias"),  # masks that were kept with the weights once
+        Unused("transformer.h.*.attn.masked_bias"),
+        _head(config),
+    ]
+    for part, how in (("weight", TRANSPOSED), ("bias", SAME)):
+        rows.append(Row(f"transformer.ln_f.{part}", f"transformer.norm.{part}"))
+        for n in range(config.depth):
+            theirs, ours = f"transformer.h.{n}", f"transformer.blocks.{n}"
+            rows += [
+                Row(f"{theirs}.ln_1.{part}", f"{ours}.norm1.{part}"),
+                Row(f"{theirs}.attn.c_attn.{part}", f"{ours}.mixer.qkv.{part}", how),
+                Row(f"{theirs}.attn.c_proj.{part}", f"{ours}.mixer.out.{part}", how),
+                Row(f"{theirs}.ln_2.{part}", f"{ours}.norm2.{part}"),
+                Row(f"{theirs}.mlp.c_fc.{part}", f"{ours}.feed_forward.up.{part}", how),
+                Row(f"{theirs}.mlp.c_proj.{part}", f"{ours}.feed_forward.out.{part}", how),
+            ]
+    return rows
+
+
+def llama(config: ModelConfig, interleaved: bool = False) -> Table:
+    """What LlamaForCausalLM calls our weights.
+
+    Args:
+        config: of our model.
+        interleaved: rotary pairs are (2d, 2d + 1), as in Meta's and in GGUF files, and not (d, d + D/2).
+    """
+    H, G, D = config.heads, config.kv_heads or config.heads, config.dim // config.heads
+    qkv, up = stacked(H * D, G * D, G * D), stacked(_hidden(config), _hidden(config))
+    if interleaved:
+        values = torch.arange((H + G) * D, (H + 2 * G) * D)
+        qkv = qkv.then(reordered(torch.cat([half_split(H + G, D), values])))
+    rows: list[Row | Unused] = [
+        Row("model.embed_tokens.weight", "embed.weight"),
+        Row("model.norm.weight", "transformer.norm.weight"),
+        Unused("model.layers.*.rotary_emb.inv_freq"),  # kept with the weights once
+        _head(config),
+    ]
+    for n in range(config.depth):
+        theirs, ours = f"model.layers.{n}", f"transformer.blocks.{n}"
+        attention, mlp = f"{theirs}.self_attn", f"{theirs}.mlp"
+        rows += [
+            Row(f"{theirs}.input_layernorm.weight", f"{ours}.norm1.weight"),
+            Row(f"{theirs}.post_attention_layernorm.weight", f"{ours}.norm2.weight"),
+        ]
+        for part in ("weight", "bias") if config.bias else ("weight",):
+            rows += [
+                Row(tuple(f"{attention}.{x}_proj.{part}" for x in "qkv"), f"{ours}.mixer.qkv.{part}", qkv),
+                Row(f"{attention}.o_proj.{part}", f"{ours}.mixer.out.{part}"),
+                Row((f"{mlp}.gate_proj.{part}", f"{mlp}.up_proj.{part}"), f"{ours}.feed_forward.up.{part}", up),
+                Row(f"{mlp}.down_proj.{part}", f"{ours}.feed_forward.out.{part}"),
+            ]
+    return rows
+
+
+TABLES: dict[str, Callable[[ModelConfig], Table]] = {"gpt2": gpt2, "llama": llama}
+
+
+def our_config(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
+    """What configures an adapter that computes what theirs does.
+
+    Raises:
+        ValueError: for what we have no like of: another model_type, scaled rotary positions, heads of a width of
+            their own, an activation that we lack, biases in some linear layers alone.
+    """
+    match theirs.get("model_type"):
+        case "gpt2":
+            return _from_gpt2(theirs)
+        case "llama":
+            return _from_llama(theirs)
+        case other:
+            raise ValueError(f"model_type={other!r} cannot be imported; possible: {', '.join(TABLES)}")
+
+
+def their_config(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[str, Any]:
+    """The config.json of a model of theirs that computes what ours does: GPT-2 for learned positions, Llama for rotary.
+
+    Which tokens begin and end a text is the tokenizer's to say.
+
+    Raises:
+        ValueError: for settings that the model of theirs has no like of.
+    """
+    eps = 1e-5 if model.norm is Norm.layer else torch.finfo(torch.float32).eps
+    model = replace(  # the same, in full
+        model,
+        kv_heads=model.kv_heads or model.heads,
+        mlp_ratio=_hidden(model) / model.dim,
+        norm_eps=eps if model.norm_eps is None else model.norm_eps,
+    )
+    match position.kind:
+        case PositionKind.learned:
+            theirs = _to_gpt2(model, spec)
+        case PositionKind.rotary:
+            theirs = _to_llama(model, position, spec)
+        case other:
+            raise ValueError(f"position={other.value} cannot be exported; possible: learned (GPT-2), rotary (Llama)")
+    again, _, _ = our_config(theirs)
+    pairs = {
+        f"model.{name}": (value, getattr(again, name)) for name, value in asdict(model).items() if name not in MUTE
+    }
+    pairs |= {"position.table": (position.table, False), "data.recall": (spec["orders"], [])}
+    lost = [f"{name}={_shown(a)} (possible: {_shown(b)})" for name, (a, b) in pairs.items() if a != b]
+    if lost:
+        raise ValueError(f"{theirs['model_type']} has no {', no '.join(lost)}")
+    return theirs
+
+
+def _from_gpt2(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
+    _only(theirs, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+    dim, depth, heads = _given(theirs, "n_embd", "n_layer", "n_head")
+    activation = theirs.get("activation_function", "gelu_new")
+    if activation not in ACTIVATIONS:
+        possible = ", ".join(ACTIVATIONS)
+        raise ValueError(f"activation_function={activation!r} cannot be imported; possible: {possible}")
+    model = ModelConfig(
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        kv_heads=heads,
+        mlp_ratio=(theirs.get("n_inner") or 4 * dim) / dim,
+        activation=ACTIVATIONS[activation],
+        norm_eps=theirs.get("layer_norm_epsilon", 1e-5),
+        tied=theirs.get("tie_word_embeddings", True),
+    )
+    return model, PositionConfig(PositionKind.learned), _spec(*_given(theirs, "n_positions", "vocab_size"))
+
+
+def _to_gpt2(model: ModelConfig, spec: Spec) -> dict[str, Any]:
+    names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": spec.get("vocabulary", BYTES),
+        "n_positions": spec["context"],
+        "n_embd": model.dim,
+        "n_layer": model.depth,
+        "n_head": model.heads,
+        "n_inner": _hidden(model),
+        "activation_function": names.get(model.activation, "gelu_new"),
+        "layer_norm_epsilon": model.norm_eps,
+        "tie_word_embeddings": model.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
+def _from_llama(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    dim, depth, heads, hidden = _given(theirs, *sizes)
+    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}  # the latter before transformers 5
+    bias, mlp_bias = theirs.get("attention_bias", False), theirs.get("mlp_bias", False)
+    if bias != mlp_bias:
+        raise ValueError(f"attention_bias={bias} with mlp_bias={mlp_bias} cannot be imported: both or neither")
+    _only(theirs, hidden_act="silu", head_dim=dim // heads)
+    _only(rope, rope_type="default", type="default")
+    model = ModelConfig(
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        kv_heads=theirs.get("num_key_value_heads") or heads,
+        mlp_ratio=hidden / dim,
+        activation=Activation.swiglu,
+        norm=Norm.rms,
+        norm_eps=theirs.get("rms_norm_eps", 1e-6),
+        bias=bias,
+        tied=theirs.get("tie_word_embeddings", False),
+    )
+    base = float(rope.get("rope_theta", theirs.get("rope_theta", 10_000.0)))
+    spec = _spec(*_given(theirs, "max_position_embeddings", "vocab_size"))
+    return model, PositionConfig(PositionKind.rotary, base=base), spec
+
+
+def _to_llama(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": spec.get("vocabulary", BYTES),
+        "max_position_embeddings": spec["context"],
+        "hidden_size": model.dim,
+        "intermediate_size": _hidden(model),
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": model.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": position.base},
+        "attention_bias": model.bias,
+        "mlp_bias": model.bias,
+        "tie_word_embeddings": model.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
+def _head(config: ModelConfig) -> Row | Unused:
+    return Unused("lm_head.weight") if config.tied else Row("lm_head.weight", "next.weight")
+
+
+def _hidden(config: ModelConfig) -> int:
+    return round(config.dim * config.mlp_ratio)
+
+
+def _spec(context: int, vocabulary: int) -> Spec:
+    return {"context": context, "vocabulary": vocabulary, "orders": [], "memory": ""}
+
+
+def _given(theirs: Theirs, *names: str) -> list[int]:
+    missing = [name for name in names if name not in theirs]
+    if missing:
+        raise ValueError(f"the configuration of a {theirs['model_type']} model lacks {', '.join(missing)}")
+    return [theirs[name] for name in names]
+
+
+def _only(theirs: Theirs, **possible: Any) -> None:
+    """Refuse settings other than these. One that is not there, or None, is theirs by default."""
+    for name, value in possible.items():
+        if theirs.get(name) not in (None, value):
+            raise ValueError(f"{name}={theirs[name]!r} cannot be imported; possible here: {value!r}")
+
+
+def _shown(value: Any) -> str:
+    return str(getattr(value, "value", value))

@@ -1,0 +1,230 @@
+"""GPT-2 and Llama of transformers, every weight drawn anew, against adapters of ours with those weights."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from core.config import Activation, Mixer, PositionConfig, PositionKind
+from core.porting import load, unload
+from domains.text.adapter import Adapter
+from domains.text.config import ModelConfig
+from domains.text.generate import Sampling, generate
+from domains.text.ported import TABLES, from_transformers, llama, our_config, their_config
+
+CONTEXT, LENGTH = 61, 37
+HEADS, KV_HEADS, HEAD_DIM = 4, 2, 10
+GPT2: dict[str, Any] = {
+    "vocab_size": 97,
+    "n_positions": CONTEXT,
+    "n_embd": 33,
+    "n_layer": 2,
+    "n_head": 3,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+LLAMA: dict[str, Any] = {
+    "vocab_size": 101,
+    "max_position_embeddings": CONTEXT,
+    "hidden_size": HEADS * HEAD_DIM,
+    "intermediate_size": 53,
+    "num_hidden_layers": 3,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
+def make_gpt2(**changes: Any) -> GPT2LMHeadModel:
+    return GPT2LMHeadModel(GPT2Config(**(GPT2 | changes)))
+
+
+def make_llama(**changes: Any) -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(**(LLAMA | changes)))
+
+
+MODELS = {
+    "gpt2": lambda: make_gpt2(),
+    "gpt2 with an exact gelu and a hidden width": lambda: make_gpt2(activation_function="gelu", n_inner=59),
+    "gpt2 with a head of its own": lambda: make_gpt2(activation_function="relu", tie_word_embeddings=False),
+    "llama": lambda: make_llama(),
+    "llama with a tied head": lambda: make_llama(tie_word_embeddings=True, num_key_value_heads=None, rms_norm_eps=1e-5),
+    "llama with biases and a longer base": lambda: make_llama(
+        attention_bias=True, mlp_bias=True, rope_parameters={"rope_type": "default", "rope_theta": 5e5}
+    ),
+}
+
+
+@pytest.fixture(params=MODELS)
+def theirs(request, randomise):
+    return randomise(MODELS[request.param](), seed=2)  # whose greedy texts are varied
+
+
+@torch.inference_mode()
+def logits(model) -> Tensor:
+    """What either kind of model says about the same random tokens, (2, LENGTH, V)."""
+    ours = isinstance(model, Adapter)
+    draw = torch.Generator().manual_seed(1)
+    tokens = torch.randint(model.vocabulary if ours else model.config.vocab_size, (2, LENGTH), generator=draw)
+    return model({"tokens": tokens}) if ours else model(tokens).logits
+
+
+def test_our_logits_are_theirs(theirs):
+    adapter = from_transformers(theirs.config.to_dict(), theirs.state_dict())
+    want, got = logits(theirs), logits(adapter)
+    assert 0.5 < want.std() < 20
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+def test_a_model_of_theirs_takes_ours_back(theirs, randomise):
+    adapter = from_transformers(theirs.config.to_dict(), theirs.state_dict())
+    model, position, spec = our_config(theirs.config.to_dict())
+    randomise(adapter, seed=5)
+    config = their_config(model, position, spec)
+    other = type(theirs)(type(theirs.config).from_dict(config))
+    keys = other.load_state_dict(unload(adapter, TABLES[config["model_type"]](model)), strict=False)
+    assert keys.unexpected_keys == []
+    assert keys.missing_keys == (["lm_head.weight"] if model.tied else [])
+    other.tie_weights()
+    torch.testing.assert_close(logits(other.eval()), logits(adapter), rtol=0, atol=1e-5)
+    assert not torch.allclose(logits(adapter), logits(theirs), atol=0.1)
+    assert our_config(config) == our_config(theirs.config.to_dict()) == our_config(other.config.to_dict())
+
+
+def test_weights_come_back_as_they_were(theirs):
+    state = theirs.state_dict()
+    adapter = from_transformers(theirs.config.to_dict(), state)
+    again = unload(adapter, TABLES[theirs.config.model_type](adapter.config))
+    assert state.keys() - again.keys() == ({"lm_head.weight"} if adapter.config.tied else set())
+    for name, value in again.items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_greedy_text_is_theirs(theirs):
+    """Through caches on both sides."""
+    adapter = from_transformers(theirs.config.to_dict(), theirs.state_dict())
+    prompt = torch.randint(adapter.vocabulary, (1, 13), generator=torch.Generator().manual_seed(3))
+    want = theirs.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=43, do_sample=False, pad_token_id=0
+    )[0, 13:].tolist()
+    assert len(set(want)) > 5
+    assert list(generate(adapter, prompt[0].tolist(), Sampling(length=43, temperature=0))) == want
+
+
+def interleaved(rows: Tensor) -> Tensor:
+    """Rotary pairs (d, d + D/2) side by side, head by head, as Meta has them."""
+    heads = rows.unflatten(0, (-1, HEAD_DIM))
+    out = torch.empty_like(heads)
+    out[:, 0::2], out[:, 1::2] = heads.split(HEAD_DIM // 2, dim=1)
+    return out.flatten(0, 1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_interleaved_rotary(randomise, bias):
+    theirs = randomise(make_llama(attention_bias=bias, mlp_bias=bias))
+    turned = ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
+    state = {name: interleaved(t) if name.endswith(turned) else t for name, t in theirs.state_dict().items()}
+    adapter = from_transformers(theirs.config.to_dict(), state)
+    want, wrong = logits(theirs), logits(adapter)
+    assert (wrong - want).abs().max() > 0.1
+    table = llama(adapter.config, interleaved=True)
+    load(adapter, state, table)
+    torch.testing.assert_close(logits(adapter), want, rtol=0, atol=1e-5)
+    again = unload(adapter, table)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_the_published_gpt2_names_its_weights_without_a_head(randomise):
+    theirs = randomise(make_gpt2())
+    state = theirs.transformer.state_dict()
+    state |= {f"h.{n}.attn.bias": torch.ones(1, 1, CONTEXT, CONTEXT).tril() for n in range(2)}
+    adapter = from_transformers(theirs.config.to_dict(), state)
+    torch.testing.assert_close(logits(adapter), logits(theirs), rtol=0, atol=1e-5)
+
+
+def test_a_configuration_from_before_transformers_5():
+    new = make_llama(rope_parameters={"rope_type": "default", "rope_theta": 777.0}).config.to_dict()
+    old = {name: value for name, value in new.items() if name != "rope_parameters"}
+    assert our_config(old | {"rope_theta": 777.0, "rope_scaling": None}) == our_config(new)
+    assert our_config(new)[1].base == 777.0
+    with pytest.raises(ValueError, match="type='linear' cannot be imported; possible here: 'default'"):
+        our_config(old | {"rope_theta": 777.0, "rope_scaling": {"type": "linear", "factor": 2.0}})
+
+
+# Errors
+
+
+def test_weights_that_do_not_fit(theirs):
+    config, state = theirs.config.to_dict(), theirs.state_dict()
+    with pytest.raises(ValueError, match=r"no row of the table takes these weights: score\.weight"):
+        from_transformers(config, state | {"score.weight": torch.zeros(2)})
+    name = next(name for name in state if name.endswith("c_attn.weight") or name.endswith("k_proj.weight"))
+    with pytest.raises(ValueError, match=f"these weights are missing: {name}"):
+        from_transformers(config, {other: value for other, value in state.items() if other != name})
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        (
+            make_llama,
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+            "rope_type='linear' cannot be imported; possible here: 'default'",
+        ),
+        (make_llama, {"head_dim": 16}, "head_dim=16 cannot be imported; possible here: 10"),
+        (make_llama, {"attention_bias": True}, "attention_bias=True with mlp_bias=False .* both or neither"),
+        (make_llama, {"hidden_act": "gelu"}, "hidden_act='gelu' cannot be imported; possible here: 'silu'"),
+        (make_gpt2, {"activation_function": "tanh"}, "activation_function='tanh' .* possible: gelu_new, .*, relu2"),
+        (make_gpt2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True cannot"),
+    ],
+)
+def test_models_of_theirs_that_we_have_no_like_of(make, changes, message):
+    theirs = make(**changes)
+    with pytest.raises(ValueError, match=message):
+        from_transformers(theirs.config.to_dict(), theirs.state_dict())
+
+
+def test_a_configuration_must_be_whole_and_of_a_known_kind():
+    config = make_llama().config.to_dict()
+    with pytest.raises(ValueError, match="model_type='mamba' cannot be imported; possible: gpt2, llama"):
+        our_config(config | {"model_type": "mamba"})
+    with pytest.raises(ValueError, match="model_type=None"):
+        our_config({})
+    del config["hidden_size"]
+    with pytest.raises(ValueError, match="a llama model lacks hidden_size"):
+        our_config(config)
+
+
+SPEC = {"context": CONTEXT, "vocabulary": 97, "orders": [], "memory": ""}
+
+
+@pytest.mark.parametrize(
+    ("model", "position", "spec", "message"),
+    [
+        (ModelConfig(), PositionConfig(PositionKind.alibi), SPEC, r"position=alibi .*: learned \(GPT-2\), rotary"),
+        (ModelConfig(qk_norm=True), PositionConfig(), SPEC, r"gpt2 has no model\.qk_norm=True \(possible: False\)$"),
+        (ModelConfig(bias=False, kv_heads=2), PositionConfig(), SPEC, r"kv_heads=2 \(possible: 4\), no model\.bias"),
+        (ModelConfig(mixer=Mixer.linear), PositionConfig(), SPEC, r"mixer=linear \(possible: softmax\)"),
+        (
+            ModelConfig(activation=Activation.relu2),
+            PositionConfig(PositionKind.rotary, table=True),
+            SPEC,
+            r"llama has no .*activation=relu2 \(possible: swiglu\).*norm=layer .*position\.table=True",
+        ),
+        (ModelConfig(), PositionConfig(), SPEC | {"orders": [2]}, r"gpt2 has no data\.recall=\[2\] \(possible: \[\]\)"),
+    ],
+)
+def test_models_of_ours_that_they_have_no_like_of(model, position, spec, message):
+    with pytest.raises(ValueError, match=message):
+        their_config(model, position, spec)
+
+
+def test_a_model_of_ours_trained_here_can_be_exported():
+    """Defaults that only training uses, and those that are None, have a like of theirs."""
+    model = ModelConfig(dim=32, dropout=0.1, zero_init=True, activation=Activation.relu2)
+    config = their_config(model, PositionConfig(), SPEC)
+    assert (config["n_inner"], config["layer_norm_epsilon"], config["activation_function"]) == (128, 1e-5, "relu2")
