@@ -3,6 +3,7 @@
 Shapes: B batch · C channels · Y, X pixels · h, w patches along a side · L tokens · K classes
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -13,7 +14,10 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
-from domains.vision.config import ModelConfig, Pool
+from domains.vision.config import ModelConfig, Pool, Stem
+from domains.vision.parts import AttentionPool, conv_stem
+
+FEW = 36  # tokens
 
 
 class Adapter(DomainAdapter):
@@ -47,11 +51,21 @@ class Adapter(DomainAdapter):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec["mean"]).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec["std"]).view(-1, 1, 1))
-        self.patch = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
+        if min(Y, X) >= 28 and self.grid[0] * self.grid[1] < FEW:
+            warnings.warn(
+                f"patches of {p}×{p} leave {self.grid[0] * self.grid[1]} tokens of an image of {Y}×{X} pixels: "
+                "little to see; a smaller model.patch_size will do better",
+                stacklevel=2,
+            )
+        if config.stem is Stem.conv:
+            self.patch = conv_stem(channels, config.dim, p)
+        else:
+            self.patch = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
         self.extra = config.class_token + config.registers
         if self.extra:
             self.first = nn.Parameter(torch.randn(self.extra, config.dim) * 0.02)
         self.transformer = Transformer(config, make_position(position, config, self.grid))
+        self.gather = AttentionPool(config) if config.pool is Pool.attention else None
         self.norm = nn.Identity()
         if config.pool is Pool.mean_then_norm:
             self.norm, self.transformer.norm = self.transformer.norm, self.norm
@@ -67,11 +81,20 @@ class Adapter(DomainAdapter):
         return Tokens(x, at=at)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        pooled = hidden[:, 0] if self.config.pool is Pool.token else hidden[:, self.extra :].mean(1)  # (B, C)
-        return self.classify(self.norm(pooled))  # (B, K)
+        patches = hidden[:, self.extra :]
+        match self.config.pool:
+            case Pool.token:
+                pooled = hidden[:, 0]  # (B, C)
+            case Pool.attention:
+                assert self.gather is not None
+                pooled = self.gather(patches)
+            case Pool.mean | Pool.mean_then_norm:
+                pooled = self.norm(patches.mean(1))
+        return self.classify(pooled)  # (B, K)
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
-        return F.cross_entropy(predictions, batch["labels"], label_smoothing=self.config.label_smoothing)
+        targets = batch.get("targets", batch["labels"])  # (B, K) where images are mixed
+        return F.cross_entropy(predictions, targets, label_smoothing=self.config.label_smoothing)
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         labels = batch["labels"]

@@ -9,6 +9,28 @@ from core.config import TransformerConfig
 
 class Source(Enum):
     digits = "digits"  # scikit-learn's 1,797 handwritten digits, 8×8 pixels
+    folder = "folder"  # images in one sub-folder a class; the sub-folders name the classes
+    fashion_mnist = "fashion_mnist"  # these four are torchvision's, downloaded once
+    mnist = "mnist"
+    cifar10 = "cifar10"
+    cifar100 = "cifar100"
+    timm = "timm"  # whatever timm.data.create_dataset knows by data.name
+
+
+class Augment(Enum):
+    """What training images go through."""
+
+    none = "none"
+    affine = "affine"  # every other one turned, scaled and moved a little
+    crop = "crop"  # mirrored by chance, and cut out of a padded copy
+    rand = "rand"  # timm's: resized crops, RandAugment, random erasing
+
+
+class OnError(Enum):
+    """What to do with a file that is no image."""
+
+    error = "error"
+    skip = "skip"  # leave it out, and say so
 
 
 @dataclass
@@ -17,9 +39,18 @@ class DataConfig:
 
     domain: str = "vision"
     source: Source = Source.digits
+    path: str | None = None  # of a folder, or where downloads are kept
+    name: str | None = None  # of a data set of timm, such as hfds/cifar10
+    size: int | None = None  # pixels a side; that of the images themselves if None
+    val_share: float = 0.1  # of the training images, where the data bring no validation split
+    test_share: float = 0.2  # of all images, where the data bring no test split
+    split_seed: int = 0  # of what is drawn; the same for every seed of training, so that seeds can be compared
+    on_error: OnError = OnError.error
     batch_size: int = 64
     workers: int = 0
-    augment: bool = True  # turn, scale and move training images a little
+    augment: Augment = Augment.affine
+    mixup: float = 0.0  # α of Mixup (Zhang et al. 2018) and of CutMix (Yun et al. 2019); 0 leaves them out
+    cutmix: float = 0.0
 
 
 class Pool(Enum):
@@ -28,6 +59,14 @@ class Pool(Enum):
     mean = "mean"  # of the patches, each normalised
     mean_then_norm = "mean_then_norm"  # timm's fc_norm
     token = "token"  # the class token
+    attention = "attention"  # a learned query gathers the patches (timm's map, SigLIP)
+
+
+class Stem(Enum):
+    """How pixels become patches."""
+
+    patch = "patch"  # one linear map of each patch
+    conv = "conv"  # a few convolutions (Xiao et al. 2021): better on little data
 
 
 @dataclass
@@ -37,6 +76,7 @@ class ModelConfig(TransformerConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"full"})  # of a mixer (core/config.py)
     domain: str = "vision"
     patch_size: int = 2
+    stem: Stem = Stem.patch
     pool: Pool = Pool.mean
     class_token: bool = False
     registers: int = 0  # further tokens that are no patches (Darcet et al. 2024)

@@ -15,7 +15,7 @@ from timm.layers.pos_embed_sincos import RotaryEmbeddingCat, RotaryEmbeddingDino
 from torch import Tensor, nn
 
 from core.config import Activation, PositionConfig, PositionKind
-from core.porting import SAME, How, Row, Table, absent, load, reordered
+from core.porting import SAME, How, Row, Table, absent, load, reordered, shaped
 from domains.vision.adapter import Adapter
 from domains.vision.config import ModelConfig, Pool
 
@@ -50,7 +50,11 @@ def timm_config(theirs: Any) -> tuple[ModelConfig, PositionConfig]:
             f"{type(theirs).__name__} is no plain vision transformer; possible: timm's ViT and Eva families"
         )
     block, pool = theirs.blocks[0], theirs.global_pool
-    pools = {"token": Pool.token, "avg": Pool.mean if isinstance(theirs.fc_norm, nn.Identity) else Pool.mean_then_norm}
+    pools = {
+        "token": Pool.token,
+        "map": Pool.attention,
+        "avg": Pool.mean if isinstance(theirs.fc_norm, nn.Identity) else Pool.mean_then_norm,
+    }
     if pool not in pools:
         raise ValueError(f"pooling {pool!r} cannot be imported; possible: {', '.join(pools)}")
     gated = type(block.mlp).__name__ == "GluMlp"
@@ -88,6 +92,7 @@ def timm_table(theirs: Any) -> Table:
         *_pair("norm_pre", "transformer.embed_norm", state),
         *_pair("norm", "transformer.norm", state),
         *_pair("fc_norm", "norm", state),
+        *_gathering(state),
         Row(*_first(theirs, rope)),
     ]
     if isinstance(rope, RotaryEmbeddingMixed):
@@ -117,6 +122,23 @@ def timm_table(theirs: Any) -> Table:
                 if gain in state:
                     table.append(Row(gain, f"{b}.scale{side}.gain"))
     return table
+
+
+def _gathering(state: dict[str, Tensor]) -> list[Row]:
+    """The rows of attention pooling, if it is there."""
+    if "attn_pool.latent" not in state:
+        return []
+    names = {
+        "q": "q",
+        "kv": "kv",
+        "proj": "out",
+        "norm": "norm",
+        "mlp.fc1": "feed_forward.up",
+        "mlp.fc2": "feed_forward.out",
+    }
+    width = state["attn_pool.latent"].shape[-1]
+    rows = [Row("attn_pool.latent", "gather.query", shaped((1, 1, width), (1, width)))]
+    return rows + [row for a, b in names.items() for row in _pair(f"attn_pool.{a}", f"gather.{b}", state)]
 
 
 def _pair(theirs: str, ours: str, state: dict[str, Tensor]) -> list[Row]:

@@ -9,8 +9,9 @@ from sklearn.datasets import load_digits
 
 from core.config import PositionConfig, PositionKind
 from domains.vision.adapter import Adapter
-from domains.vision.config import DataConfig, ModelConfig, Pool
-from domains.vision.data import Data, distorted
+from domains.vision.config import Augment, DataConfig, ModelConfig, Pool
+from domains.vision.augment import distorted
+from domains.vision.data import Data
 from domains.vision.evaluate import evaluate, rollout
 from domains.vision.predict import predict
 
@@ -33,22 +34,22 @@ def make(data, kind=PositionKind.learned, **settings):
 
 def test_the_splits_are_stratified_and_apart(data):
     assert [data.size(split) for split in ("train", "val", "test")] == [1212, 135, 450]
-    parts = [set(data.splits[split]) for split in data.splits]
+    parts = [set(data.images.splits[split]) for split in data.images.splits]
     assert len(set.union(*parts)) == 1797
-    counts = np.bincount(data.labels[data.splits["test"]])
+    counts = np.bincount(data.images.labels[data.images.splits["test"]])
     assert counts.min() >= 43
     assert counts.max() <= 46
     other = Data(DataConfig(), seed=5)
     other.setup()
-    assert np.array_equal(other.splits["test"], data.splits["test"])
+    assert np.array_equal(other.images.splits["test"], data.images.splits["test"])
 
 
 def test_a_batch_holds_the_images(data):
     batch = data.batch("test", [3, 11])
     assert batch["images"].shape == (2, 1, 8, 8)
-    index = data.splits["test"][11]
+    index = data.images.splits["test"][11]
     assert torch.equal(batch["images"][1, 0] * 16, torch.tensor(pixels()[index], dtype=torch.float32))
-    assert batch["labels"].tolist() == data.labels[data.splits["test"][[3, 11]]].tolist()
+    assert batch["labels"].tolist() == data.images.labels[data.images.splits["test"][[3, 11]]].tolist()
 
 
 def test_training_images_are_distorted_a_little():
@@ -67,14 +68,14 @@ def test_training_images_are_distorted_a_little():
 
 
 def test_augmentation_depends_on_the_sample_alone(data):
-    def batch(augment=True):
+    def batch(augment=Augment.affine):
         other = Data(DataConfig(augment=augment))
         other.setup()
         return other.batch("train", [0, 1, 2], (np.random.default_rng(seed) for seed in range(3)))["images"]
 
     assert torch.equal(batch(), batch())
     assert not torch.equal(batch(), data.batch("train", [0, 1, 2])["images"])
-    assert torch.equal(batch(augment=False), data.batch("train", [0, 1, 2])["images"])
+    assert torch.equal(batch(augment=Augment.none), data.batch("train", [0, 1, 2])["images"])
 
 
 GRID = [kind for kind in PositionKind if kind not in (PositionKind.alibi, PositionKind.relative)]

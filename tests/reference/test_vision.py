@@ -11,6 +11,7 @@ DEPTH, CLASSES = 2, 5
 MODELS = {  # name -> changes that make it small
     "test_vit": {},
     "test_vit2": {},
+    "vit_base_patch16_siglip_224": {"img_size": 48, "embed_dim": 96},
     "vit_tiny_patch16_224": {"img_size": 48},
     "vit_little_patch16_reg4_gap_256": {"img_size": 48, "embed_dim": 80},
     "vit_small_patch14_reg4_dinov2": {"img_size": 42, "embed_dim": 96},
@@ -24,6 +25,9 @@ MODELS = {  # name -> changes that make it small
     "vit_small_patch16_rope_mixed_ape_224": {"img_size": (48, 80), "embed_dim": 96},
     "vit_small_patch16_dinov3": {"img_size": (48, 80), "embed_dim": 96},
 }
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:patches of")  # the images are small so that the models are
 
 
 @pytest.fixture(params=MODELS)
