@@ -61,6 +61,7 @@ class TransformerConfig:
     qk_norm: bool = False  # RMS-normalise queries and keys, per head
     bias: bool = True  # in the linear layers
     dropout: float = 0.0  # on what a block adds to the residual stream; never on the attention weights
+    drop_path: float = 0.0  # of leaving out a whole block for a sample, in the last block; rises linearly from 0
     zero_init: bool = False  # blocks start as the identity
     layer_scale: float | None = None  # the start of a trained scale on what a block adds, if it is to have one
     embed_norm: bool = False  # normalise tokens before the first block (decision transformer)

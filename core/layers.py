@@ -66,10 +66,27 @@ class LayerScale(nn.Module):
         return x * self.gain
 
 
+class DropPath(nn.Module):
+    """What a block adds is left out for some samples, by chance, and scaled up for the others.
+
+    Source: stochastic depth, Huang et al. 2016.
+    """
+
+    def __init__(self, chance: float):
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, x: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
+        if not self.training or not self.chance:
+            return x
+        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.chance
+        return x * kept / (1 - self.chance)
+
+
 class TransformerBlock(nn.Module):
     """x + mixer(norm x), then x + feed-forward(norm x): the pre-norm block (Xiong et al. 2020)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, drop_path: float = 0.0):
         super().__init__()
         c = config
         self.norm1, self.norm2 = make_norm(c), make_norm(c)
@@ -78,15 +95,15 @@ class TransformerBlock(nn.Module):
         self.scale1, self.scale2 = (
             nn.Identity() if c.layer_scale is None else LayerScale(c.dim, c.layer_scale) for _ in range(2)
         )
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout, self.drop_path = nn.Dropout(c.dropout), DropPath(drop_path)
         if c.zero_init:
             for layer in (self.mixer.out, self.feed_forward.out):
                 assert isinstance(layer, nn.Linear)
                 nn.init.zeros_(layer.weight)
 
     def forward(self, x: Float[Tensor, "B L C"], **mixing) -> Float[Tensor, "B L C"]:
-        x = x + self.dropout(self.scale1(self.mixer(self.norm1(x), **mixing)))
-        return x + self.dropout(self.scale2(self.feed_forward(self.norm2(x))))
+        x = x + self.drop_path(self.dropout(self.scale1(self.mixer(self.norm1(x), **mixing))))
+        return x + self.drop_path(self.dropout(self.scale2(self.feed_forward(self.norm2(x)))))
 
 
 class Transformer(nn.Module):
@@ -103,7 +120,8 @@ class Transformer(nn.Module):
         self.config = config
         self.position = position or NoPosition()
         self.embed_norm = make_norm(config) if config.embed_norm else nn.Identity()
-        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
+        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        self.blocks = nn.ModuleList(TransformerBlock(config, rate) for rate in rates)
         self.norm = make_norm(config)
 
     def forward(
@@ -189,5 +207,5 @@ def _check(config: TransformerConfig) -> None:
         raise ValueError(f"a Transformer needs depth >= 1, got {config.depth}")
     if config.mlp_ratio * config.dim < 1:
         raise ValueError(f"mlp_ratio {config.mlp_ratio} leaves no hidden feature at width {config.dim}")
-    if not 0 <= config.dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {config.dropout}")
+    if not (0 <= config.dropout < 1 and 0 <= config.drop_path < 1):
+        raise ValueError(f"dropout and drop_path must lie in [0, 1), got {config.dropout} and {config.drop_path}")

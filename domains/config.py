@@ -31,6 +31,7 @@ class OptimizerConfig:
     lr: float = 1e-3
     matrix_lr: float = 0.02  # of the matrices inside the blocks, for rule=muon
     weight_decay: float = 0.01
+    layer_decay: float = 1.0  # a block's rate is so much of the next block's; for fine-tuning
     beta1: float = 0.9
     beta2: float = 0.99
     schedule: Schedule = Schedule.cosine  # what follows the warm-up

@@ -1,5 +1,6 @@
 """AdamW, or Muon for the matrices of the blocks and AdamW for the rest, under one schedule."""
 
+import re
 from math import cos, pi
 
 import torch
@@ -15,25 +16,45 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
 
     With rule=muon the matrices of a `blocks` list are orthogonalised; embeddings, heads and vectors stay with AdamW.
 
+    With layer_decay the first layers learn more slowly than the last, each at a part of the next one's rate (Bao et al.
+    2022, BEiT).
+
     Raises:
         ValueError: for rates that are not positive.
     """
-    if config.lr <= 0 or config.matrix_lr <= 0 or config.weight_decay < 0:
-        rates = f"{config.lr}, {config.matrix_lr} and {config.weight_decay}"
-        raise ValueError(f"optimizer needs lr > 0, matrix_lr > 0 and weight_decay >= 0, got {rates}")
-    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-    inner = [p for n, p in named if config.rule is Rule.muon and p.dim() == 2 and "blocks." in n]
-    taken = {id(p) for p in inner}
-    rest = [p for _, p in named if id(p) not in taken]
-    groups = [
-        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    if config.lr <= 0 or config.matrix_lr <= 0 or config.weight_decay < 0 or not 0 < config.layer_decay <= 1:
+        rates = f"{config.lr}, {config.matrix_lr}, {config.weight_decay} and {config.layer_decay}"
+        raise ValueError(
+            f"optimizer needs lr > 0, matrix_lr > 0, weight_decay >= 0 and 0 < layer_decay <= 1, got {rates}"
+        )
+    named = list(module.named_parameters())
+    layers = _layers([name for name, _ in named])
+    last = max(layers.values())
+    groups: dict[tuple[bool, bool, float], list[Tensor]] = {}
+    for name, p in named:
+        if p.requires_grad:
+            muon = config.rule is Rule.muon and p.dim() == 2 and "blocks." in name
+            rate = (config.matrix_lr if muon else config.lr) * config.layer_decay ** (last - layers[name])
+            groups.setdefault((muon, p.dim() >= 2, rate), []).append(p)
+    settings: list[dict] = [
+        {"params": params, "lr": rate, "weight_decay": config.weight_decay if matrix else 0.0, "muon": muon}
+        for (muon, matrix, rate), params in sorted(groups.items(), key=lambda group: group[0][:2], reverse=True)
     ]
     betas = (config.beta1, config.beta2)
-    if config.rule is Rule.adamw:
-        return AdamW(groups, lr=config.lr, betas=betas)
-    matrices = {"params": inner, "lr": config.matrix_lr, "weight_decay": config.weight_decay, "muon": True}
-    return MuonAdamW([matrices, *groups], lr=config.lr, betas=betas)
+    if config.rule is Rule.muon:
+        return MuonAdamW(settings, lr=config.lr, betas=betas)
+    return AdamW([{k: v for k, v in group.items() if k != "muon"} for group in settings], lr=config.lr, betas=betas)
+
+
+def _layers(names: list[str]) -> dict[str, int]:
+    """How deep each parameter lies: what comes before the blocks is layer 0, block n layer n + 1, the rest the last."""
+    found, last = {}, 0
+    for name in names:
+        if block := re.search(r"transformer\.blocks\.(\d+)\.", name):
+            found[name] = last = int(block[1]) + 1
+        else:
+            found[name] = last and last + 1
+    return found
 
 
 def make_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) -> LambdaLR:

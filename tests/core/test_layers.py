@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.cache import KeysAndValues, KVCache
 from core.config import ON_A_GRID, Activation, Norm, PositionConfig, PositionKind, TransformerConfig
-from core.layers import FeedForward, MultiHeadAttention, Transformer
+from core.layers import DropPath, FeedForward, MultiHeadAttention, Transformer
 from core.masks import Causal, Padding, Window
 from core.positions import make_position
 from core.probe import Probe
@@ -177,3 +177,19 @@ def test_zero_init_starts_as_the_identity():
 def test_impossible_sizes_are_errors(settings, message):
     with pytest.raises(ValueError, match=message):
         Transformer(TransformerConfig(**{"dim": C, "depth": 1, "heads": HEADS, **settings}))
+
+
+def test_drop_path_leaves_whole_blocks_out_of_some_samples():
+    torch.manual_seed(0)
+    config = TransformerConfig(dim=C, depth=2, heads=HEADS, drop_path=0.4)
+    block = Transformer(config).blocks[1].train()
+    x = torch.randn(997, 1, C)
+    added = block(x) - x
+    assert 0.1 < (added.abs().amax((1, 2)) == 0).float().mean() < 0.23  # both halves are left out: 0.4² = 0.16
+    first = Transformer(config).blocks[0].train()
+    assert ((first(x) - x).abs().amax((1, 2)) > 0).all()  # the chance rises from 0
+    drop = DropPath(0.4)
+    assert drop(torch.ones(9973, 1, 1)).mean() == pytest.approx(1.0, abs=0.03)
+    assert torch.equal(drop.eval()(x), x)
+    with pytest.raises(ValueError, match="drop_path must lie in"):
+        Transformer(TransformerConfig(drop_path=1.0))

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from core.config import TransformerConfig
+from core.layers import Transformer
 from domains.config import OptimizerConfig, Rule, Schedule
 from domains.optimizers import make_optimizer, make_schedule, orthogonal
 from domains.sampling import StepDataset, StepSampler
@@ -133,3 +135,39 @@ def test_rates_that_cannot_be():
         make_optimizer(Network(), OptimizerConfig(lr=0.0))
     with pytest.raises(ValueError, match="warmup"):
         make_schedule(make_optimizer(Network(), OptimizerConfig()), OptimizerConfig(warmup=1.0), 10)
+
+
+def test_layer_decay_slows_the_first_layers():
+    """Rates after the warm-up, and steps that are as much shorter."""
+    config = TransformerConfig(dim=12, depth=3, heads=2)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed = nn.Linear(5, 12)
+            self.transformer = Transformer(config)
+            self.head = nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.head(self.transformer(self.embed(x)))
+
+    for rule in Rule:
+        model = Model()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        optimizer = make_optimizer(
+            model, OptimizerConfig(rule, lr=1e-3, matrix_lr=0.01, weight_decay=0.0, layer_decay=0.5)
+        )
+        make_schedule(optimizer, OptimizerConfig(schedule=Schedule.constant), 1)
+        model(torch.randn(7, 11, 5)).square().sum().backward()
+        optimizer.step()
+        moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters()}
+        assert moved["head.bias"] == pytest.approx(1e-3, rel=1e-2)  # Adam's first step is its rate
+        assert moved["transformer.norm.bias"] == pytest.approx(1e-3, rel=1e-2)
+        for n in range(3):
+            assert moved[f"transformer.blocks.{n}.norm1.bias"] == pytest.approx(1e-3 * 0.5 ** (3 - n), rel=1e-2)
+        assert moved["embed.weight"] == pytest.approx(1e-3 * 0.5**4, rel=1e-2)
+        first, last = (moved[f"transformer.blocks.{n}.feed_forward.up.weight"] for n in (0, 2))
+        assert first / last == pytest.approx(0.25, rel=0.7)  # Muon's steps are not all of one size
+    with pytest.raises(ValueError, match="layer_decay"):
+        make_optimizer(Model(), OptimizerConfig(layer_decay=0.0))
