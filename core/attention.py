@@ -1,14 +1,18 @@
 """The one attention operation of this project, and its definition.
 
-Shapes: B batch · H query heads · G key/value heads · L queries · M keys · D head width; * any leading dimensions
+Shapes: B batch · H query heads · G key/value heads · L queries · M keys · D, E head width of queries and
+keys, of values; * any leading dimensions
 """
 
+from math import prod
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from core.bias import Bias, PairBias, fold
+from core.kernels.flex import flex
 from core.kernels.local import local
 from core.kernels.pair_bias import pair_bias
 from core.kernels.sdpa import sdpa
@@ -17,9 +21,9 @@ from core.planner import plan
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Float[Tensor, "*batch H L D"],
+    k: Float[Tensor, "*batch G M D"],
+    v: Float[Tensor, "*batch G M E"],
     *,
     mask: Mask = Everything(),
     bias: Bias | Tensor | None = None,
@@ -27,28 +31,32 @@ def attend(
     dropout: float = 0.0,
     backend: str = "auto",
     strict: bool = False,
-) -> Tensor:
+) -> Float[Tensor, "*batch H L E"]:
     """Every query gathers the values of the keys that its mask lets it see.
 
         out = softmax(scale · q kᵀ + bias) v             over the visible keys; 0 where there are none
 
+    A key that the mask shows to no query, such as padding, may hold NaN: neither outputs nor gradients read it. A key
+    that it hides from some queries only must be finite: fused kernels multiply it by 0, and 0 · NaN is NaN.
+    (backend="reference" keeps it from those that do not see it.)
+
     Source: Vaswani et al. 2017, eq. 1; grouped key/value heads: Ainslie et al. 2023.
 
     Args:
-        q: (*, H, L, D).
-        k, v: (*, G, M, D), H a multiple of G; query head h reads key/value head h // (H / G).
+        q: queries.
+        k, v: keys and values, H a multiple of G; query head h reads key/value head h // (H / G).
         bias: added to the scores, broadcastable to (B, H, L, M) with B the product of the leading dimensions.
         scale: 1 / √D if None.
         dropout: probability of dropping an attention weight. No fused kernel on a CPU has it.
-        backend: "auto", or the name of a kernel; `core.planner.plan` says what "auto" will do.
+        backend: "auto", or the name of a kernel; `core.planner.plan` says what "auto" will do. "flex" compiles the mask
+            into a kernel of its own, and has no gradient on a CPU.
         strict: refuse to run without a fused kernel.
-    Returns:
-        (*, H, L, D).
     Raises:
         ValueError: if shapes do not fit together, for an unknown backend, or under `strict`.
     """
     bias = PairBias(bias) if isinstance(bias, Tensor) else bias
-    _check(q, k, v, bias)
+    check(q, k, v)
+    check_bias(bias, (prod(q.shape[:-3]), *q.shape[-3:-1], k.shape[-2]))
     shape, width = q.shape[:-1], v.shape[-1]
     q, k, v = _fold(q), _fold(k), _fold(v)  # (B, H, L, D), (B, G, M, D), (B, G, M, D)
     factor = float(q.shape[-1] ** -0.5) if scale is None else scale
@@ -64,35 +72,43 @@ def attend(
         assert dense is not None
         allowed = None if isinstance(mask, Everything) else _seen(mask, q, k)
         out = pair_bias(q, _share(k, q.shape[1]), _share(v, q.shape[1]), allowed, dense, factor)
+    elif chosen == "flex":
+        out = flex(q, k, v, mask, dense, factor)
     else:
         out = sdpa(q, k, v, mask, dense, factor, dropout)
     return out[..., :width].reshape(*shape, width)
 
 
 def reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Float[Tensor, "B H L D"],
+    k: Float[Tensor, "B G M D"],
+    v: Float[Tensor, "B G M E"],
     *,
     mask: Mask = Everything(),
     bias: Bias | Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
-    """The definition of `attend` in any dtype, for (B, H, L, D) inputs. Every kernel is tested against it."""
-    weights = probabilities(q, k, mask=mask, bias=bias, scale=scale)  # (B, H, L, M)
-    unseen = ~_seen(mask, q, k).any(2).any(1)[..., None, :, None]  # NaN there must not leak
-    return weights @ _share(v, q.shape[-3]).masked_fill(unseen, 0.0)
+) -> Float[Tensor, "B H L E"]:
+    """The definition of `attend` in any dtype. Every kernel is tested against it.
+
+    A key with a number that is not finite makes NaN of the queries that see it, and does nothing to the others.
+    """
+    k, v = _share(k, q.shape[1]), _share(v, q.shape[1])
+    broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))  # (B, H, M)
+    k, v = k.masked_fill(broken[..., None], 0.0), v.masked_fill(broken[..., None], 0.0)  # for 0 · NaN is NaN
+    out = probabilities(q, k, mask=mask, bias=bias, scale=scale) @ v  # (B, H, L, D)
+    spoilt = (_seen(mask, q, k) & broken[..., None, :]).any(-1, keepdim=True)  # (B, H, L, 1)
+    return out.masked_fill(spoilt, torch.nan)
 
 
 def probabilities(
-    q: Tensor,
-    k: Tensor,
+    q: Float[Tensor, "B H L D"],
+    k: Float[Tensor, "B G M D"],
     *,
     mask: Mask = Everything(),
     bias: Bias | Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
-    """The attention weights, (B, H, L, M): rows sum to 1, or are 0 where a query may see nothing."""
+) -> Float[Tensor, "B H L M"]:
+    """The attention weights: rows sum to 1, or are 0 where a query may see nothing."""
     (B, H, L, D), M = q.shape, k.shape[-2]
     scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
     if bias is not None:
@@ -105,12 +121,19 @@ def probabilities(
 class Partial(NamedTuple):
     """Attention over some of the keys: what was gathered, and how much there was to gather."""
 
-    out: Tensor  # (B, H, L, D)
-    lse: Tensor  # (B, H, L): log of the sum of exponentiated scores; -inf where no key was seen
+    out: Float[Tensor, "B H L E"]
+    lse: Float[Tensor, "B H L"]  # log of the sum of exponentiated scores; -inf where no key was seen
 
 
-def partial(q: Tensor, k: Tensor, v: Tensor, *, mask: Mask = Everything(), scale: float | None = None) -> Partial:
-    """`reference` with its normaliser, for `merge`. (B, H, L, D) inputs."""
+def partial(
+    q: Float[Tensor, "B H L D"],
+    k: Float[Tensor, "B G M D"],
+    v: Float[Tensor, "B G M E"],
+    *,
+    mask: Mask = Everything(),
+    scale: float | None = None,
+) -> Partial:
+    """`reference` with its normaliser, for `merge`."""
     (B, H, L, D), M = q.shape, k.shape[-2]
     scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
     lse = scores.masked_fill(~mask.dense(B, H, L, M, q.device), -torch.inf).logsumexp(-1)
@@ -130,7 +153,7 @@ def _seen(mask: Mask, q: Tensor, k: Tensor) -> Tensor:
 
 def _fold(t: Tensor) -> Tensor:
     """(*, H, L, D) -> (B, H, L, D), B the product of the leading dimensions."""
-    return t.reshape(t.shape[:-3].numel(), *t.shape[-3:])
+    return t.reshape(prod(t.shape[:-3]), *t.shape[-3:])
 
 
 def _share(t: Tensor, heads: int) -> Tensor:
@@ -138,7 +161,8 @@ def _share(t: Tensor, heads: int) -> Tensor:
     return t if t.shape[-3] == heads else t.repeat_interleave(heads // t.shape[-3], dim=-3)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> None:
+def check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raises ValueError if the shapes do not fit together."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if min(q.dim(), k.dim(), v.dim()) < 3:
         raise ValueError(f"attend needs (*, heads, length, width), got {shapes}")
@@ -147,14 +171,17 @@ def _check(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> None:
         raise ValueError(f"attend needs q (*, H, L, D) and k, v (*, G, M, D), got {shapes}")
     if q.shape[-3] % k.shape[-3]:
         raise ValueError(f"the {q.shape[-3]} query heads must be a multiple of the {k.shape[-3]} key/value heads")
-    whole = (q.shape[:-3].numel(), *q.shape[-3:-1], k.shape[-2])
+
+
+def check_bias(bias: Bias | None, whole: tuple[int, ...]) -> None:
+    """Raises ValueError if the bias does not broadcast to `whole`, (B, H, L, M)."""
     B, H, L, M = whole
     for part in () if bias is None else bias.parts:
         if isinstance(part, PairBias):
-            sizes = {part.values.shape: whole}
+            sizes = [(part.values.shape, whole)]
         else:
             R = part.u.shape[-1]
-            sizes = {part.u.shape: (B, H, L, R), part.w.shape: (B, H, M, R)}
-        for have, want in sizes.items():
+            sizes = [(part.u.shape, (B, H, L, R)), (part.w.shape, (B, H, M, R))]
+        for have, want in sizes:
             if any(n not in (1, size) for n, size in zip(have, want, strict=True)):
                 raise ValueError(f"bias {tuple(have)} does not broadcast to {want}, as (B, H, L, M) = {whole} asks")

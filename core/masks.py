@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 
@@ -36,8 +37,14 @@ class Mask:
         """A mask that shows every real query the same keys, and that more kernels can take."""
         return self
 
-    def dense(self, batch: int, heads: int, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor:
-        """The predicate as a bool tensor with 4 dimensions; those that the mask does not depend on keep size 1."""
+    def heads(self, first: int, last: int) -> "Mask":
+        """The mask of the heads from `first` up to `last`, counted from 0."""
+        return self
+
+    def dense(
+        self, batch: int, heads: int, queries: int, keys: int, device: torch.device | str = "cpu"
+    ) -> Bool[Tensor, "b h l m"]:
+        """The predicate as a tensor; dimensions that the mask does not depend on keep size 1."""
         self.check(batch, queries, keys)
         b = torch.arange(batch, device=device).view(-1, 1, 1, 1)
         h = torch.arange(heads, device=device).view(1, -1, 1, 1)
@@ -62,7 +69,7 @@ class Everything(Mask):
     """Every query sees every key."""
 
     def allows(self, b, h, i, j):
-        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=j.device)
+        return torch.ones_like(j, dtype=torch.bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +252,9 @@ class Dense(Mask):
         B, H, L, M = self.allowed.shape
         return self.allowed[b if B > 1 else b * 0, h if H > 1 else h * 0, i - (M - L), j]
 
+    def heads(self, first, last):
+        return self if self.allowed.shape[1] == 1 else Dense(self.allowed[:, first:last])
+
 
 @dataclass(frozen=True, eq=False)
 class Joined(Mask):
@@ -256,6 +266,9 @@ class Joined(Mask):
     def check(self, batch, queries, keys):
         self.first.check(batch, queries, keys)
         self.second.check(batch, queries, keys)
+
+    def heads(self, first, last):
+        return type(self)(self.first.heads(first, last), self.second.heads(first, last))
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +283,10 @@ class And(Joined):
         return min(left, left2), min(right, right2)
 
     def simplify(self):
-        """Behind right padding a causal query that is real sees no padding anyhow; a window can be causal itself."""
+        """Behind right padding a causal query that is real sees no padding anyhow; a window can be causal itself.
+
+        Padding is hidden from some queries only then, and so must be finite.
+        """
         match self.first.simplify(), self.second.simplify():
             case (Causal() as causal, Lengths()) | (Lengths(), Causal() as causal):
                 return causal
@@ -306,6 +322,9 @@ class Not(Mask):
 
     def allows(self, b, h, i, j):
         return ~self.hidden.allows(b, h, i, j)
+
+    def heads(self, first, last):
+        return Not(self.hidden.heads(first, last))
 
 
 def _same(name: str, made_for: tuple[int, ...], met: tuple[int, ...]) -> None:

@@ -16,8 +16,14 @@ from core.kernels.pair_bias import CHUNK
 from core.kernels.sdpa import plain
 from core.masks import Everything, Mask
 
-BACKENDS = ("auto", "sdpa", "local", "pair_bias", "reference")
+BACKENDS = ("auto", "sdpa", "local", "pair_bias", "flex", "reference")
+OWN = ("local", "pair_bias")  # these say for themselves why they run, and need no excuse where they do not
+ORDER = {  # what "auto" tries, in turn, before torch's slow path
+    "cpu": (*OWN, "sdpa/flash"),
+    "cuda": (*OWN, "sdpa/flash", "sdpa/efficient"),  # flex by name alone: it has not been measured here
+}
 FAR = 4  # block-local pays when the keys are at least so many times the block and its reach
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -25,19 +31,20 @@ class Plan:
     """The kernel chosen for one attention call.
 
     Attributes:
-        backend: "local" or "pair_bias" (this project's), "sdpa/flash", "sdpa/efficient", "sdpa/math" (torch's) or
-            "reference" (the definition).
+        backend: "local" or "pair_bias" (this project's), "sdpa/flash", "sdpa/efficient", "sdpa/math", "flex" (torch's)
+            or "reference" (the definition).
         why: one reason for every faster kernel that was passed over, or why this one fits.
         bytes: memory for scores that the kernel takes beside its inputs and output.
-        exact: the same function as the reference, to rounding.
+        exact: what the reference gives in float32, to rounding: not so in half precision, where kernels round the
+            attention weights, and a bias, before they use them.
         deterministic: the same bits at every run.
     """
 
     backend: str
     why: tuple[str, ...]
     bytes: int
-    exact: bool = True
-    deterministic: bool = True
+    exact: bool
+    deterministic: bool
 
     def __str__(self) -> str:
         cost = f"; +{self.bytes / 1e6:,.1f} MB for the scores" if self.bytes else ""
@@ -62,7 +69,7 @@ def plan(
     Args:
         q, k, v: (B, H, L, D), (B, G, M, D), (B, G, M, D); only shapes, dtypes and strides are read, so meta tensors do.
         backend: "auto", or the name of a kernel; "sdpa" leaves the choice among torch's kernels to this function.
-        grad: whether a gradient will be asked of the bias; as autograd would have it if None.
+        grad: whether gradients will be asked, of the bias, too; as autograd would have it if None.
         device: the kind of device to plan for, that of q if None.
         strict: refuse the slow path.
     Raises:
@@ -77,24 +84,24 @@ def plan(
     objections = {
         "local": _local(call, mask, forced=backend == "local"),
         "pair_bias": _pair_bias(call),
-        "flash": _cpu_flash(call) if call.device == "cpu" else _cuda_flash(call),
-        "efficient": _cuda_efficient(call),
+        "flex": _flex(call),
+        "sdpa/flash": _cpu_flash(call) if call.device == "cpu" else _cuda_flash(call),
+        "sdpa/efficient": _cuda_efficient(call),
     }
     if backend == "reference":
-        return Plan("reference", ("asked for by name",), 3 * call.scores)
-    if backend in ("local", "pair_bias"):
+        return _planned(backend, call, mask, ["asked for by name"])
+    if backend in objections:
         if objections[backend]:
             raise ValueError(f"backend={backend} cannot run this: it takes no {'; no '.join(objections[backend])}")
         return _planned(backend, call, mask, ["asked for by name"])
-    own = ["local", "pair_bias"] if backend == "auto" else []
     reasons = []
-    for name in own:
+    for name in ORDER.get(call.device, OWN):
+        if backend == "sdpa" and not name.startswith("sdpa/"):
+            continue
         if not objections[name]:
             return _planned(name, call, mask, reasons)
-    for name in {"cpu": ["flash"], "cuda": ["flash", "efficient"]}.get(call.device, []):
-        if not objections[name]:
-            return _planned(f"sdpa/{name}", call, mask, reasons)
-        reasons += [f"{name} takes no {objection}" for objection in objections[name]]
+        if name not in OWN:
+            reasons += [f"{name.removeprefix('sdpa/')} takes no {objection}" for objection in objections[name]]
     reasons = reasons or [f"no fused kernel is known for {call.device}"]
     if strict:
         raise ValueError(f"no fused attention kernel applies on {call.device}: {'; '.join(reasons)}")
@@ -114,6 +121,7 @@ class _Call:
     plain: bool  # no mask, or plain causality
     bias: bool
     trained: bool  # a gradient of the bias is wanted
+    grad: bool  # any gradient is wanted
     dropout: bool
     contiguous: bool
 
@@ -122,10 +130,13 @@ class _Call:
         (B, H, L, D), M = q.shape, k.shape[-2]
         parts = () if bias is None else bias.parts
         pairs = [part.values for part in parts if isinstance(part, PairBias)]
-        rank = sum(part.u.shape[-1] for part in parts if isinstance(part, LowRankBias))
+        low = [part for part in parts if isinstance(part, LowRankBias)]
+        rank = sum(part.u.shape[-1] for part in low)
         widths = (-(-(D + rank) // 8) * 8,) * 2 if rank else (D, v.shape[-1])
-        if grad is None:
-            grad = torch.is_grad_enabled() and any(pair.requires_grad for pair in pairs)
+
+        def wanted(*tensors: Tensor) -> bool:
+            return torch.is_grad_enabled() and any(t.requires_grad for t in tensors) if grad is None else grad
+
         return _Call(
             device=device or q.device.type,
             dtype=q.dtype,
@@ -135,7 +146,8 @@ class _Call:
             scores=B * H * L * M * q.element_size(),
             plain=plain(mask, L, M),
             bias=bool(pairs),
-            trained=bool(pairs) and grad,
+            trained=bool(pairs) and wanted(*pairs),
+            grad=wanted(q, k, v, *(t for part in low for t in (part.u, part.w))),
             dropout=dropout > 0,
             contiguous=bool(rank) or all(t.stride(-1) == 1 for t in (q, k, v)),
         )
@@ -149,17 +161,20 @@ def _planned(backend: str, call: _Call, mask: Mask, reasons: list[str]) -> Plan:
         "pair_bias": "the bias needs a gradient, which is summed up in chunks",
     }.get(backend, "fused, no scores in memory")
     held = 0 if call.plain else L * M
-    if backend == "sdpa/math":
+    if backend in ("sdpa/math", "reference") or (backend == "flex" and call.device == "cpu"):
         held = 3 * call.scores // item
     elif backend == "sdpa/efficient" and call.trained:
         held += call.scores // item  # its gradient is written out for every batch entry before it is summed
     elif backend == "pair_bias":
         held += 2 * min(call.scores // item, max(CHUNK, call.scores // item // max(1, call.batch)))
+    elif backend == "flex":
+        held //= item  # the mask as bool, while its blocks are made
     elif backend == "local":
         reach = int(sum(mask.reach()))
         held = L * (reach + block_size(*map(int, mask.reach())))
     unsure = backend == "sdpa/efficient" and call.trained
-    return Plan(backend, tuple(reasons) or (why,), held * item, deterministic=not unsure)
+    exact = call.dtype not in HALF
+    return Plan(backend, tuple(reasons) or (why,), held * item, exact=exact, deterministic=not unsure)
 
 
 def _local(call: _Call, mask: Mask, forced: bool) -> list[str]:
@@ -187,6 +202,23 @@ def _pair_bias(call: _Call) -> list[str]:
     return objections
 
 
+def _flex(call: _Call) -> list[str]:
+    objections = []
+    if call.trained:
+        objections.append("bias that needs a gradient (its sum would differ from run to run)")
+    if call.dropout:
+        objections.append("attention dropout")
+    if call.device == "cpu" and call.grad:
+        objections.append("gradient on a CPU (torch has the forward pass alone: use torch.no_grad())")
+    if call.device == "cuda" and call.dtype not in (*HALF, torch.float32):
+        objections.append(str(call.dtype).removeprefix("torch."))
+    if call.device == "cuda" and min(call.widths) < 16:
+        objections.append("head width below 16")
+    if call.device not in ORDER:
+        objections.append(f"{call.device} tensors")
+    return objections
+
+
 def _cpu_flash(call: _Call) -> list[str]:
     objections = []
     if call.dropout:
@@ -206,7 +238,7 @@ def _cuda_flash(call: _Call) -> list[str]:
         objections.append("mask other than plain causal")
     if call.bias:
         objections.append("bias")
-    if call.dtype not in (torch.float16, torch.bfloat16):
+    if call.dtype not in HALF:
         objections.append(str(call.dtype).removeprefix("torch."))
     if call.widths[0] > 256 or call.widths[0] != call.widths[1]:
         objections.append("head widths {}, {}; they must be equal and at most 256".format(*call.widths))
@@ -215,7 +247,7 @@ def _cuda_flash(call: _Call) -> list[str]:
 
 def _cuda_efficient(call: _Call) -> list[str]:
     objections = []
-    if call.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+    if call.dtype not in (*HALF, torch.float32):
         objections.append(str(call.dtype).removeprefix("torch."))
     unit = 4 if call.dtype == torch.float32 else 8
     if any(width % unit for width in call.widths):

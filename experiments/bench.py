@@ -27,6 +27,7 @@ from core.planner import plan
 from experiments.runs import best_device, environment, write_json
 
 Call = Callable[[], Any]
+COLUMNS = ("case", "plan", "ms", "peak MB", "against", "time ×", "memory ×")
 
 
 @dataclass
@@ -65,15 +66,20 @@ def run(config: DictConfig) -> None:
         )
     output = Path(config.output)
     write_json(output / "kernels.json", {"rows": rows, "repeats": config.repeats, **environment()})
-    table = Table("case", "plan", "ms", "peak MB", "against", "time ×", "memory ×")
+    table = Table(*COLUMNS)
     for row in rows:
-        numbers = (f"{row['milliseconds']:.1f}", f"{row['peak_mb']:.1f}")
-        ratios = (f"{row['time_ratio']:.2f}", f"{row['memory_ratio']:.2f}")
-        table.add_row(row["case"], row["plan"], *numbers, row["against"], *ratios)
+        table.add_row(*cells(row))
     console = Console()
     console.width = max(console.width, 160)
     console.print(table)
     console.print(f"wrote {output}/kernels.json", highlight=False)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A line of the table, as text."""
+    numbers = (f"{row['milliseconds']:.1f}", f"{row['peak_mb']:.1f}")
+    ratios = (f"{row['time_ratio']:.2f}", f"{row['memory_ratio']:.2f}")
+    return [row["case"], row["plan"], *numbers, row["against"], *ratios]
 
 
 def cases(device: torch.device) -> list[Case]:

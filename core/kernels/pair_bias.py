@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from core.kernels.sdpa import fused
+from core.kernels.sdpa import fused, unseen
 
 CHUNK = 2**20  # scores recomputed at once: 4 MB in float32, which stay in the cache
 
@@ -49,9 +49,12 @@ class _PairBias(torch.autograd.Function):
         q, k, v, allowed, bias, out = ctx.saved_tensors
         dq, dk, dv, dbias = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.zeros_like(bias))
         for rows in _chunks(q, k):
-            here = _rows(bias, rows)
-            scores = torch.matmul(q[rows] * ctx.scale, k[rows].mT).add_(here)  # (b, H, L, M)
+            here, keys, values = _rows(bias, rows), k[rows], v[rows]
             hidden = None if allowed is None else ~_rows(allowed, rows)
+            if hidden is not None:
+                nowhere = unseen(~hidden)
+                keys, values = keys.masked_fill(nowhere, 0.0), values.masked_fill(nowhere, 0.0)
+            scores = torch.matmul(q[rows] * ctx.scale, keys.mT).add_(here)  # (b, H, L, M)
             if hidden is not None:
                 scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
             P = scores.softmax(-1)
@@ -59,8 +62,8 @@ class _PairBias(torch.autograd.Function):
                 P.masked_fill_(hidden, 0.0)
             dv[rows] = P.mT @ grad[rows]
             inner = (grad[rows] * out[rows]).sum(-1, keepdim=True)  # (b, H, L, 1)
-            dS = (grad[rows] @ v[rows].mT).sub_(inner).mul_(P)  # (b, H, L, M)
-            dq[rows] = (dS @ k[rows]).mul_(ctx.scale)
+            dS = (grad[rows] @ values.mT).sub_(inner).mul_(P)  # (b, H, L, M)
+            dq[rows] = (dS @ keys).mul_(ctx.scale)
             dk[rows] = (dS.mT @ q[rows]).mul_(ctx.scale)
             _rows(dbias, rows).add_(dS.sum_to_size(here.shape))
         return dq, dk, dv, None, dbias, None

@@ -3,6 +3,8 @@
 Shapes: B batch · L tokens · M keys seen · C width · H query heads · G key/value heads · D head width
 """
 
+from collections.abc import Callable
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -55,6 +57,7 @@ class MultiHeadAttention(nn.Module):
         self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.out = nn.Linear(dim, dim, bias=bias)
+        self.attend: Callable[..., Tensor] | None = None  # core.parallel.Ulysses here spreads the sequence over devices
 
     def project(
         self, x: Float[Tensor, "B L C"], rotation: Rotation | None = None
@@ -85,7 +88,7 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.append(k, v)  # (B, G, M, D)
         if probe is not None:
             q, k, v = probe.see(q=q, k=k, v=v, mask=mask, bias=bias)
-        heads = attend(q, k, v, mask=mask, bias=bias)  # (B, H, L, D)
+        heads = (self.attend or attend)(q, k, v, mask=mask, bias=bias)  # (B, H, L, D)
         if probe is not None:
             heads = probe.edit("heads", heads)
         return self.join(heads)  # (B, L, C)

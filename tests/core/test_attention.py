@@ -1,5 +1,7 @@
 """`attend` against its definition. All sizes are different primes, so that a swapped axis fails."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -135,14 +137,57 @@ def test_every_kernel_is_among_them():
     assert all(names.count(backend) > 5 for backend in ("sdpa", "local", "pair_bias"))
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "pair_bias", "reference"])
-def test_what_is_masked_for_all_may_be_nan(backend):
-    q, k, v = (t.detach() for t in tensors(H))
-    bias = torch.randn(1, H, L, M, dtype=torch.float64, requires_grad=True)
-    clean = attend(q, k, v, mask=Padding(valid()), bias=bias, backend=backend)
-    for t in (k, v):
-        t[~valid()[:, None].expand(B, H, M)] = torch.nan
-    torch.testing.assert_close(attend(q, k, v, mask=Padding(valid()), bias=bias, backend=backend), clean)
+LEAVING_OUT = {
+    "padding": Padding(valid()),
+    "causal & lengths": Causal() & Lengths(torch.tensor([M - 4, 0])),
+    "window & padding": Window(2, 1) & Padding(valid()),
+    "prefix": Prefix(3),
+    "table": Dense(torch.rand(B, H, M, M, generator=torch.Generator().manual_seed(5)) < 0.02),
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "mask"),
+    [("local", "window & padding"), *product(("sdpa", "pair_bias", "reference"), LEAVING_OUT)],
+)
+@pytest.mark.parametrize("heads", [G, H], ids=["grouped", "full"])
+def test_what_is_masked_for_all_may_be_nan(backend, mask, heads):
+    """Outputs and all gradients are what they are without it."""
+    mask = LEAVING_OUT[mask]
+    q, k, v = tensors(heads, M)
+    bias = torch.randn(1, H, M, M, dtype=torch.float64, requires_grad=True) if backend == "pair_bias" else None
+    trained = [t for t in (q, k, v, bias) if t is not None]
+
+    def run():
+        out = attend(q, k, v, mask=mask, bias=bias, backend=backend)
+        return [out, *torch.autograd.grad(out.square().sum(), trained)]
+
+    clean = run()
+    left_out = ~mask.dense(B, H, M, M).any(2).any(1)[:, None].expand(B, heads, M)
+    assert 0 < left_out.sum() < left_out.numel()
+    with torch.no_grad():
+        k[left_out], v[left_out] = torch.nan, torch.inf
+    for ours, theirs in zip(run(), clean, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("mask", [Causal(), Causal() & Padding(valid()), Window(2) | Prefix(2)])
+def test_in_the_definition_nan_reaches_those_alone_who_see_it(mask):
+    q, k, v = tensors(G, M)
+    seen = mask.dense(B, H, M, M).expand(B, H, M, M)[..., 3]  # (B, H, M)
+    clean = attend(q, k, v, mask=mask, backend="reference")
+    broken = v.detach().index_fill(2, torch.tensor([3]), torch.nan).requires_grad_()
+    out = attend(q, k, broken, mask=mask, backend="reference")
+    torch.testing.assert_close(out[~seen], clean[~seen])
+    assert out[seen].isnan().all()
+    assert 0 < seen.sum() < seen.numel()
+    weights = torch.randn(B, H, M, D, dtype=torch.float64)[~seen]
+    for ours, theirs in zip(
+        torch.autograd.grad((out[~seen] * weights).sum(), (q, k, broken)),
+        torch.autograd.grad((clean[~seen] * weights).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_attention_over_parts_merges():
@@ -269,6 +314,30 @@ def test_the_cuda_table_on_tensors_without_storage(dtype, width, options, expect
     assert plan(q, k, k, device="cuda", **options).backend == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_plan_says_what_is_exact(dtype, biased):
+    q, k, v = (t.detach().to(dtype) for t in tensors(H))
+    bias = torch.randn(1, H, L, M, dtype=dtype) if biased else None
+    exact = plan(q, k, v, bias=bias).exact
+    assert exact == (dtype in (torch.float64, torch.float32))
+    want = reference(q.double(), k.double(), v.double(), bias=bias)
+    assert ((attend(q, k, v, bias=bias).double() - want).abs().max() < 2e-6) == exact
+
+
+def test_a_plan_says_what_is_deterministic():
+    """Where a bias gradient of CUDA's efficient kernel is summed up, the order is left to chance."""
+    q, k, v = tensors(H, dtype=torch.float32)
+    bias = torch.randn(1, H, L, M, requires_grad=True)
+    assert plan(q, k, v, bias=bias).deterministic
+    q, k, v, bias = (t.to("meta") for t in (q[..., :4], k[..., :4], v[..., :4], bias))
+    by_torch = plan(q, k, v, bias=bias, grad=True, device="cuda", backend="sdpa")
+    assert by_torch.backend == "sdpa/efficient"
+    assert not by_torch.deterministic
+    assert plan(q, k, v, bias=bias, grad=False, device="cuda", backend="sdpa").deterministic
+
+
+@pytest.mark.plain
 @pytest.mark.parametrize(
     ("change", "message"),
     [

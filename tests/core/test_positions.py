@@ -1,8 +1,21 @@
 import pytest
 import torch
 
+from core.attention import attend, reference
+from core.bias import LowRankBias, PairBias
 from core.config import PositionConfig, PositionKind, TransformerConfig
-from core.positions import AxialRotary, CentredRotary, Learned, MixedRotary, Relative, Rotary, Sinusoidal, make_position
+from core.masks import Causal
+from core.positions import (
+    ALiBi,
+    AxialRotary,
+    CentredRotary,
+    Learned,
+    MixedRotary,
+    Relative,
+    Rotary,
+    Sinusoidal,
+    make_position,
+)
 
 L, C, D = 7, 24, 12
 
@@ -69,6 +82,26 @@ def test_alibi_falls_with_the_distance():
     slopes = torch.tensor([2.0**-n for n in range(1, 9)])[:, None, None]
     expected = -slopes * (at - at.T)  # (H, L, L)
     torch.testing.assert_close(bias.dense()[0].softmax(-1), expected.softmax(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("heads", [5, 8])
+def test_alibi_is_exact_in_half_precision(dtype, heads):
+    """Neither type holds positions past 2,048; in halves, they do no more harm than the distances themselves."""
+    queries, keys, width = 23, 3001, 16
+    rng = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, n, width, generator=rng).to(dtype) for n in (queries, keys, keys))
+    at = torch.arange(keys)[:, None]
+    alibi = ALiBi(heads)
+    distances = PairBias(-alibi.slopes[None, :, None, None].double() * (at[-queries:] - at.T))
+    want = reference(q.double(), k.double(), v.double(), mask=Causal(), bias=distances)
+
+    def error(bias):
+        return (attend(q, k, v, mask=Causal(), bias=bias).double() - want).abs().max()
+
+    one_feature = LowRankBias(alibi.slopes[None, :, None, None].expand(1, -1, queries, 1), at[None, None].float())
+    assert error(alibi.bias(at[-queries:], at)) < 1.5 * error(distances) < 0.01
+    assert error(one_feature) > 0.1
 
 
 def test_relative_buckets_are_exact_near_by_and_shared_far_away():

@@ -1,0 +1,23 @@
+"""The documentation is true: its code runs, its table is that of the file."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.bench import cells
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page):
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    exec(compile("\n".join(blocks), page.name, "exec"), {})  # one after another, as a reader would
+
+
+def test_the_kernel_table_is_that_of_the_file():
+    page = (DOCS / "core.md").read_text(encoding="utf-8")
+    for row in json.loads((DOCS / "kernels.json").read_text(encoding="utf-8"))["rows"]:
+        assert f"| {' | '.join(cells(row))} |" in page
