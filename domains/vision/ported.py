@@ -31,6 +31,7 @@ def from_timm(theirs: Any, classes: list[str] | None = None) -> Adapter:
     Raises:
         ValueError: for a model that has parts which an adapter lacks; it names them.
     """
+    model, position = timm_config(theirs)
     spec = {
         "classes": classes or [str(n) for n in range(theirs.num_classes)],
         "channels": theirs.patch_embed.proj.in_channels,
@@ -38,7 +39,7 @@ def from_timm(theirs: Any, classes: list[str] | None = None) -> Adapter:
         "mean": list(theirs.pretrained_cfg["mean"]),
         "std": list(theirs.pretrained_cfg["std"]),
     }
-    adapter = Adapter(*timm_config(theirs), spec)
+    adapter = Adapter(model, position, spec)
     load(adapter, theirs.state_dict(), timm_table(theirs))
     return adapter
 

@@ -1,0 +1,122 @@
+"""`attend import`: a model of another library as a run folder of ours, with the same outputs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from safetensors.torch import load_file
+
+from domains.adapter import DomainAdapter
+from experiments.compose import compose
+from experiments.runs import environment, write_config, write_json, write_weights
+
+SOURCES = ("timm", "transformers")
+
+
+def run(config: DictConfig) -> None:
+    """Writes the run folder `config.run`: config.yaml, spec.json, weights.safetensors and summary.json.
+
+    Raises:
+        ValueError: for a source, a model or a file that cannot be imported; nothing is written then.
+    """
+    if config.source not in SOURCES:
+        raise ValueError(f"source={config.source} is unknown; possible: {', '.join(SOURCES)}")
+    folder = Path(config.run)
+    if (folder / "weights.safetensors").exists():
+        raise ValueError(f"{folder} holds a run already; give another run=…")
+    if config.source == "timm":
+        domain, adapter, position, spec = from_timm(config)
+    else:
+        domain, adapter, position, spec = from_transformers(config)
+    data = ["data=images", f"data.size={spec['size'][0]}"] if domain == "vision" else []
+    composed = compose("config", [f"domain={domain}", f"run={folder}", *data])
+    composed.model = OmegaConf.structured(adapter.config)
+    composed.position = OmegaConf.structured(position)
+    write_config(folder, composed, spec)
+    write_weights(folder, adapter)
+    count = sum(p.numel() for p in adapter.parameters())
+    told = {key: value for key, value in OmegaConf.to_container(config).items() if value is not None}  # pyright: ignore
+    write_json(folder / "summary.json", {"domain": domain, "imported": told, "parameters": count, **environment()})
+    console = Console()
+    console.print(
+        f"{count / 1e6:,.2f} M parameters as domain={domain}; wrote {folder}", highlight=False, soft_wrap=True
+    )
+    console.print(f"next: attend predict run={folder} input=…, or attend train init={folder} …", highlight=False)
+
+
+def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
+    """A model of timm: by its name, with the weights of `file`, or those that timm downloads, or random ones.
+
+    Raises:
+        ValueError: if timm has no such model, or cannot get its weights.
+    """
+    import timm
+
+    from domains.vision.ported import from_timm as ported
+    from domains.vision.ported import timm_config
+
+    if config.name is None or not timm.is_model(config.name):
+        near = timm.list_models(f"*{config.name}*")[:8] if config.name else timm.list_models("vit_*_patch16_224")[:8]
+        raise ValueError(
+            f"name={config.name} is no model of timm; some that are: {', '.join(near) or 'vit_tiny_patch16_224'}"
+        )
+    options: dict[str, Any] = {"num_classes": len(config.classes)} if config.classes else {}
+    if config.size:
+        options["img_size"] = config.size
+    if config.file is not None and not Path(config.file).is_file():
+        raise ValueError(f"file={config.file} does not exist")
+    try:
+        theirs = timm.create_model(
+            config.name,
+            pretrained=config.file is None and config.pretrained,
+            checkpoint_path=config.file or "",
+            **options,
+        )
+    except Exception as error:  # of timm, torch, safetensors or huggingface_hub, which have no common ancestor
+        how = (
+            "give file=… with its weights, or pretrained=false for random ones"
+            if config.file is None
+            else "its shapes?"
+        )
+        raise ValueError(f"{config.name}: no weights ({str(error).splitlines()[0]}); {how}") from error
+    adapter = ported(theirs.eval(), list(config.classes) if config.classes else None)
+    spec = {
+        "classes": adapter.classes,
+        "channels": adapter.images[0],
+        "size": list(adapter.images[1:]),
+        "mean": adapter.mean.flatten().tolist(),
+        "std": adapter.std.flatten().tolist(),
+    }
+    return "vision", adapter, timm_config(theirs)[1], spec
+
+
+def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:
+    """A folder with config.json and model.safetensors: GPT-2 or Llama for text, a decision transformer for rl.
+
+    Raises:
+        ValueError: if a file is missing, or the model of another kind.
+    """
+    folder = Path(config.file or "")
+    for name in ("config.json", "model.safetensors"):
+        if config.file is None or not (folder / name).is_file():
+            raise ValueError(f"file={config.file} must be a folder with config.json and model.safetensors")
+    theirs, state = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
+    match theirs.get("model_type"):
+        case "gpt2" | "llama":
+            from domains.text.ported import from_transformers as ported
+            from domains.text.ported import our_config
+
+            return "text", ported(theirs, state), *our_config(theirs)[1:]
+        case "decision_transformer":
+            from domains.rl.ported import decision_transformer_config, from_decision_transformer
+
+            known: Any = OmegaConf.to_container(config.known) if config.known else {}
+            return (
+                "rl",
+                from_decision_transformer(theirs, state, known),
+                *decision_transformer_config(theirs, known)[1:],
+            )
+        case other:
+            raise ValueError(f"model_type={other} cannot be imported; possible: gpt2, llama, decision_transformer")

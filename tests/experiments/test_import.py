@@ -1,0 +1,72 @@
+"""Models of other libraries as run folders, through the door that the command uses."""
+
+import json
+from importlib import import_module
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from experiments.compose import compose
+from experiments.runs import load_run
+
+pytestmark = pytest.mark.filterwarnings("ignore:patches of")
+
+
+def attend_import(*overrides):
+    import_module("experiments.import").run(compose("import", list(overrides)))
+
+
+@torch.no_grad()
+def test_a_timm_model_from_a_file(tmp_path, capsys):
+    torch.manual_seed(0)
+    theirs: Any = timm.create_model("test_vit", num_classes=3, img_size=48).eval()
+    for parameter in theirs.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
+    run = tmp_path / "run"
+    settings = ("name=test_vit", f"file={tmp_path / 'vit.safetensors'}", "size=48", "classes=[cat,dog,a cow]")
+    attend_import("source=timm", *settings, f"run={run}")
+    assert f"wrote {run}" in capsys.readouterr().out.replace("\n", "")
+    config, ours = load_run(run)
+    assert config.domain.name == "vision"
+    assert ours.get_submodule("classify").out_features == 3
+    assert json.loads((run / "spec.json").read_text())["classes"] == ["cat", "dog", "a cow"]
+    pixels = torch.rand(2, 3, 48, 48)
+    mean, std = (torch.tensor(theirs.pretrained_cfg[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    torch.testing.assert_close(ours({"images": pixels}), theirs((pixels - mean) / std), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="holds a run already"):
+        attend_import("source=timm", *settings, f"run={run}")
+
+
+@torch.no_grad()
+def test_a_folder_of_transformers(tmp_path):
+    torch.manual_seed(0)
+    sizes = GPT2Config(vocab_size=97, n_positions=31, n_embd=24, n_layer=2, n_head=3, bos_token_id=0, eos_token_id=0)
+    theirs = GPT2LMHeadModel(sizes).eval()
+    theirs.save_pretrained(tmp_path / "gpt2")
+    attend_import("source=transformers", f"file={tmp_path / 'gpt2'}", f"run={tmp_path / 'run'}")
+    config, ours = load_run(tmp_path / "run")
+    assert config.domain.name == "text"
+    ids = torch.randint(97, (2, 13))
+    torch.testing.assert_close(ours({"tokens": ids}), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+def test_what_cannot_be_imported_is_one_clear_error(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    for message, overrides in {
+        "source=hub is unknown; possible: timm, transformers": ["source=hub"],
+        "is no model of timm; some that are: .*deit_tiny": ["source=timm", "name=deit_tiny"],
+        "file=/nowhere does not exist": ["source=timm", "name=test_vit", "file=/nowhere"],
+        "no weights": ["source=timm", "name=test_vit", f"file={tmp_path / 'model.safetensors'}"],
+        "is no plain vision transformer": ["source=timm", "name=resnet18", "pretrained=false"],
+        "must be a folder": ["source=transformers", "file=/nowhere"],
+        "model_type=bert cannot be imported": ["source=transformers", f"file={tmp_path}"],
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            attend_import(*overrides, f"run={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
