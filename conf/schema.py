@@ -8,10 +8,13 @@ from domains.protein import config as protein
 from domains.rl import config as rl
 from domains.text import config as text
 from domains.vision import config as vision
+from domains.vision.masked import config as masked
 from experiments.config import (
     BenchConfig,
+    CollectConfig,
     DemoConfig,
     EvaluateConfig,
+    ImportConfig,
     LoggerConfig,
     PredictConfig,
     TrainConfig,
@@ -26,6 +29,8 @@ def register() -> None:
         "train": TrainConfig,
         "evaluate": EvaluateConfig,
         "predict": PredictConfig,
+        "collect": CollectConfig,
+        "import": ImportConfig,
         "demo": DemoConfig,
         "bench": BenchConfig,
         "domain": DomainConfig,
@@ -33,6 +38,7 @@ def register() -> None:
         "optimizer": OptimizerConfig,
         "trainer": TrainerConfig,
         "logger": LoggerConfig,
+        "vision_masked": masked.ModelConfig,
     }
     for name, domain in {"vision": vision, "protein": protein, "rl": rl, "text": text}.items():
         schemas |= {f"{name}_data": domain.DataConfig, f"{name}_model": domain.ModelConfig}

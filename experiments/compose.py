@@ -1,6 +1,7 @@
 """From a command line to a typed configuration, or to one clear sentence about what is wrong with it."""
 
 import re
+from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -117,3 +118,26 @@ def resumed(overrides: list[str]) -> list[str]:
         return overrides
     before = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
     return [line for line in before if line.partition("=")[0] not in given] + overrides
+
+
+def begun(overrides: list[str]) -> list[str]:
+    """With init=FOLDER, the model and the position of that run first, unless the command line chooses others."""
+    given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    path = Path(given.get("init", "")) / "config.yaml"
+    if "init" not in given or not path.is_file() or given.keys() & {"model", "experiment"}:
+        return overrides
+    before = OmegaConf.load(path)
+    choice = [f"domain={given['domain']}"] if "domain" in given else []
+    domain = compose("config", choice).domain
+    if domain.name != before.domain.name:
+        return overrides
+    known = {field.name for field in fields(import_module(f"{domain.package}.config").ModelConfig)}
+    taken = {f"model.{key}": value for key, value in before.model.items() if key in known}
+    if "position" not in given:
+        taken |= {f"position.{key}": value for key, value in before.position.items()}
+    return [f"{key}={_written(value)}" for key, value in taken.items() if key not in given] + overrides
+
+
+def _written(value: Any) -> str:
+    """A value as Hydra reads it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

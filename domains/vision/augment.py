@@ -71,7 +71,7 @@ def rand_augmented(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tenso
         (C, Y, X),
         is_training=True,
         scale=(0.6, 1.0),
-        auto_augment="rand-m9-mstd0.5-inc1",
+        auto_augment="rand-m9-mmax9-mstd0.5-inc1",  # beyond 9, timm posterizes to 0 bits, which Pillow refuses
         interpolation="bicubic",
         re_prob=0.25,
         re_mode="pixel",

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 
 import numpy as np
@@ -8,9 +9,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from core.config import PositionConfig, PositionKind
+from domains.vision import sources
 from domains.vision.adapter import Adapter
-from domains.vision.config import Augment, DataConfig, ModelConfig, Pool
-from domains.vision.augment import distorted
+from domains.vision.augment import augmented, distorted, mixed
+from domains.vision.config import Augment, DataConfig, ModelConfig, OnError, Pool, Source, Stem
 from domains.vision.data import Data
 from domains.vision.evaluate import evaluate, rollout
 from domains.vision.predict import predict
@@ -166,3 +168,180 @@ def test_class_token_and_registers_are_no_patches(data, pool):
 def test_the_class_token_must_be_there_to_be_pooled(data):
     with pytest.raises(ValueError, match=r"model\.class_token=true"):
         make(data, pool=Pool.token)
+
+
+@pytest.mark.parametrize("how", Augment)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_augmentation_draws_from_the_samples_own_generators(how, channels):
+    images = torch.rand(31, channels, 17, 19, generator=torch.Generator().manual_seed(0))
+
+    def once(seeds):
+        return augmented(images, how, [np.random.default_rng(seed) for seed in seeds])
+
+    torch.manual_seed(3)
+    first = once(range(31))
+    again = once(range(31))
+    assert first.shape == images.shape
+    assert torch.equal(first, again)
+    assert first.min() >= 0 or how is Augment.rand  # erased pixels are noise
+    torch.manual_seed(3)
+    once(range(31))
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(1), expected)  # the global generator is as it was
+    changed = once([*range(30), 97])
+    assert torch.equal(changed[:30], first[:30])
+    assert torch.equal(first, images) == (how is Augment.none)
+
+
+def test_crops_are_mirrored_and_moved_copies():
+    images = torch.rand(97, 2, 16, 16) + 1.0
+    moved = augmented(images, Augment.crop, [np.random.default_rng(seed) for seed in range(97)])
+    mirrored = 0
+    for image, crop in zip(images, moved, strict=True):
+        inside = (crop[0] > 0).nonzero()
+        (top, left), (bottom, right) = inside.amin(0).tolist(), inside.amax(0).tolist()
+        h, w = bottom - top + 1, right - left + 1
+        assert h >= 14 and w >= 14  # noqa: PT018
+        part = crop[:, top : bottom + 1, left : right + 1]
+        rows = slice(16 - h, None) if top == 0 else slice(0, h)
+        columns = slice(16 - w, None) if left == 0 else slice(0, w)
+        flipped = image.flip(-1)[:, rows, columns]
+        mirrored += torch.equal(part, flipped)
+        assert torch.equal(part, image[:, rows, columns]) or torch.equal(part, flipped)
+    assert 30 < mirrored < 67
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
+def test_mixed_images_have_mixed_targets(mixup, cutmix):
+    batch = {"images": torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 8, 8), "labels": torch.arange(6)}
+    both = mixed(batch, 6, mixup, cutmix, np.random.default_rng(1))
+    targets = both["targets"]
+    torch.testing.assert_close(targets.sum(1), torch.ones(6))
+    mean = both["images"].mean((1, 2, 3))
+    torch.testing.assert_close(targets @ torch.arange(6.0), mean)  # a pixel's value is its label
+    assert 0.05 < targets[0, 0] < 0.95
+    assert torch.equal(mixed(batch, 6, mixup, cutmix, np.random.default_rng(1))["images"], both["images"])
+
+
+def folder_of_images(root, sizes=((20, 20),), count=7):
+    """A red and a blue class, with one image of another size if there are two sizes."""
+    for n, name in enumerate(("blue", "red")):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.zeros((*sizes[i % len(sizes)], 3), np.uint8)
+            pixels[..., 2 - 2 * n] = 200 + i
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def open_data(root, **settings):
+    data = Data(DataConfig(source=Source.folder, path=str(root), test_share=0.3, val_share=0.3, **settings))
+    data.setup()
+    return data
+
+
+def test_a_folder_of_ones_own(tmp_path):
+    data = open_data(folder_of_images(tmp_path / "a"))
+    assert data.images.classes == ["blue", "red"]
+    assert data.images.shape == (3, 20, 20)
+    assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+    batch = data.batch("test", range(data.size("test")))
+    assert torch.equal(batch["images"][:, 0].amax((1, 2)) > 0.5, batch["labels"] == 1)
+    again = open_data(tmp_path / "a")
+    assert all(np.array_equal(data.images.splits[s], again.images.splits[s]) for s in ("train", "val", "test"))
+    other = open_data(tmp_path / "a", split_seed=1)
+    assert not all(np.array_equal(data.images.splits[s], other.images.splits[s]) for s in ("train", "val", "test"))
+
+
+def test_folders_that_are_splits_already(tmp_path):
+    folder_of_images(tmp_path / "train", count=5)
+    folder_of_images(tmp_path / "valid", count=3)
+    folder_of_images(tmp_path / "test", count=2)
+    data = open_data(tmp_path)
+    assert [data.size(split) for split in ("train", "val", "test")] == [10, 6, 4]
+
+
+def test_images_of_any_size_are_covered(tmp_path):
+    root = folder_of_images(tmp_path / "a", sizes=((20, 20), (30, 11)))
+    with pytest.raises(ValueError, match=r"images differ in size .*data\.size=64"):
+        open_data(root)
+    data = open_data(root, size=8)
+    images = data.batch("train", range(data.size("train")))["images"]
+    assert images.shape[1:] == (3, 8, 8)
+    assert (images.amax(1) > 0.7).all()  # no bars at the sides
+
+
+def test_broken_files_are_named_or_skipped(tmp_path):
+    root = folder_of_images(tmp_path / "a")
+    (root / "red" / "broken.png").write_bytes(b"\x89PNG no image")
+    (root / "red" / "empty.jpg").touch()
+    with pytest.raises(ValueError, match=r"broken\.png cannot be read .*2 such files.*on_error=skip"):
+        open_data(root)
+    with pytest.warns(UserWarning, match=r"(?s)2 of 16 files are left out:.*broken\.png.*empty\.jpg"):
+        data = open_data(root, on_error=OnError.skip)
+    assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "is no folder"),
+        (lambda root: root.mkdir(), "holds no images"),
+        (lambda root: folder_of_images(root / "one"), "images of one class only"),
+        (lambda root: folder_of_images(root, count=1), r"cannot be split by data\.test_share"),
+    ],
+)
+def test_folders_that_cannot_be_learned_from(tmp_path, make, message):
+    root = tmp_path / "a"
+    make(root)
+    if message == "images of one class only":
+        (root / "one" / "red").rename(root / "one" / "blue2")
+    with pytest.raises(ValueError, match=message):
+        open_data(root)
+    loose = tmp_path / "loose"
+    folder_of_images(loose)
+    (loose / "red" / "0.png").rename(loose / "0.png")
+    with pytest.raises(ValueError, match=r"0\.png lies in no sub-folder"):
+        open_data(loose)
+
+
+def test_fashion_mnist_as_debian_lays_it_out(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 60), ("t10k", 20)):
+        for kind, array in (
+            ("images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)),
+            ("labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10),
+        ):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            (tmp_path / f"{part}-{kind}.gz").write_bytes(gzip.compress(head + array.tobytes()))
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path)
+    data = Data(DataConfig(source=Source.fashion_mnist, val_share=0.5))
+    data.setup()
+    assert [data.size(split) for split in ("train", "val", "test")] == [30, 30, 20]
+    assert data.images.classes[9] == "Ankle boot"
+    want = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    first = data.images.splits["train"][0]
+    assert torch.equal(data.batch("train", [0])["images"][0, 0] * 255, torch.tensor(want[first], dtype=torch.float32))
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4])
+def test_a_convolutional_stem_leaves_as_many_patches(data, patch_size):
+    adapter = make(data, stem=Stem.conv, patch_size=patch_size)
+    assert adapter.tokens(data.batch("test", [0])).x.shape == (1, (8 // patch_size) ** 2, 24)
+    with pytest.raises(ValueError, match=r"model\.stem=conv needs a patch of 1, 2, 4, 8"):
+        make(_wide(), stem=Stem.conv, patch_size=3)
+
+
+def _wide():
+    class Wide:
+        def spec(self):
+            return {"classes": ["a", "b"], "channels": 1, "size": [9, 9], "mean": [0.5], "std": [0.2]}
+
+    return Wide()
+
+
+def test_a_patch_that_leaves_few_tokens_is_warned_of(data):
+    spec = {"classes": ["a", "b"], "channels": 3, "size": [32, 32], "mean": [0.5] * 3, "std": [0.2] * 3}
+    with pytest.warns(UserWarning, match="leave 4 tokens"):
+        Adapter(ModelConfig(patch_size=16), PositionConfig(), spec)
