@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +10,8 @@ COMMANDS = {
     "train": "train a domain; a run folder with checkpoints, weights, metrics and a summary",
     "evaluate": "score a trained run on data that it was not trained on",
     "predict": "apply a trained run to input of your own",
+    "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
+    "import": "a model of timm or transformers, as a run of ours",
     "demo": "train, evaluate and picture all four domains",
     "bench": "measure this machine's attention kernels",
 }
@@ -21,6 +24,8 @@ HELP = """attend: one self-attention core, four domains
   attend train domain=vision|protein|rl|text [run=FOLDER] [trainer.max_steps=…]
   attend evaluate run=FOLDER
   attend predict run=FOLDER input=…
+  attend collect env=… [policy=random|heuristic|FILE.npz] [noise=…] [episodes=…]
+  attend import source=timm|transformers [name=…] [file=…] run=FOLDER
   attend COMMAND --help            what can be set
   eval "$(attend -sc install=bash)"   completion with TAB (bash, zsh, fish)
 """
@@ -28,6 +33,7 @@ HELP = """attend: one self-attention core, four domains
 
 def main() -> None:
     """Entry point of the console script. Exits with 2 where the user has to change something."""
+    warnings.formatwarning = lambda message, *_: f"attend: {message}\n"
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())), end="")
@@ -69,9 +75,9 @@ def _train(overrides: list[str]) -> None:
     from omegaconf import DictConfig
 
     from conf import schema
-    from experiments.compose import compose, resumed
+    from experiments.compose import begun, compose, resumed
 
-    overrides = resumed(overrides)
+    overrides = begun(resumed(overrides))
     if not any(word.startswith("-") for word in overrides):
         compose("config", overrides)  # complains before anything is written
 

@@ -28,6 +28,7 @@ class TrainerConfig:
     log_every_n_steps: int = 25
     gradient_clip_val: float | None = 1.0
     accumulate_grad_batches: int = 1
+    ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
 
 
 @dataclass
@@ -48,6 +49,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
+    init: str | None = None  # a finished run, whose weights a new one starts from where they fit
     run: str = "outputs/${domain.name}/${now:%Y-%m-%d_%H-%M-%S}"
 
 
@@ -67,6 +69,33 @@ class PredictConfig:
     run: str = "???"
     input: str = "???"
     output: str = "${run}/predict"
+
+
+@dataclass
+class CollectConfig:
+    """conf/collect.yaml says what the keys mean."""
+
+    env: str = "???"
+    policy: Any = "random"
+    noise: float = 0.0
+    episodes: int = 1000
+    seed: int = 0
+    minari: str | None = None
+    output: str = "outputs/collect/${env}.npz"
+
+
+@dataclass
+class ImportConfig:
+    """conf/import.yaml says what the keys mean."""
+
+    source: str = "???"
+    name: str | None = None
+    file: str | None = None
+    pretrained: bool = True
+    size: int | None = None
+    classes: list[str] | None = None
+    known: Any = None
+    run: str = "???"
 
 
 @dataclass

@@ -9,6 +9,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
@@ -20,6 +21,7 @@ from experiments.config import Accelerator, TrainerConfig
 from experiments.curves import join, set_aside
 from experiments.progress import StepProgress, make_progress
 from experiments.runs import environment, make_adapter, make_data, typed, write_config, write_json, write_weights
+from experiments.start import start
 
 MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
 
@@ -60,8 +62,11 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record)
     bar = StepProgress(progress, f"{config.domain.name}: training")
     trainer = make_trainer(settings, config, folder, bar, progress)
+    began = start(adapter, config.domain.package, Path(config.init)) if config.init and not last.is_file() else None
     if trainer.is_global_zero:
         write_config(folder, config, spec)
+        if began:
+            progress.console.print(f"  starting from {config.init}; {began}", highlight=False, soft_wrap=True)
     trainer.fit(task, data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     if settings.max_steps % settings.val_check_interval:
         trainer.validate(task, data, verbose=False)
@@ -99,7 +104,11 @@ def make_trainer(
         loggers.append(CSVLogger(folder, name="", version=""))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    checkpoints = Checkpoints(folder / "checkpoints", interval)
+    callbacks: list[Callback] = [Checkpoints(folder / "checkpoints", interval), bar]
+    if settings.ema_decay is not None:
+        if not 0 <= settings.ema_decay < 1:
+            raise ValueError(f"trainer.ema_decay must lie in [0, 1), got {settings.ema_decay}")
+        callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
     precision, why = choose_precision(settings)
     try:
         trainer = Trainer(
@@ -116,7 +125,7 @@ def make_trainer(
             accumulate_grad_batches=settings.accumulate_grad_batches,
             use_distributed_sampler=False,
             logger=loggers,
-            callbacks=[checkpoints, bar],
+            callbacks=callbacks,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -1,6 +1,7 @@
 """A decision transformer on the shared core.
 
-Shapes: B batch · K time steps · L = 3K tokens · S state width · A number of actions, or width of one · C token width
+Shapes: B batch · K time steps · L tokens, 3K or 2K · S state width · A number of actions, or width of one
+C token width
 """
 
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.config import PositionConfig
-from core.layers import Transformer
+from core.cache import Cache, KeysAndValues
+from core.config import Mixer, PositionConfig
+from core.layers import Transformer, TransformerBlock
 from core.masks import Causal
+from core.mixers.softmax import MultiHeadAttention
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
 from domains.rl.actions import make_actions
@@ -22,8 +25,9 @@ class Adapter(DomainAdapter):
 
         R_0 s_0 a_0  R_1 s_1 a_1  …        a_t is predicted from the token of s_t
 
-    The three tokens of a time step share its position. Source: Chen et al. 2021, with the vector states of its Gym
-    experiments, and the actions of those or of its Atari experiments (`domains.rl.actions`).
+    The three tokens of a time step share its position. Without returns (`config.returns`) only s and a are there: that
+    is behaviour cloning. Source: Chen et al. 2021, with the vector states of its Gym experiments, and the actions of
+    those or of its Atari experiments (`domains.rl.actions`).
 
     Args:
         config: sizes and choices.
@@ -38,27 +42,30 @@ class Adapter(DomainAdapter):
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__()
         self.config, self.spec = config, spec
+        self.per_step = 3 if config.returns else 2  # tokens
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec["mean"]))
         self.register_buffer("std", torch.tensor(spec["std"]) + 1e-6)
         self.actions = make_actions(spec)
         self.measures = self.actions.measures
-        self.embed_return = nn.Linear(1, config.dim)
+        self.embed_return = nn.Linear(1, config.dim) if config.returns else None
         self.embed_state = nn.Linear(spec["states"], config.dim)
         self.embed_action = self.actions.embedding(config.dim)
         self.transformer = Transformer(config, make_position(position, config, (spec["limit"],)))
         self.act = nn.Linear(config.dim, self.actions.width)
 
     def tokens(self, batch: Batch) -> Tokens:
-        R = self.embed_return(batch["returns"][..., None] / self.spec["return_scale"])  # (B, K, C)
         s = self.embed_state((batch["states"] - self.mean) / self.std)  # (B, K, C)
         a = self.embed_action(self.actions.inward(batch["actions"]))  # (B, K, C)
-        at = batch["steps"].repeat_interleave(3, dim=1)[..., None]  # (B, L, 1)
-        return Tokens(torch.stack([R, s, a], 2).flatten(1, 2), mask=Causal(), at=at)  # (B, L, C)
+        step = [s, a]
+        if self.embed_return is not None:
+            step = [self.embed_return(batch["returns"][..., None] / self.spec["return_scale"]), s, a]
+        at = batch["steps"].repeat_interleave(self.per_step, dim=1)[..., None]  # (B, L, 1)
+        return Tokens(torch.stack(step, 2).flatten(1, 2), mask=Causal(), at=at)  # (B, L, C)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        return self.actions.outward(self.act(hidden[:, 1::3]))  # (B, K, A), from the state tokens
+        return self.actions.outward(self.act(hidden[:, self.per_step - 2 :: self.per_step]))  # (B, K, A)
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         real = batch["real"]
@@ -67,3 +74,45 @@ class Adapter(DomainAdapter):
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         real = batch["real"]
         return self.actions.measure(predictions[real], batch["actions"][real])
+
+    def latest(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """What `self(batch)[:, -1]` is, (B, A), by less work.
+
+        The action to be chosen is no token yet, and the last block is computed for one token alone.
+
+        Args:
+            batch: the last steps of some episodes, none of them padding; with a cache, two (one at the start).
+            cache: what came before, up to the state of the step before the last.
+        """
+        tokens = self.tokens(batch)
+        assert tokens.at is not None
+        new = slice(self.per_step - 1 if cache is not None and cache.length else 0, -1)
+        x, at = tokens.x[:, new], tokens.at[:, new]
+        if cache is None and self.config.mixer in (Mixer.softmax, Mixer.window):
+            hidden = last_hidden(self.transformer, x, at)
+        else:
+            hidden = self.transformer(x, mask=tokens.mask, at=at, cache=cache)[:, -1]
+        return self.actions.outward(self.act(hidden))
+
+
+def last_hidden(transformer: Transformer, x: Tensor, at: Tensor) -> Tensor:
+    """transformer(x, mask=Causal(), at=at)[:, -1], (B, C): in the last block, the others are but keys and values.
+
+    Args:
+        transformer: one of softmax attention.
+        x: (B, L, C).
+        at: (B, L, 1).
+    """
+    position, depth = transformer.position, len(transformer.blocks)
+    *before, last = transformer.blocks
+    assert isinstance(last, TransformerBlock)
+    assert isinstance(last.mixer, MultiHeadAttention)
+    x = transformer.embed_norm(position.add(x, at))
+    for block, rotation in zip(before, position.rotations(at, depth), strict=False):
+        x = block(x, mask=Causal(), bias=position.bias(at, at), rotation=rotation)
+    seen = KeysAndValues(capacity=x.shape[1])
+    _, k, v = last.mixer.project(last.norm1(x[:, :-1]), position.rotations(at[:, :-1], depth)[-1])
+    seen.append(k, v)
+    rotation, bias = position.rotations(at[:, -1:], depth)[-1], position.bias(at[:, -1:], at)
+    x = last(x[:, -1:], mask=Causal(), bias=bias, rotation=rotation, cache=seen)  # (B, 1, C)
+    return transformer.norm(x)[:, 0]

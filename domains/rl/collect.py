@@ -1,18 +1,49 @@
-"""Trajectories of mixed skill, made on the spot: scripted controllers play, from hopeless to perfect.
+"""Trajectories made here: by scripted controllers on the spot, or by any policy into a file.
 
 Shapes: N episodes · n of them still running · S state width
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from domains.rl.config import Source
-from domains.rl.rollout import Trajectories, rollout
+from domains.rl.environments import describe
+from domains.rl.policies import Noisy, make_controller
+from domains.rl.rollout import rollout
+from domains.rl.trajectories import Trajectories, join
 
-ENVIRONMENTS = {Source.cartpole: "CartPole-v1"}
+CARTPOLE = "CartPole-v1"
+LANES = 64  # episodes that are played side by side
 
 
-def collect(source: Source, episodes: int, seed: int) -> Trajectories:
-    """So many episodes, each by a controller of its own. They depend on (source, episodes, seed) alone.
+def collect(
+    env_id: str, policies: Sequence[str], episodes: int, noise: float, seed: int
+) -> tuple[Trajectories, dict[str, Any]]:
+    """So many episodes, by each policy in turn, each with as much noise as chance gives it, from 0 to `noise`.
+
+    Returns:
+        The episodes, and who played them: "behaviours", the policies; "episode_behaviour" and "episode_noise", (N,).
+    Raises:
+        ValueError: for an environment that cannot be played, a policy that does not fit, or numbers that cannot be.
+    """
+    if episodes < 1 or noise < 0:
+        raise ValueError(f"collect needs episodes >= 1 and noise >= 0, got {episodes} and {noise}")
+    about = describe(env_id)
+    controllers = [make_controller(name, env_id, about) for name in policies]
+    rng = np.random.default_rng(seed)
+    seeds, much = rng.integers(2**31, size=episodes), rng.uniform(0, noise, episodes)
+    which = np.arange(episodes) % len(controllers)
+    parts = []
+    for first in range(0, episodes, LANES):
+        now = slice(first, first + LANES)
+        policy = Noisy(controllers, which[now], much[now], seeds[now].tolist(), about)
+        parts.append(rollout(env_id, policy, seeds[now].tolist()))
+    return join(parts), {"behaviours": np.array(policies), "episode_behaviour": which, "episode_noise": much}
+
+
+def cartpole(episodes: int, seed: int) -> Trajectories:
+    """So many episodes of CartPole, each by a controller of its own, from hopeless to perfect.
 
     Raises:
         ValueError: if there are fewer than three episodes, one for each split.
@@ -21,7 +52,7 @@ def collect(source: Source, episodes: int, seed: int) -> Trajectories:
         raise ValueError(f"data.episodes={episodes} is too few: each of the three splits needs at least one")
     rng = np.random.default_rng((seed, episodes))
     controllers = CartPoleControllers(episodes, rng)
-    return rollout(ENVIRONMENTS[source], controllers, rng.integers(2**31, size=episodes).tolist())
+    return rollout(CARTPOLE, controllers, rng.integers(2**31, size=episodes).tolist())
 
 
 class CartPoleControllers:

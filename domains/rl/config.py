@@ -9,6 +9,15 @@ from core.config import TransformerConfig
 
 class Source(Enum):
     cartpole = "cartpole"  # Gymnasium's CartPole-v1, played on the spot by scripted controllers of mixed skill
+    trajectories = "trajectories"  # the .npz file data.path (docs/data.md); attend collect writes such files
+    minari = "minari"  # the Minari data set data.name, downloaded if it is not there
+
+
+class Recall(Enum):
+    """How the agent knows the steps before, when it plays (domains/rl/agents.py)."""
+
+    exact = "exact"  # the last `context` steps are computed anew
+    cached = "cached"  # keys and values are kept: faster, and with model.mixer=softmax exact only while t < context
 
 
 @dataclass
@@ -17,16 +26,24 @@ class DataConfig:
 
     domain: str = "rl"
     source: Source = Source.cartpole
-    episodes: int = 600  # collected, for the three splits together
+    path: str | None = None  # of the .npz file
+    name: str | None = None  # of the Minari data set
+    environment: str | None = None  # a Gymnasium id; that of the data if None; "none" to train without playing
+    episodes: int = 600  # collected by source=cartpole, for the three splits together
+    held_out: float = 0.1  # share of the episodes for validation, and as many again for the test
+    top_share: float = 1.0  # train on so much of the steps, those of the best episodes (%BC of Chen et al. 2021)
+    delayed: bool = False  # the whole return comes at the end of an episode
     context: int = 10  # time steps in a sample, and in the memory of the agent
+    recall: Recall = Recall.exact
     batch_size: int = 64
     workers: int = 0
 
 
 @dataclass
 class ModelConfig(TransformerConfig):
-    """A decision transformer; all of its sizes are those of its trunk."""
+    """A decision transformer; or behaviour cloning, the same without returns."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"causal"})  # of a mixer (core/config.py)
     domain: str = "rl"
     embed_norm: bool = True
+    returns: bool = True  # tokens of what is still to come

@@ -9,21 +9,26 @@ import numpy as np
 
 from domains.adapter import Batch
 from domains.data import DomainData
-from domains.rl.collect import ENVIRONMENTS, collect
-from domains.rl.config import DataConfig
-from domains.rl.rollout import describe, windows
+from domains.rl.collect import CARTPOLE, cartpole
+from domains.rl.config import DataConfig, Source
+from domains.rl.environments import check_fit, describe, describe_data
+from domains.rl.minari import from_minari
+from domains.rl.trajectories import Trajectories, read, windows
 from domains.sampling import Rngs
+
+NO_ENVIRONMENT = "none"
 
 
 class Data(DomainData):
-    """Whole episodes go to one split: a tenth each to validation and test.
+    """Whole episodes go to one split: `held_out` of them each to validation and test.
 
     A training window starts at any time step of any episode with equal chance, which is Chen et al.'s "trajectories in
     proportion to their length". The windows of the other splits lie end to end, so that each step counts once.
     Windows are padded at the right: a causal model that looks from left to right never sees it.
 
     Raises:
-        ValueError: from `setup`, for fewer than three episodes or a context below 1.
+        ValueError: from `setup`, for data that cannot be read or do not fit their environment, fewer than three
+            episodes, a context below 1, or shares that cannot be.
     """
 
     config: DataConfig
@@ -31,40 +36,82 @@ class Data(DomainData):
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "played"):
             return
-        if self.config.context < 1:
-            raise ValueError(f"data.context={self.config.context} must be at least 1 time step")
-        self.played = collect(self.config.source, self.config.episodes, self.seed)
-        self.to_go = self.played.returns_to_go()  # (N, T)
-        order = np.random.default_rng(self.seed).permutation(self.config.episodes)
-        tenth = max(1, self.config.episodes // 10)
-        self.splits = {"train": order[2 * tenth :], "val": order[:tenth], "test": order[tenth : 2 * tenth]}
-        self.starts = {split: self._starts(split) for split in self.splits}
+        c = self.config
+        if c.context < 1:
+            raise ValueError(f"data.context={c.context} must be at least 1 time step")
+        if not (0 < c.held_out < 0.5 and 0 < c.top_share <= 1):
+            raise ValueError(
+                f"data needs 0 < held_out < 0.5 and 0 < top_share <= 1, got {c.held_out} and {c.top_share}"
+            )
+        self.environment, self.played = self._load()
+        self.to_go = self.played.returns_to_go(delayed=c.delayed)  # (N, T)
+        N = len(self.played.lengths)
+        # Episodes that were made for a seed are split by it; what came from elsewhere is split the same for all seeds.
+        order = np.random.default_rng(self.seed if c.source is Source.cartpole else 0).permutation(N)
+        few = max(1, int(c.held_out * N))
+        self.splits = {"train": order[2 * few :], "val": order[:few], "test": order[few : 2 * few]}
+        self.starts = {
+            "train": self._starts(self._best(self.splits["train"]), 1),
+            "val": self._starts(self.splits["val"], c.context),
+            "test": self._starts(self.splits["test"], c.context),
+        }
 
     def spec(self):
-        env = ENVIRONMENTS[self.config.source]
         train = self.splits["train"]
         states = np.concatenate([self.played.states[n, : self.played.lengths[n]] for n in train])  # (steps, S)
         returns = self.played.returns[train]
         return {
-            "environment": env,
-            **describe(env),
+            "environment": self.environment,
+            **self._about(),
             "context": self.config.context,
+            "recall": self.config.recall.value,
+            "delayed": self.config.delayed,
             "mean": [float(v) for v in states.mean(0, dtype=np.float64)],
             "std": [float(v) for v in states.std(0, dtype=np.float64)],
             "best_return": float(returns.max()),
-            "return_scale": float(np.abs(returns).max()),
+            "return_scale": float(np.abs(returns).max()) or 1.0,
         }
 
     def size(self, split):
         return len(self.starts[split])
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
-        """As `domains.rl.rollout.windows` describes it."""
+        """As `domains.rl.trajectories.windows` describes it."""
         episodes, first = self.starts[split][list(indices)].T  # (B,), (B,)
         return windows(self.played, self.to_go, episodes, first, self.config.context)
 
-    def _starts(self, split: str) -> np.ndarray:
-        """(windows, 2): the episode of each window of a split, and its first step."""
-        stride = 1 if split == "train" else self.config.context
-        pairs = [(n, first) for n in self.splits[split] for first in range(0, self.played.lengths[n], stride)]
+    def _load(self) -> tuple[str | None, Trajectories]:
+        """The environment's id, None if there is to be none, and all episodes."""
+        c = self.config
+        if c.source is Source.cartpole:
+            return CARTPOLE, cartpole(c.episodes, self.seed)
+        if c.source is Source.minari:
+            source, (environment, played) = f"data.name={c.name}", from_minari(c.name)
+        elif c.path is None:
+            raise ValueError("data=trajectories needs data.path=FILE.npz; attend collect env=… writes such a file")
+        else:
+            source, (environment, played) = c.path, read(c.path)
+        if len(played.lengths) < 3:
+            raise ValueError(f"{source} has {len(played.lengths)} episodes; each of three splits needs one")
+        environment = c.environment or environment
+        if environment == NO_ENVIRONMENT:
+            return None, played
+        check_fit(played, environment, source)
+        return environment, played
+
+    def _about(self):
+        return describe_data(self.played) if self.environment is None else describe(self.environment)
+
+    def _best(self, episodes: np.ndarray) -> np.ndarray:
+        """The episodes of highest return, until they have `top_share` of the steps of all; in the order given."""
+        if self.config.top_share == 1:
+            return episodes
+        ranked = np.argsort(-self.played.returns[episodes], kind="stable")
+        steps = np.cumsum(self.played.lengths[episodes][ranked])
+        count = 1 + np.searchsorted(steps, self.config.top_share * steps[-1])
+        return episodes[np.sort(ranked[:count])]
+
+    def _starts(self, episodes: np.ndarray, stride: int) -> np.ndarray:
+        """(windows, 2): the episode of each window, and its first step."""
+        pairs = [(n, first) for n in episodes for first in range(0, self.played.lengths[n], stride)]
         return np.array(pairs)

@@ -2,49 +2,104 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from domains.adapter import Evaluation, Score, mean_measures
 from domains.rl.adapter import Adapter
+from domains.rl.agents import make_agent
 from domains.rl.data import Data
-from domains.rl.figures import draw_returns
-from domains.rl.rollout import ReturnConditioned, Trajectories, rollout
+from domains.rl.environments import normalised
+from domains.rl.figures import draw_histogram, draw_returns
+from domains.rl.rollout import rollout
+from domains.rl.trajectories import Trajectories
 
 # Part of the data's best return that is asked for: number of episodes.
 EPISODES = {0.1: 5, 0.2: 20, 0.3: 5, 0.4: 5, 0.5: 20, 0.6: 5, 0.7: 5, 0.8: 5, 0.9: 5, 1.0: 20}
 HEADLINE = (0.2, 0.5, 1.0)
+UNASKED = 50  # episodes of a model that is asked for nothing
 FIRST_SEED = 1_000_000  # of the episodes; the same for every run, so that runs can be compared
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Writes episodes.csv and returns.png into `folder`.
+    """Writes episodes.csv and returns.png into `folder`; without an environment, only the picture.
 
     The episodes are new ones, whatever the split; the split decides on which steps of the data the measures of the
-    predicted action are taken.
+    predicted action are taken. The weights are the last ones of the training, not the best of several evaluations.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    best = adapter.spec["best_return"]
-    targets = [part * best for part, count in EPISODES.items() for _ in range(count)]  # N of them
-    seeds = [FIRST_SEED + n for count in EPISODES.values() for n in range(count)]
-    played = rollout(adapter.spec["environment"], ReturnConditioned(adapter, targets, seeds), seeds)
-    write_episodes(folder / "episodes.csv", targets, seeds, played)
+    train = data.splits["train"]
+    shown, cut = data.played.returns[train], (data.played.truncated & ~data.played.terminated)[train]
+    measures: dict[str, Any] = mean_measures(adapter, data.eval_dataloader(split))
+    measures |= {"data_mean_return": float(shown.mean()), "data_best_return": adapter.spec["best_return"]}
+    measures["data_returns_that_are_lower_bounds"] = float(cut.mean())  # cut off by the time limit
+    picture = folder / "returns.png"
+    if adapter.spec["environment"] is None:
+        draw_histogram(shown, np.zeros(0), picture)
+        return Evaluation([offline_score(adapter, data, split, measures)], measures, [picture])
 
-    measures: dict = mean_measures(adapter, data.eval_dataloader(split))
-    shown = data.played.returns[data.splits["train"]]
-    data_mean = float(shown.mean())
-    measures |= {"data_mean_return": data_mean, "data_best_return": best, "steps_played": int(played.lengths.sum())}
-    measures["achieved"] = {}
-    for target in np.unique(targets):
-        achieved = played.returns[np.equal(targets, target)]
-        summary = {"mean": float(achieved.mean()), "std": float(achieved.std()), "episodes": len(achieved)}
-        measures["achieved"][f"{target:g}"] = summary
-    draw_returns(np.array(targets), played.returns, shown, folder / "returns.png")
-    scores = []
-    for target in (f"{part * best:g}" for part in HEADLINE):
-        achieved = measures["achieved"][target]["mean"]
-        scores.append(Score(f"return at target {target}", achieved, "data mean", data_mean))
-    return Evaluation(scores, measures, [folder / "returns.png"])
+    parts = EPISODES if adapter.config.returns else {1.0: UNASKED}
+    asked = {part: target(part, shown, adapter.spec["best_return"]) for part in parts}
+    targets = [asked[part] for part, count in parts.items() for _ in range(count)]  # N of them
+    seeds = [FIRST_SEED + n for count in parts.values() for n in range(count)]
+    played = rollout(adapter.spec["environment"], make_agent(adapter, targets, seeds), seeds)
+    write_episodes(folder / "episodes.csv", targets, seeds, played)
+    measures["steps_played"] = int(played.lengths.sum())
+    if not adapter.config.returns:
+        draw_histogram(shown, played.returns, picture)
+        measures["achieved"] = summary(adapter, played, np.ones(len(seeds), bool))
+        score = Score("return", measures["achieved"]["mean"], "data mean", float(shown.mean()))
+        return Evaluation([score], measures, [picture])
+
+    draw_returns(np.array(targets), played.returns, shown, picture)
+    measures["achieved"] = {f"{a:g}": summary(adapter, played, np.equal(targets, a)) for a in asked.values()}
+    means = {a: measures["achieved"][f"{a:g}"]["mean"] for a in asked.values()}
+    best = max(means, key=lambda a: means[a])
+    measures["best_target"] = {"target": best, "mean": means[best]}  # the best of several, and so a little too good
+    measures["rank_correlation"] = rank_correlation(np.array(list(means)), np.array(list(means.values())))
+    scores = [
+        Score(f"return at target {asked[part]:g}", means[asked[part]], "data mean", float(shown.mean()))
+        for part in HEADLINE
+    ]
+    return Evaluation(scores, measures, [picture])
+
+
+def target(part: float, shown: np.ndarray, best: float) -> float:
+    """The return that lies so far on the way up to the best: from 0, or from what a bad episode costs."""
+    low = min(0.0, float(np.quantile(shown, 0.1)))
+    return low + part * (best - low) if low else part * best
+
+
+def summary(adapter: Adapter, played: Trajectories, which: np.ndarray) -> dict[str, float]:
+    """Figures of some of the episodes; the scores are those of `domains.rl.environments.normalised`."""
+    returns = played.returns[which]
+    return {
+        "mean": float(returns.mean()),
+        "std": float(returns.std()),
+        "episodes": len(returns),
+        "steps": float(played.lengths[which].mean()),
+        "cut_off": float((played.truncated & ~played.terminated)[which].mean()),
+        **normalised(adapter.spec["environment"], float(returns.mean())),
+    }
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's: 1 if what is achieved rises with what is asked, without exception. Nan if all of one are equal."""
+    ranks = [(np.sum(x[:, None] > x, axis=1) + np.sum(x[:, None] >= x, axis=1)) / 2 for x in (a, b)]  # ties share one
+    spread = ranks[0].std() * ranks[1].std()
+    return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread) if spread else np.nan
+
+
+def offline_score(adapter: Adapter, data: Data, split: str, measures: dict[str, Any]) -> Score:
+    """How well actions are predicted, beside always the commonest action of the training data, or their mean."""
+    train, held_out = (data.played.actions[n][data.played.real[n]] for n in (data.splits["train"], data.splits[split]))
+    if "accuracy" in measures:
+        hits = float((held_out == np.bincount(train).argmax()).mean())
+        return Score("action accuracy", measures["accuracy"], "commonest action", hits)
+    span = np.array(adapter.spec["high"]) - adapter.spec["low"]
+    missed = np.abs(held_out - train.mean(0)) / span  # (steps, A)
+    return Score("action error, in parts of the range", measures["error"], "mean action", float(missed.mean()))
 
 
 def write_episodes(path: Path, targets: list[float], seeds: list[int], played: Trajectories) -> None:

@@ -17,8 +17,8 @@ def draw_returns(targets: np.ndarray, achieved: np.ndarray, shown: np.ndarray, p
     above.plot([lowest, best], [lowest, best], color="black", linewidth=1, linestyle="--", label="as asked")
     above.scatter(targets, achieved, s=14, color="tab:blue", alpha=0.3, linewidths=0, label="one episode")
     above.errorbar(asked, mean, std, color="tab:blue", marker="o", capsize=3, label="mean ± standard deviation")
-    above.axhline(shown.mean(), color="tab:orange", linewidth=1, label=f"mean of the data ({shown.mean():.0f})")
-    above.axhline(best, color="tab:green", linewidth=1, label=f"best of the data ({best:.0f})")
+    above.axhline(shown.mean(), color="tab:orange", linewidth=1, label=f"mean of the data ({_short(shown.mean())})")
+    above.axhline(best, color="tab:green", linewidth=1, label=f"best of the data ({_short(best)})")
     above.set_ylabel("achieved return")
     above.set_title("Asked for a return, the agent plays for it")
     above.legend(fontsize=9)
@@ -27,3 +27,22 @@ def draw_returns(targets: np.ndarray, achieved: np.ndarray, shown: np.ndarray, p
     below.set_xlabel("target return (above) · return of a training episode (below)")
     below.set_ylabel("episodes")
     figure.savefig(path)
+
+
+def draw_histogram(shown: np.ndarray, achieved: np.ndarray, path: Path) -> None:
+    """The returns of the training episodes, and under them those of the agent if it played any."""
+    figure = Figure(figsize=(6.4, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    bins = np.histogram_bin_edges(np.concatenate([shown, achieved]), bins=25)
+    axes.hist(shown, bins=bins.tolist(), density=True, color="tab:orange", label=f"data (mean {_short(shown.mean())})")
+    if len(achieved):
+        label = f"agent (mean {_short(achieved.mean())})"
+        axes.hist(achieved, bins=bins.tolist(), density=True, color="tab:blue", alpha=0.7, label=label)
+    axes.set_xlabel("return of an episode")
+    axes.set_ylabel("density")
+    axes.legend(fontsize=9)
+    figure.savefig(path)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -3,41 +3,56 @@
 import csv
 import json
 import os
+import sys
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 from PIL import Image
 
 from domains.rl.adapter import Adapter
-from domains.rl.rollout import ReturnConditioned, Trajectories, rollout
+from domains.rl.agents import make_agent
+from domains.rl.environments import make
+from domains.rl.rollout import rollout
+from domains.rl.trajectories import Trajectories
 
 EPISODES = 5
-EVERY = 3  # n-th frame of an episode is shown
-MILLISECONDS = 20  # a step, as fast as CartPole is
+EVERY = 3  # n-th frame of an episode is shown, or fewer:
+MOST = 200  # frames of an episode
+WIDTH = 300  # pixels of a frame
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     """Play some episodes of the environment `source` for the best return in the training data.
 
-    Writes episodes.csv (a line for each step), summary.json and episode.gif, the first of the episodes.
+    Writes episodes.csv (a line for each step), summary.json and episode.gif, the first of the episodes. An environment
+    that has no pictures, or that cannot draw them here, leaves the last out with a warning.
 
     Raises:
         ValueError: if `source` is not the environment that the run was trained on; nothing is written then.
     """
     env = adapter.spec["environment"]
+    if env is None:
+        raise ValueError("this run was trained by data.environment=none: there is nothing to play")
     if source != env:
         near = get_close_matches(source, list(gymnasium.registry), n=1)
         unknown = "" if source in gymnasium.registry else ", and Gymnasium knows no environment of that name"
         hint = f" (did you mean {near[0]}?)" if unknown and near and near[0] != env else ""
         raise ValueError(f"this run was trained on {env}: give input={env}, not {source!r}{unknown}{hint}")
     target, seeds = adapter.spec["best_return"], list(range(EPISODES))
-    played = rollout(env, ReturnConditioned(adapter, [target] * EPISODES, seeds), seeds)
-    frames = replay(env, seeds[0], played.actions[0, : played.lengths[0]])
+    played = rollout(env, make_agent(adapter, [target] * EPISODES, seeds), seeds)
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_steps(folder / "episodes.csv", target, played)
+    write_steps(folder / "episodes.csv", target, played, delayed=adapter.spec.get("delayed", False))
+    write_summary(folder / "summary.json", env, target if adapter.config.returns else None, seeds, played)
+    film = write_film(folder / "episode.gif", env, seeds[0], played.actions[0, : played.lengths[0]])
+    return [folder / "episodes.csv", folder / "summary.json", *film]
+
+
+def write_summary(path: Path, env: str, target: float | None, seeds: list[int], played: Trajectories) -> None:
     columns = {
         "seed": seeds,
         "return": played.returns.tolist(),
@@ -48,16 +63,12 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     episodes = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     mean = float(played.returns.mean())
     summary = {"environment": env, "target_return": target, "mean_return": mean, "episodes": episodes}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    frames[0].save(
-        folder / "episode.gif", save_all=True, append_images=frames[1:], duration=MILLISECONDS * EVERY, loop=0
-    )
-    return [folder / "episodes.csv", folder / "summary.json", folder / "episode.gif"]
+    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
-def write_steps(path: Path, target: float, played: Trajectories) -> None:
+def write_steps(path: Path, target: float, played: Trajectories, *, delayed: bool) -> None:
     """A line for each step of each episode."""
-    to_go = played.returns_to_go(np.full(len(played.lengths), target))
+    to_go = played.returns_to_go(np.full(len(played.lengths), target), delayed=delayed)
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         state = [f"state_{i}" for i in range(played.states.shape[2])]
@@ -70,16 +81,33 @@ def write_steps(path: Path, target: float, played: Trajectories) -> None:
                 rows.writerow([n, t, *(f"{value:g}" for value in values)])
 
 
-def replay(env_id: str, seed: int, actions: np.ndarray) -> list[Image.Image]:
-    """Every n-th frame of the episode that these actions make, drawn without a window."""
+def write_film(path: Path, env_id: str, seed: int, actions: np.ndarray) -> list[Path]:
+    """The path, if there is something to see and it can be drawn here."""
+    try:
+        frames, milliseconds = replay(env_id, seed, actions)
+    except (gymnasium.error.Error, AttributeError, ImportError, NotImplementedError, OSError, RuntimeError) as error:
+        hint = "; MuJoCo draws without a screen by MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
+        mujoco = hint if "mujoco" in str(gymnasium.spec(env_id).entry_point) else ""
+        warnings.warn(f"{path.name} is left out: {env_id} cannot be drawn here ({error}){mujoco}", stacklevel=2)
+        return []
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return [path]
+
+
+def replay(env_id: str, seed: int, actions: np.ndarray) -> tuple[list[Image.Image], int]:
+    """Some frames of the episode that these actions make, drawn without a window, and the milliseconds for each."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
-    env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would look for one
+    env: Any = make(env_id, render_mode="rgb_array")
+    every = max(EVERY, -(-len(actions) // MOST))
     env.reset(seed=seed)
     frames = []
     for step, action in enumerate(actions):
-        if step % EVERY == 0:
-            frames.append(Image.fromarray(np.asarray(env.render())).resize((300, 200)).quantize(16))
+        if step % every == 0:
+            image = Image.fromarray(np.asarray(env.render()))
+            frames.append(image.resize((WIDTH, round(WIDTH * image.height / image.width))).quantize(16))
         env.step(action)
     env.close()
-    return frames
+    return frames, 10 * round(100 * every / env.metadata.get("render_fps", 50))  # a GIF counts in hundredths

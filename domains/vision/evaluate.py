@@ -1,92 +1,199 @@
-"""Accuracy on held-out images beside a support-vector machine's, per class, and what the model looked at."""
+"""How well held-out images are told apart, beside a baseline that needs no network, and what the model looked at.
+
+Shapes: B batch · N images of the split · P numbers of an image · K classes · M bins of confidence
+"""
 
 import csv
+from math import log, prod
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix
+from jaxtyping import Bool, Float, Int
 from sklearn.svm import SVC
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
-from core.probe import Probe
-from domains.adapter import Batch, Evaluation, Score, mean_measures, to_device
+from domains.adapter import Batch, Evaluation, Score
 from domains.vision.adapter import Adapter
 from domains.vision.data import Data
-from domains.vision.figures import draw_confusion, draw_rollouts
+from domains.vision.figures import draw_confusion, draw_maps, draw_reliability, short
+from domains.vision.maps import all_maps, can_look
+from domains.vision.maps import rollout as rollout  # until tests/domains/test_vision.py asks maps.py for it
+
+BINS = 15  # of confidence, as in Guo et al. 2017
+SHOWN = 10  # images whose maps are drawn
+SVM_IMAGES, SVM_NUMBERS = 5_000, 4_096  # training images, and numbers of each, up to which an SVM takes seconds
+MEAN_IMAGES = 20_000  # training images that the class means are taken from, at most
 
 
-def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Writes confusion.csv, confusion.png and rollout.png into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    measures: dict = mean_measures(adapter, data.eval_dataloader(split))
-    truth, guess = labels_and_guesses(adapter, data, split)
-    confusion = confusion_matrix(truth, guess, labels=range(len(adapter.classes)))  # (true, predicted)
-    seen, known = np.maximum(confusion.sum(1), 1), confusion.diagonal()
-    measures["accuracy_by_class"] = {
-        name: float(k / n) for name, k, n in zip(adapter.classes, known, seen, strict=True)
+def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *, flips: bool = False) -> Evaluation:
+    """Accuracy, loss and calibration on a split, the throughput, and maps of what was looked at.
+
+    The baseline is a support-vector machine on the pixels where the training images are few and small, and otherwise
+    the class whose mean image is nearest.
+
+    Writes classes.csv, confusion.csv, confusion.png and reliability.png, and rollout.png where the mixer has attention:
+    maps of one image of each of the first 10 classes.
+
+    Args:
+        flips: predict from each image and its mirror image, at twice the cost; for images that could as well be
+            mirrored, and a model that has seen such.
+    Raises:
+        ValueError: for an unknown or empty split.
+    """
+    logs, labels = predicted(adapter, data, split, flips)
+    chance, guess = logs.exp().max(-1)
+    right = guess == labels
+    K, classes = len(adapter.classes), adapter.classes
+    confusion = torch.bincount(labels * K + guess, minlength=K * K).view(K, K)  # (true, predicted)
+    bins = reliability(chance.numpy(), right.numpy())
+    rival, its_accuracy = baseline(data, split)
+    measures: dict[str, Any] = {
+        name: value.double().mean().item() for name, value in adapter.measure(logs, {"labels": labels}).items()
     }
-    measures["images"] = len(truth)
-    baseline = measures["svm_accuracy"] = svm_accuracy(data, split)
+    if K > 5:
+        measures["top5_accuracy"] = (logs.topk(5).indices == labels[:, None]).any(-1).double().mean().item()
+    folder.mkdir(parents=True, exist_ok=True)
+    measures |= {
+        "calibration_error": bins.error,
+        "accuracy_by_class": write_classes(folder / "classes.csv", confusion, classes),
+        "images": len(labels),
+        "flips": flips,
+        "baseline": {"name": rival, "accuracy": its_accuracy},
+        "throughput": throughput(adapter, data, split),
+    }
+    write_confusion(folder / "confusion.csv", confusion, classes)
+    draw_confusion(confusion.numpy(), classes, folder / "confusion.png")
+    draw_reliability(bins.images, bins.confidence, bins.accuracy, bins.error, folder / "reliability.png")
+    figures = [folder / "confusion.png", folder / "reliability.png"]
+    if can_look(adapter):
+        shown = first_of_each_class(labels, K)[:SHOWN]
+        draw_examples(adapter, data.batch(split, shown), guess[shown], folder / "rollout.png")
+        figures.insert(0, folder / "rollout.png")
+    return Evaluation([Score("accuracy", measures["accuracy"], rival, its_accuracy)], measures, figures)
 
-    with open(folder / "confusion.csv", "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["true \\ predicted", *adapter.classes])
-        rows.writerows([name, *counts] for name, counts in zip(adapter.classes, confusion.tolist(), strict=True))
-    draw_confusion(confusion, adapter.classes, folder / "confusion.png")
-    shown = to_device(data.batch(split, first_of_each_class(truth, len(adapter.classes))), adapter.device)
-    with torch.inference_mode():
-        probe = Probe()
-        guesses = adapter(shown, probe=probe).argmax(-1)
-    maps = (
-        rollout(probe.attention).mean(1).unflatten(-1, adapter.grid)
-    )  # (B, h, w): averaged over queries, as the head does
-    draw_rollouts(shown["images"], maps, shown["labels"], guesses, adapter.classes, folder / "rollout.png")
-    scores = [Score("accuracy", measures["accuracy"], "support-vector machine", baseline)]
-    return Evaluation(scores, measures, [folder / "rollout.png", folder / "confusion.png"])
+
+def draw_examples(adapter: Adapter, batch: Batch, guesses: Int[Tensor, " B"], path: Path) -> None:
+    """Maps of a few images, under the classes that were guessed, and the true ones where those were wrong."""
+    images, names = batch["images"].to(adapter.device), [short(name) for name in adapter.classes]
+    pairs = list(zip(guesses.tolist(), batch["labels"].tolist(), strict=True))
+    titles = [names[guess] if guess == true else f"{names[guess]}\n(is {names[true]})" for guess, true in pairs]
+    draw_maps(images, all_maps(adapter, images), titles, [guess != true for guess, true in pairs], path)
 
 
 @torch.inference_mode()
-def labels_and_guesses(adapter: Adapter, data: Data, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The true and the predicted class of every image of a split."""
-    truth, guess = [], []
+def predicted(
+    adapter: Adapter, data: Data, split: str, flips: bool = False
+) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
+    """log P(class) and the true class of every image of a split."""
+    adapter.eval()
+    logs, labels = [], []
     for batch in data.eval_dataloader(split):
-        batch: Batch = to_device(batch, adapter.device)
-        truth.append(batch["labels"].cpu())
-        guess.append(adapter(batch).argmax(-1).cpu())
-    return torch.cat(truth).numpy(), torch.cat(guess).numpy()
+        logs.append(log_chances(adapter, batch["images"].to(adapter.device), flips).cpu())
+        labels.append(batch["labels"])
+    return torch.cat(logs), torch.cat(labels)
 
 
-def first_of_each_class(labels: np.ndarray, classes: int) -> list[int]:
+def log_chances(adapter: Adapter, images: Float[Tensor, "B C Y X"], flips: bool = False) -> Float[Tensor, "B K"]:
+    """log P(class); with flips, P is the mean of those of the image and of its mirror image."""
+    views = [images, images.flip(-1)] if flips else [images]
+    each = torch.stack([adapter({"images": view}).log_softmax(-1) for view in views])
+    return each.logsumexp(0) - log(len(views))
+
+
+class Reliability(NamedTuple):
+    """Images in bins of equal width by P(predicted class): how many, their mean P, and the share that is right."""
+
+    images: np.ndarray  # (M,)
+    confidence: np.ndarray  # (M,); 0 in an empty bin, and so is the accuracy
+    accuracy: np.ndarray  # (M,)
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error Σ n_m / N |accuracy_m - confidence_m|, in [0, 1] (Guo et al. 2017, eq. 3)."""
+        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.images))
+
+
+def reliability(chance: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], bins: int = BINS) -> Reliability:
+    """Bin m holds those with P in ((m - 1) / M, m / M]."""
+    where = np.digitize(chance, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    images = np.bincount(where, minlength=bins)
+    confidence, accuracy = (np.bincount(where, values, bins) / np.maximum(images, 1) for values in (chance, right))
+    return Reliability(images, confidence, accuracy)
+
+
+def throughput(adapter: Adapter, data: Data, split: str) -> dict[str, Any]:
+    """Images per second of the forward pass alone, images on the device already; the median over half a second."""
+    images = data.batch(split, range(min(data.config.batch_size, data.size(split))))["images"].to(adapter.device)
+    with torch.inference_mode():
+        timer = Timer(
+            "forward({'images': images}).cpu()",  # the host waits for the device
+            globals={"forward": adapter.eval(), "images": images},
+            num_threads=torch.get_num_threads(),
+        )
+        seconds = timer.blocked_autorange(min_run_time=0.5).median
+    return {"images_per_second": len(images) / seconds, "batch_size": len(images), "device": str(adapter.device)}
+
+
+def first_of_each_class(labels: Int[Tensor, " N"], classes: int) -> list[int]:
     """Indices of one image of every class that occurs."""
-    return [int(np.flatnonzero(labels == c)[0]) for c in range(classes) if (labels == c).any()]
+    return [int((labels == c).nonzero()[0]) for c in range(classes) if (labels == c).any()]
+
+
+def write_classes(path: Path, confusion: Int[Tensor, "K K"], classes: list[str]) -> dict[str, float]:
+    """A line for each class: images, the share of them that is found, and of the guesses at it that are right.
+
+    Returns:
+        The accuracy of each class that has images.
+    """
+    known, true, guessed = (counts.tolist() for counts in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["class", "images", "accuracy", "precision"])
+        for name, k, n, g in zip(classes, known, true, guessed, strict=True):
+            rows.writerow([name, n, f"{k / n:.4f}" if n else "", f"{k / g:.4f}" if g else ""])
+    return {name: k / n for name, k, n in zip(classes, known, true, strict=True) if n}
+
+
+def write_confusion(path: Path, confusion: Int[Tensor, "K K"], classes: list[str]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["true \\ predicted", *classes])
+        rows.writerows([name, *counts] for name, counts in zip(classes, confusion.tolist(), strict=True))
+
+
+def baseline(data: Data, split: str) -> tuple[str, float]:
+    """The name of the baseline, and its accuracy."""
+    if data.size("train") <= SVM_IMAGES and prod(data.images.shape) <= SVM_NUMBERS:
+        return "support-vector machine", svm_accuracy(data, split)
+    return "nearest class mean", mean_accuracy(data, split)
 
 
 def svm_accuracy(data: Data, split: str) -> float:
     """A support-vector machine with a Gaussian kernel on the same pixels, trained on the same images."""
-    (x, y), (held_x, held_y) = (_pixels(data, s) for s in ("train", split))
+    parts = (data.batch(s, range(data.size(s))) for s in ("train", split))
+    (x, y), (held_x, held_y) = ((part["images"].flatten(1).numpy(), part["labels"].numpy()) for part in parts)
     return float(SVC(gamma="scale").fit(x, y).score(held_x, held_y))
 
 
-def rollout(attention: list[Tensor]) -> Tensor:
-    """How much each output token draws on each input token, through all blocks.
+def mean_accuracy(data: Data, split: str) -> float:
+    """The class whose mean training image is nearest: argmin ‖x - μ‖² = argmax x·μ - ‖μ‖² / 2.
 
-        R = Â_n … Â_2 Â_1,   Â = ½ mean over heads of A + ½ I
-
-    Source: Abnar & Zuidema 2020, eq. 1; the ½ I stands for the residual stream.
-
-    Args:
-        attention: (B, H, L, L) of each block, first block first.
-    Returns:
-        (B, L, L), rows sum to 1.
+    Means are of at most 20,000 training images, at even distances.
     """
-    eye = torch.eye(attention[0].shape[-1], device=attention[0].device)
-    flow = eye
-    for weights in attention:
-        flow = (weights.mean(1) + eye) / 2 @ flow
-    return flow
-
-
-def _pixels(data: Data, split: str) -> tuple[np.ndarray, np.ndarray]:
-    batch = data.batch(split, range(data.size(split)))
-    return batch["images"].flatten(1).numpy(), batch["labels"].numpy()
+    K, size = len(data.images.classes), data.size("train")
+    sums, counts = torch.zeros(K, prod(data.images.shape)), torch.zeros(K, 1)
+    chosen = np.linspace(0, size - 1, min(size, MEAN_IMAGES)).astype(int)
+    for part in np.array_split(chosen, -(-len(chosen) // 256)):
+        batch = data.batch("train", part.tolist())
+        sums.index_add_(0, batch["labels"], batch["images"].flatten(1))
+        counts.index_add_(0, batch["labels"], torch.ones(len(part), 1))
+    means = sums / counts.clamp(min=1)  # (K, P)
+    offset = torch.where(counts[:, 0] > 0, means.square().sum(1) / 2, torch.inf)  # (K,); no image, no guess
+    right = [
+        (batch["images"].flatten(1) @ means.T - offset).argmax(-1) == batch["labels"]
+        for batch in data.eval_dataloader(split)
+    ]
+    return torch.cat(right).double().mean().item()

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from domains.vision.adapter import Adapter
+from domains.vision.figures import draw_maps, short
+from domains.vision.maps import all_maps, can_look
 from domains.vision.sources import image_files, read_image
 
+AT_ONCE = 64  # images in one pass
+SHOWN = 16  # images whose maps are drawn
 
-@torch.inference_mode()
+
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
-    """Classify an image file, or every image of a folder; writes predictions.csv and predictions.json.
+    """Classify an image file, or every image of a folder.
+
+    Writes predictions.csv and predictions.json, and maps.png where the mixer has attention: what the predictions of the
+    first 16 images draw on.
 
     An image is resized until it just covers the model's size, and its middle is taken. A model of the digits wants what
     it has seen: a light stroke on a dark ground that fills the picture.
@@ -22,16 +30,13 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         ValueError: if there is no image, or one cannot be read; nothing is written then.
     """
     files = image_files(Path(source))
-    adapter.eval()
     rows = []
-    for file in files:
-        pixels = (
-            torch.from_numpy(read_image(file, adapter.images).copy())[None].to(adapter.device) / 255
-        )  # (1, C, Y, X)
-        chances = adapter({"images": pixels}).softmax(-1)[0].tolist()
-        best = int(np.argmax(chances))
-        rows.append({"file": str(file), "class": adapter.classes[best], "probability": chances[best]})
-        rows[-1]["probabilities"] = dict(zip(adapter.classes, chances, strict=True))
+    for start in range(0, len(files), AT_ONCE):
+        part = files[start : start + AT_ONCE]
+        for file, chances in zip(part, probabilities(adapter, read(adapter, part)), strict=True):
+            best = int(np.argmax(chances))
+            rows.append({"file": str(file), "class": adapter.classes[best], "probability": chances[best]})
+            rows[-1]["probabilities"] = dict(zip(adapter.classes, chances, strict=True))
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "predictions.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -41,4 +46,24 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         for row in rows:
             chances = [f"{p:.6f}" for p in (row["probability"], *row["probabilities"].values())]
             table.writerow([row["file"], row["class"], *chances])
-    return [folder / "predictions.csv", folder / "predictions.json"]
+    written = [folder / "predictions.csv", folder / "predictions.json"]
+    if can_look(adapter):
+        images, shown = read(adapter, files[:SHOWN]), rows[:SHOWN]
+        titles = [
+            f"{short(Path(row['file']).name)}\n{short(row['class'])}\n{100 * row['probability']:.0f} %" for row in shown
+        ]
+        draw_maps(images, all_maps(adapter, images), titles, [False] * len(shown), folder / "maps.png")
+        written.append(folder / "maps.png")
+    return written
+
+
+def read(adapter: Adapter, files: list[Path]) -> Tensor:
+    """(B, C, Y, X) in [0, 1], on the model's device."""
+    pixels = np.stack([read_image(file, adapter.images) for file in files])
+    return torch.from_numpy(pixels).to(adapter.device) / 255
+
+
+@torch.inference_mode()
+def probabilities(adapter: Adapter, images: Tensor) -> list[list[float]]:
+    """Of each class, for each image."""
+    return adapter.eval()({"images": images}).softmax(-1).tolist()

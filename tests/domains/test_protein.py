@@ -12,9 +12,11 @@ from core.config import PositionConfig, PositionKind
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.protein.adapter import EDGES, Adapter
+from domains.protein.chain import Chain, one_hot, virtual_cb
 from domains.protein.config import DataConfig, ModelConfig
-from domains.protein.data import LETTERS, UNKNOWN, Chain, Data, collate, numbered, one_hot, two_stretches, virtual_cb
+from domains.protein.data import Data, collate, two_stretches
 from domains.protein.evaluate import evaluate
+from domains.protein.letters import LETTERS, UNKNOWN, numbered
 from domains.protein.metrics import ProfilePairs, SeparationPrior, distances, precision, ranked
 from domains.protein.pair import TriangleMultiplication
 from domains.protein.predict import predict, read_fasta

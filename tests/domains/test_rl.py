@@ -16,12 +16,15 @@ from domains.adapter import mean_measures
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.rl.adapter import Adapter
-from domains.rl.collect import collect
-from domains.rl.config import DataConfig, ModelConfig, Source
+from domains.rl.agents import ReturnConditioned
+from domains.rl.collect import cartpole
+from domains.rl.config import DataConfig, ModelConfig
 from domains.rl.data import Data
+from domains.rl.environments import describe
 from domains.rl.evaluate import EPISODES, evaluate
 from domains.rl.predict import predict
-from domains.rl.rollout import ReturnConditioned, describe, rollout, windows
+from domains.rl.rollout import rollout
+from domains.rl.trajectories import windows
 from domains.sampling import StepDataset
 
 CONTEXT = 7
@@ -93,7 +96,7 @@ def evaluated(trained, tmp_path_factory):
 
 
 def test_episodes_of_every_skill_are_collected():
-    played = collect(Source.cartpole, 151, seed=3)
+    played = cartpole(151, seed=3)
     assert played.returns.min() < 30
     assert played.returns.max() == 500
     counts, _ = np.histogram(played.returns, bins=[0, 50, 100, 200, 300, 400, 501])
@@ -374,19 +377,30 @@ def test_an_environment_describes_its_actions(swing):
     assert describe(swing(space)) == {"limit": 20, "states": 3, "low": LOW, "high": HIGH}
 
 
-def test_vectors_are_played_as_the_model_gives_them(swing):
-    env_id, seeds, seen = swing(), [3, 1, 4], []
+def watched(adapter, monkeypatch):
+    """What the adapter is shown from here on, and what it says: a list of (batch, predictions)."""
+    seen, latest = [], adapter.latest
+
+    def spy(batch, cache=None):
+        seen.append((batch, latest(batch, cache)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(adapter, "latest", spy)
+    return seen
+
+
+def test_vectors_are_played_as_the_model_gives_them(swing, monkeypatch):
+    env_id, seeds = swing(), [3, 1, 4]
     adapter = swinging(env_id)
-    hook = adapter.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+    seen = watched(adapter, monkeypatch)
     played = rollout(env_id, ReturnConditioned(adapter, [-10.0, -200.0, -900.0], seeds), seeds)
-    hook.remove()
     assert played.actions.shape == (3, 20, 1)
     assert (played.lengths == 20).all()
     assert played.truncated.all()
     assert -2 <= played.actions.min() < -1
     assert 1 < played.actions.max() <= 2
     for step, (batch, output) in enumerate(seen):
-        assert np.array_equal(output[:, -1], played.actions[:, step])
+        assert np.array_equal(output, played.actions[:, step])
         first = max(0, step + 1 - CONTEXT)
         assert np.array_equal(batch["actions"][:, :-1], played.actions[:, first:step])
     env = gymnasium.make("Pendulum-v1")
@@ -421,12 +435,12 @@ def test_an_episode_is_the_same_in_any_company(trained):
     assert len(set(together.lengths.tolist())) > 2  # they ended one after another
 
 
-def test_the_agent_sees_the_last_steps_and_what_is_left_of_its_target(data):
-    adapter, seen = untrained(data.spec()), []
-    adapter.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+def test_the_agent_sees_the_last_steps_and_what_is_left_of_its_target(data, monkeypatch):
+    adapter = untrained(data.spec())
+    seen = watched(adapter, monkeypatch)
     played = rollout("CartPole-v1", ReturnConditioned(adapter, [200.0], [6]), [6])
     assert len(seen) == played.lengths[0] > CONTEXT
-    for step, batch in enumerate(seen):
+    for step, (batch, _) in enumerate(seen):
         first = max(0, step + 1 - CONTEXT)
         assert batch["steps"][0].tolist() == list(range(first, step + 1))
         assert batch["returns"][0].tolist() == [200.0 - t for t in range(first, step + 1)]
@@ -510,7 +524,7 @@ def test_predict_writes_every_number_of_an_action(swing, tmp_path):
     assert len(rows) == 100
     assert len({row["action_0"] for row in rows}) > 10
     with Image.open(paths[2]) as film:
-        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(film)) == 60 * 7
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(film)) == 100 * 7
 
 
 @pytest.mark.parametrize(

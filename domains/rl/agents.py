@@ -1,0 +1,140 @@
+"""A trained decision transformer at play: a whole batch of episodes, or one that is stepped from outside.
+
+Shapes: N episodes · n of them still running · K context, in time steps · A width of an action
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.cache import Cache, RecurrentState, WindowCache
+from core.config import Mixer
+from domains.adapter import to_device
+from domains.rl.adapter import Adapter
+from domains.rl.config import Recall
+from domains.rl.rollout import nothing_played
+from domains.rl.trajectories import Trajectories, windows
+
+
+class ReturnConditioned:
+    """A decision transformer that is asked for a return (a rollout's Policy).
+
+    It sees the last K steps, computed anew at each, with what is left of the return it was asked for, and acts as it
+    predicts: a number is drawn, a vector is taken as it is (`domains.rl.actions`).
+
+    Args:
+        adapter: the trained model; its `spec` says what K is, and whether rewards are delayed: what is left of the
+            return is then all of it to the end.
+        targets: (N,), the return asked of each episode. A model without returns does not see it.
+        seeds: (N,), for the draws of each episode.
+    """
+
+    def __init__(self, adapter: Adapter, targets: Sequence[float], seeds: Sequence[int]):
+        self.adapter, self.context = adapter.eval(), adapter.spec["context"]
+        self.delayed = adapter.spec.get("delayed", False)
+        self.targets = np.asarray(targets, np.float32)
+        self.rngs = [np.random.default_rng((int(seed), 1)) for seed in seeds]
+
+    @torch.inference_mode()
+    def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
+        predictions = self.predict(played, running, step)  # (n, A)
+        return self.adapter.actions.act(predictions, [self.rngs[n] for n in running])
+
+    def predict(self, played: Trajectories, running: np.ndarray, step: int) -> Tensor:
+        return self.adapter.latest(self.last(min(step + 1, self.context), played, running, step))
+
+    def last(self, seen: int, played: Trajectories, running: np.ndarray, step: int):
+        """The batch of the last so many steps."""
+        to_go, first = played.returns_to_go(self.targets, delayed=self.delayed), np.full(len(running), step + 1 - seen)
+        return to_device(windows(played, to_go, running, first, seen), self.adapter.device)
+
+
+class Cached(ReturnConditioned):
+    """The same from keys and values that are kept: each step costs three tokens, and not 3 K.
+
+    What comes out is that of a model that sees the whole episode through its mixer. With mixer=window, or one that has
+    a state, that is exactly what the model is. With mixer=softmax only the last K steps are kept: exact while t < K;
+    after that what is kept has itself seen steps that are out of sight by now, and actions differ from those of
+    `ReturnConditioned`, whose window forgets them.
+
+    With mixer=window both agree at every step, if all that a prediction depends on lies in the context:
+    depth · window <= 3 (K - 1) + 1 tokens.
+    """
+
+    def __init__(self, adapter: Adapter, targets: Sequence[float], seeds: Sequence[int]):
+        super().__init__(adapter, targets, seeds)
+        self.cache, self.inside = make_cache(adapter), np.arange(len(targets))
+
+    def predict(self, played: Trajectories, running: np.ndarray, step: int) -> Tensor:
+        if len(running) < len(self.inside):  # what is over leaves
+            stay = np.searchsorted(self.inside, running)
+            self.cache.reorder(torch.from_numpy(stay).to(self.adapter.device))
+            self.inside = running
+        return self.adapter.latest(self.last(min(step + 1, 2), played, running, step), self.cache)
+
+
+def make_cache(adapter: Adapter) -> Cache:
+    """What a model's mixer has to remember; for softmax, the steps before the new ones that are in sight.
+
+    Raises:
+        ValueError: for softmax over a single step, in which nothing is to be remembered.
+    """
+    config, context = adapter.config, adapter.spec["context"]
+    match config.mixer:
+        case Mixer.softmax if context < 2:
+            raise ValueError("data.recall=cached needs data.context >= 2; with 1 there is nothing to remember")
+        case Mixer.softmax:
+            return WindowCache(config.depth, adapter.per_step * (context - 1) - 1)
+        case Mixer.window:
+            return WindowCache(config.depth, config.window)
+    return RecurrentState(config.depth)
+
+
+def make_agent(adapter: Adapter, targets: Sequence[float], seeds: Sequence[int]) -> ReturnConditioned:
+    """The agent that remembers as the model's spec says (data.recall)."""
+    cached = adapter.spec.get("recall") == Recall.cached.value
+    return (Cached if cached else ReturnConditioned)(adapter, targets, seeds)
+
+
+class DecisionActor:
+    """One episode, stepped from outside: what a program that owns the environment needs.
+
+        actor = DecisionActor(adapter, target=500)
+        action = actor.act(observation)                     # the first step
+        action = actor.act(observation, last_reward)        # and every other
+
+    Args:
+        adapter: the trained model.
+        target: the return asked for.
+        seed: for the draws of numbered actions.
+    """
+
+    def __init__(self, adapter: Adapter, target: float, seed: int = 0):
+        self.adapter, self.target = adapter, target
+        self.reset(seed)
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the episode, and be ready for the next."""
+        self.played, self.step = nothing_played(1, self.adapter.spec), 0
+        self.agent = make_agent(self.adapter, [self.target], [seed])
+
+    def act(self, observation: np.ndarray, last_reward: float = 0.0) -> np.ndarray:
+        """The action for what is seen now; `last_reward` is what the action before was worth.
+
+        Raises:
+            ValueError: for an observation of another width, or beyond the time limit that the model knows.
+        """
+        played, step = self.played, self.step
+        limit, width = played.states.shape[1:]
+        if np.shape(observation) != (width,):
+            raise ValueError(f"an observation has {width} numbers, got {np.shape(observation)}")
+        if step == limit:
+            raise ValueError(f"the model knows no step after {limit}; begin the next episode by reset()")
+        played.states[0, step], played.lengths[0] = observation, step + 1
+        if step:
+            played.rewards[0, step - 1] = last_reward
+        played.actions[0, step] = self.agent(played, np.array([0]), step)[0]
+        self.step += 1
+        return played.actions[0, step]

@@ -1,0 +1,134 @@
+"""Gymnasium's environments, and ours: what they are, and what a return in them is worth.
+
+Shapes: S state width · A number of actions, or width of one
+"""
+
+from difflib import get_close_matches
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import domains.rl.key_to_door  # registers it  # noqa: F401
+from domains.rl.trajectories import Trajectories
+
+EXTRAS = {"envs.mujoco": "mujoco", "envs.box2d": "box2d"}  # part of the entry point: extra in pyproject.toml
+
+# Mean return of random actions, and of the best of DLR-RM/rl-trained-agents' policies, here with Gymnasium 1.4 and
+# MuJoCo 4.0 over 3 to 10 episodes; LunarLander: of Gymnasium's own controller; Key-to-Door: the most that there is.
+REFERENCES = {
+    "CartPole-v1": (23.3, 500.0),
+    "Acrobot-v1": (-500.0, -69.0),
+    "MountainCar-v0": (-200.0, -109.0),
+    "MountainCarContinuous-v0": (-32.9, 96.5),
+    "Pendulum-v1": (-1215.0, -168.0),
+    "LunarLander-v3": (-163.0, 267.0),
+    "LunarLanderContinuous-v3": (-221.0, 282.0),
+    "BipedalWalker-v3": (-103.0, 301.0),
+    "Hopper-v5": (17.1, 3625.0),
+    "HalfCheetah-v5": (-271.5, 12140.0),
+    "Walker2d-v5": (1.18, 4530.0),
+    "Ant-v5": (-68.0, 5220.0),
+    "Swimmer-v5": (0.0, 356.0),
+    "KeyToDoor-v0": (0.027, 1.0),
+}
+# Those of D4RL (Fu et al. 2020), for v2 of these environments and for data that are not ours.
+D4RL = {
+    "Hopper": (-20.272305, 3234.3),
+    "HalfCheetah": (-280.178953, 12135.0),
+    "Walker2d": (1.629008, 4592.3),
+    "Ant": (-325.6, 3879.7),
+}
+
+
+def make(env_id: str, **options: Any) -> gymnasium.Env:
+    """The environment of this id.
+
+    Raises:
+        ValueError: if Gymnasium knows none, or a package that it needs is not installed.
+    """
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        entry = str(gymnasium.spec(env_id).entry_point)
+        extra = next((f"pip install -e '.[{extra}]'" for part, extra in EXTRAS.items() if part in entry), str(error))
+        raise ValueError(f"{env_id} needs a package that is not installed: {extra}") from error
+    except (gymnasium.error.Error, ImportError) as error:
+        near = get_close_matches(env_id, list(gymnasium.registry), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; an environment id looks like CartPole-v1"
+        raise ValueError(f"Gymnasium knows no environment {env_id!r}{hint}") from error
+
+
+def describe(env_id: str) -> dict[str, Any]:
+    """What a model must know of an environment.
+
+    Returns:
+        "limit", the time limit T; "states", the state width S; and "actions", their number, or "low" and "high", (A,)
+        each, the bounds of actions that are vectors.
+    Raises:
+        ValueError: if there is no such environment, or it has no time limit, states that are no vectors, or actions of
+            another kind.
+    """
+    env = make(env_id)
+    limit, space, actions = env.spec and env.spec.max_episode_steps, env.observation_space, env.action_space
+    env.close()
+    if not (limit and isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1):
+        raise ValueError(f"{env_id} cannot be played: it needs a time limit and states that are vectors, not {space}")
+    about = {"limit": limit, "states": space.shape[0]}
+    match actions:
+        case gymnasium.spaces.Discrete(start=0):
+            return about | {"actions": int(actions.n)}
+        case gymnasium.spaces.Box(shape=(_,)) if actions.is_bounded():
+            return about | {"low": actions.low.tolist(), "high": actions.high.tolist()}
+    possible = "a Discrete space from 0, or vectors within bounds"
+    raise ValueError(f"{env_id} cannot be played: its actions must be {possible}, not {actions}")
+
+
+def describe_data(played: Trajectories) -> dict[str, Any]:
+    """The same of episodes without an environment: what occurs in them is all that there is."""
+    about = {"limit": played.states.shape[1], "states": played.states.shape[2]}
+    taken = played.actions[played.real]
+    if taken.ndim == 1:
+        return about | {"actions": int(taken.max()) + 1}
+    return about | {"low": taken.min(0).tolist(), "high": taken.max(0).tolist()}
+
+
+def check_fit(played: Trajectories, env_id: str, source: str) -> None:
+    """Raises ValueError if these episodes, which `source` brought, cannot be of this environment."""
+    found, about, taken = describe_data(played), describe(env_id), played.actions[played.real]
+    wrong = []
+    if found["states"] != about["states"]:
+        wrong.append(f"states have {found['states']} numbers and not {about['states']}")
+    if found["limit"] > about["limit"]:
+        wrong.append(f"longest episode has {found['limit']} steps and not at most {about['limit']}")
+    match found, about:
+        case {"actions": _}, {"actions": count}:
+            lowest, highest = int(taken.min()), int(taken.max())
+            if lowest < 0 or highest >= count:
+                wrong.append(f"actions run from {lowest} to {highest} and not within 0 to {count - 1}")
+        case {"low": low, "high": high}, {"low": least, "high": most} if len(low) == len(least):
+            slack = 1e-4 * (np.array(most) - least)  # a file may have been rounded
+            if (low < least - slack).any() or (high > most + slack).any():
+                wrong.append(f"actions go beyond the bounds from {least} to {most}")
+        case _:
+            wrong.append(f"actions are {_kind(found)} and not {_kind(about)}")
+    if wrong:
+        raise ValueError(
+            f"{source} does not fit {env_id}: its {'; its '.join(wrong)}. Name its own environment by"
+            " data.environment=…, or train without one by data.environment=none"
+        )
+
+
+def _kind(about: dict[str, Any]) -> str:
+    return "whole numbers" if "actions" in about else f"vectors of {len(about['low'])} numbers"
+
+
+def normalised(env_id: str, value: float) -> dict[str, float]:
+    """100 · (return - random) / (reference - random), by our references, and by D4RL's where it has any.
+
+    Source: Fu et al. 2020.
+
+    Neither compares with published tables: our data are not D4RL's, and v5 of an environment is not v2.
+    """
+    known = {"normalised": REFERENCES.get(env_id), "normalised_d4rl": D4RL.get(env_id.removesuffix("-v5"))}
+    return {name: 100 * (value - pair[0]) / (pair[1] - pair[0]) for name, pair in known.items() if pair}

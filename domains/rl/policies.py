@@ -1,0 +1,185 @@
+"""Who plays when trajectories are collected: chance, Gymnasium's own controller, or a network of plain arrays.
+
+Shapes: n episodes that run · S state width · A number of actions, or width of one
+"""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from domains.rl.actions import make_actions
+from domains.rl.trajectories import Trajectories
+
+LANDERS = {"LunarLander-v3": False, "LunarLanderContinuous-v3": True}  # is it continuous?
+Rngs = Sequence[np.random.Generator]
+
+
+@runtime_checkable
+class Controller(Protocol):
+    """Chooses from what it sees."""
+
+    def __call__(self, states: np.ndarray, step: int, rngs: Rngs) -> np.ndarray:
+        """States (n, S), all at the same time step, and a generator for each, to actions (n,) or (n, A)."""
+        ...
+
+
+def make_controller(name: str, env_id: str, about: dict[str, Any]) -> Controller:
+    """random, heuristic or the path of an .npz network, for an environment of which `about` is known (`describe`).
+
+    Raises:
+        ValueError: for an unknown name, an environment without heuristic, or a network that does not fit.
+    """
+    match name:
+        case "random":
+            return Random(about)
+        case "heuristic" if env_id in LANDERS:
+            return Heuristic(LANDERS[env_id])
+        case "heuristic":
+            raise ValueError(f"policy=heuristic is there for {', '.join(LANDERS)}, not for {env_id}")
+        case path if path.endswith(".npz"):
+            return Network(Path(path), about)
+    raise ValueError(f"policy={name} is unknown; possible: random, heuristic, or the path of a network in an .npz file")
+
+
+class Random:
+    """Every action as likely as any other."""
+
+    def __init__(self, about: dict[str, Any]):
+        self.about = about
+
+    def __call__(self, states: np.ndarray, step: int, rngs: Rngs) -> np.ndarray:
+        if "actions" in self.about:
+            return np.array([rng.integers(self.about["actions"]) for rng in rngs])
+        return np.array([rng.uniform(self.about["low"], self.about["high"]) for rng in rngs])
+
+
+class Heuristic:
+    """Gymnasium's own controller of the lunar lander."""
+
+    def __init__(self, continuous: bool):
+        from gymnasium.envs.box2d.lunar_lander import heuristic
+
+        self.heuristic = heuristic
+        self.env: Any = SimpleNamespace(unwrapped=SimpleNamespace(continuous=continuous))  # all that it asks of one
+
+    def __call__(self, states: np.ndarray, step: int, rngs: Rngs) -> np.ndarray:
+        return np.array([self.heuristic(self.env, state) for state in states])
+
+
+class Network:
+    """A trained actor, a perceptron of plain arrays in an .npz file (docs/data.md says which).
+
+        a = out(W_n … act(W_1 s + b_1) … + b_n)
+
+    Args:
+        path: the file.
+        about: the environment, as `describe` has it. A network whose input is one number wider than a state takes the
+            part of the time limit that is left there, as some of DLR-RM/rl-trained-agents do.
+    Raises:
+        ValueError: for a file that is none, or does not fit the environment.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]):
+        if not path.is_file() or not zipfile.is_zipfile(path):
+            raise ValueError(f"policy={path} is no .npz file; a network in one is described in docs/data.md")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if missing := {"n_layers", "act", "out", "w0", "b0"} - arrays.keys():
+            raise ValueError(f"policy={path} is no network: it has no {', '.join(sorted(missing))} (docs/data.md)")
+        self.about, depth = about, int(arrays["n_layers"])
+        self.layers = [(arrays[f"w{n}"].astype(np.float64), arrays[f"b{n}"].astype(np.float64)) for n in range(depth)]
+        self.act, self.out = ACTIVATIONS[str(arrays["act"])], str(arrays["out"])
+        self.clipped = bool(arrays.get("sde", False))  # state-dependent exploration clips its mean
+        self.norm = None
+        if "obs_mean" in arrays:
+            std = np.sqrt(arrays["obs_var"] + arrays["eps"])
+            self.norm = arrays["obs_mean"], std, float(arrays["clip_obs"])
+        self.timed = self.layers[0][0].shape[1] == about["states"] + 1
+        self._check(path)
+
+    def _check(self, path: Path) -> None:
+        inputs, outputs = self.layers[0][0].shape[1] - self.timed, len(self.layers[-1][1])
+        discrete, width = self.out.startswith("argmax"), make_actions(self.about).width
+        fits = outputs % width == 0 if self.out == "argmax_q" else outputs == width
+        if inputs != self.about["states"] or discrete != ("actions" in self.about) or not fits:
+            kind = "numbered actions" if discrete else "actions that are vectors"
+            raise ValueError(
+                f"policy={path} does not fit: it takes states of {inputs} numbers and gives {outputs} for {kind}; the"
+                f" environment has states of {self.about['states']} and {_shape(self.about)}"
+            )
+
+    def __call__(self, states: np.ndarray, step: int, rngs: Rngs) -> np.ndarray:
+        x = states.astype(np.float64)  # (n, S)
+        if self.timed:
+            x = np.concatenate([x, np.full((len(x), 1), 1 - step / self.about["limit"])], 1)
+        if self.norm is not None:
+            mean, std, most = self.norm
+            x = np.clip((x - mean) / std, -most, most)
+        for number, (weight, bias) in enumerate(self.layers):
+            x = x @ weight.T + bias
+            if number < len(self.layers) - 1:
+                x = self.act(x)
+        if self.out.startswith("argmax"):  # argmax_q: the last axis is (quantiles, actions)
+            return x.reshape(len(x), -1, self.about["actions"]).mean(1).argmax(1)
+        low, high = np.array(self.about["low"]), np.array(self.about["high"])
+        if self.out == "tanh":
+            x = np.tanh(np.clip(x, -2, 2) if self.clipped else x)
+            x = low + (x + 1) * (high - low) / 2
+        return np.clip(x, low, high)
+
+
+ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
+
+
+def _shape(about: dict[str, Any]) -> str:
+    return f"{about['actions']} actions" if "actions" in about else f"actions of {len(about['low'])} numbers"
+
+
+class Noisy:
+    """Controllers side by side, each episode with its own, its own noise and its own generator (a rollout's Policy).
+
+    Noise is the chance of a random action at any step; or, for vectors, the standard deviation of what is added to
+    each number, in halves of its range.
+
+    Args:
+        controllers: who plays.
+        which: (N,), who plays an episode.
+        noise: (N,).
+        seeds: (N,).
+        about: the environment.
+    """
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        which: np.ndarray,
+        noise: np.ndarray,
+        seeds: Sequence[int],
+        about: dict[str, Any],
+    ):
+        self.controllers, self.which, self.noise, self.about = controllers, which, noise, about
+        self.random = Random(about)
+        self.rngs = [np.random.default_rng((int(seed), 2)) for seed in seeds]
+
+    def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
+        actions = np.zeros((len(running), *played.actions.shape[2:]), played.actions.dtype)
+        for number, controller in enumerate(self.controllers):
+            at = np.flatnonzero(self.which[running] == number)
+            if len(at):
+                episodes = running[at]
+                chosen = controller(played.states[episodes, step], step, [self.rngs[n] for n in episodes])
+                actions[at] = self.disturbed(chosen, episodes, step)
+        return actions
+
+    def disturbed(self, actions: np.ndarray, running: np.ndarray, step: int) -> np.ndarray:
+        rngs, noise = [self.rngs[n] for n in running], self.noise[running]
+        if "actions" in self.about:
+            blind = np.array([rng.random() for rng in rngs]) < noise
+            return np.where(blind, self.random(actions, step, rngs), actions)
+        low, high = np.array(self.about["low"], np.float32), np.array(self.about["high"], np.float32)
+        added = np.array([rng.standard_normal(len(low)) for rng in rngs]) * noise[:, None] * (high - low) / 2
+        return np.clip(actions + added, low, high).astype(np.float32)

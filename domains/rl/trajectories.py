@@ -1,0 +1,187 @@
+"""Episodes as arrays, windows of them, and the file that keeps them (docs/data.md).
+
+Shapes: N episodes · T steps of the longest · M steps of all together · B batch · K context · S state width
+A width of an action
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from domains.adapter import Batch
+
+STEPS = ("observations", "actions", "rewards", "terminated", "truncated")  # M long each, episode after episode
+EPISODES = ("episode_length", "episode_seed", "final_observations")  # N long each; only the first must be there
+
+
+@dataclass
+class Trajectories:
+    """Episodes, right-padded with zeros: only the first `lengths` steps of each are real.
+
+    Attributes:
+        states: (N, T, S), float32. What each action was chosen in.
+        actions: (N, T), int64, their numbers; or (N, T, A), float32, vectors in the units of the environment.
+        rewards: (N, T), float32, for the action of the same step.
+        lengths: (N,), steps played.
+        terminated: (N,), bool: the episode ended by the task's own rules.
+        truncated: (N,), bool: it was cut off by the time limit. If it did not end as well, its return is a lower bound.
+        finals: (N, S), float32, the states after the last actions, if they are known.
+        seeds: (N,): `reset(seed)` and the actions make the same episode again, if they are known.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    lengths: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    finals: np.ndarray | None = None
+    seeds: np.ndarray | None = None
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(N,): the sum of an episode's rewards, undiscounted."""
+        return self.rewards.sum(1, dtype=np.float64)
+
+    @property
+    def real(self) -> np.ndarray:
+        """(N, T): which steps were played."""
+        return np.arange(self.rewards.shape[1]) < self.lengths[:, None]
+
+    def returns_to_go(self, totals: np.ndarray | None = None, *, delayed: bool = False) -> np.ndarray:
+        """(N, T): what is left of `totals` (the returns if None) before each step, R_t = total - r_0 - … - r_{t-1}.
+
+        If rewards are delayed, they all come at the end of an episode, and nothing is taken off before.
+        """
+        totals = self.returns if totals is None else totals
+        before = 0 * self.rewards if delayed else np.cumsum(self.rewards, axis=1) - self.rewards
+        return totals[:, None] - before
+
+
+def windows(played: Trajectories, to_go: np.ndarray, episodes: np.ndarray, first: np.ndarray, context: int) -> Batch:
+    """What the model is shown of `episodes` (B,): `context` steps K from the step `first` (B,) on.
+
+    Returns:
+        "returns" (B, K), the returns-to-go; "states" (B, K, S); "actions" (B, K) or (B, K, A); "steps" (B, K), the
+        time steps; "real" (B, K), False on the padding at the right.
+    """
+    at = first[:, None] + np.arange(context)  # (B, K)
+    real = at < played.lengths[episodes, None]
+    episodes, at = episodes[:, None], np.minimum(at, played.actions.shape[1] - 1)
+    batch = {
+        "returns": to_go[episodes, at].astype(np.float32),
+        "states": played.states[episodes, at],
+        "actions": played.actions[episodes, at],
+        "steps": at,
+        "real": real,
+    }
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def flatten(played: Trajectories) -> dict[str, np.ndarray]:
+    """The arrays of the file: every step of every episode, end to end."""
+    real = played.real
+    last = real & ~np.roll(real, -1, axis=1) if real.shape[1] > 1 else real
+    last[:, -1] = real[:, -1]
+    arrays = {
+        "observations": played.states[real],  # (M, S)
+        "actions": played.actions[real],
+        "rewards": played.rewards[real],
+        "terminated": (last & played.terminated[:, None])[real],
+        "truncated": (last & played.truncated[:, None])[real],
+        "episode_length": played.lengths.astype(np.int32),
+    }
+    known = {"episode_seed": played.seeds, "final_observations": played.finals}
+    return arrays | {name: array for name, array in known.items() if array is not None}
+
+
+def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
+    """Episodes from the arrays of the file."""
+    lengths = arrays["episode_length"].astype(np.int64)
+    real = np.arange(lengths.max()) < lengths[:, None]  # (N, T)
+    ends = np.cumsum(lengths) - 1
+
+    def padded(flat: np.ndarray) -> np.ndarray:
+        out = np.zeros((*real.shape, *flat.shape[1:]), flat.dtype)
+        out[real] = flat
+        return out
+
+    return Trajectories(
+        states=padded(arrays["observations"].astype(np.float32, copy=False)),
+        actions=padded(arrays["actions"].astype(np.int64 if arrays["actions"].ndim == 1 else np.float32, copy=False)),
+        rewards=padded(arrays["rewards"].astype(np.float32, copy=False)),
+        lengths=lengths,
+        terminated=arrays["terminated"][ends].astype(bool),
+        truncated=arrays["truncated"][ends].astype(bool),
+        finals=arrays.get("final_observations"),
+        seeds=arrays.get("episode_seed"),
+    )
+
+
+def join(parts: Sequence[Trajectories]) -> Trajectories:
+    """All episodes of several sets that know the same of theirs."""
+    flat = [flatten(part) for part in parts]
+    return pad({name: np.concatenate([arrays[name] for arrays in flat]) for name in flat[0]})
+
+
+def write(path: Path, environment: str, played: Trajectories, **more: Any) -> None:
+    """One compressed .npz file, as docs/data.md describes it. `more` is kept with it and never read by training."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = flatten(played) | {"episode_return": played.returns}
+    with open(path, "wb") as file:  # numpy would add .npz to a name
+        np.savez_compressed(file, env_id=np.array(environment), **arrays, **more)
+
+
+def read(path: str | Path) -> tuple[str, Trajectories]:
+    """The environment's id and the episodes of such a file.
+
+    Raises:
+        ValueError: if it is not there, not whole, or contradicts itself.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; attend collect env=… writes such a file (docs/data.md)")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no .npz file, or it was cut short; copy or collect it again")
+    try:
+        with np.load(path, allow_pickle=False) as file:  # each look at a name decompresses it anew: look once
+            arrays = {name: file[name] for name in (*STEPS, *EPISODES, "env_id") if name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}); copy or collect it again") from error
+    check(arrays, str(path))
+    return str(arrays["env_id"]), pad(arrays)
+
+
+def check(arrays: dict[str, np.ndarray], path: str) -> None:
+    """Raises ValueError for the first thing in the arrays of a file that cannot be."""
+    needed = (*STEPS, "episode_length", "env_id")
+    if missing := [name for name in needed if name not in arrays]:
+        raise ValueError(f"{path} has no {', '.join(missing)}; it needs {', '.join(needed)} (docs/data.md)")
+    lengths, actions = arrays["episode_length"], arrays["actions"]
+    steps = {name: len(arrays[name]) for name in STEPS} | {"episode_length": int(lengths.sum())}
+    if len(set(steps.values())) > 1 or not len(lengths) or lengths.min() < 1:
+        counted = ", ".join(f"{name} {count}" for name, count in steps.items())
+        raise ValueError(f"{path} is not whole: its steps are {counted}; each must be the same, and no episode empty")
+    if any(len(arrays[name]) != len(lengths) for name in EPISODES if name in arrays):
+        raise ValueError(f"{path} needs one of {', '.join(EPISODES)} for each of its {len(lengths)} episodes")
+    if arrays["observations"].ndim != 2 or (actions.ndim, actions.dtype.kind) not in {(1, "i"), (2, "f")}:
+        shapes = f"observations {arrays['observations'].shape}, actions {actions.shape} of {actions.dtype}"
+        raise ValueError(
+            f"{path} has {shapes}; possible: observations (steps, width), actions whole numbers (steps,) or real ones"
+            " (steps, width)"
+        )
+    for name in ("observations", "rewards", "actions"):
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{path} has {name} that are not finite; leave those episodes out")
+    over, ends = arrays["terminated"] | arrays["truncated"], np.cumsum(lengths) - 1
+    if not over[ends].all() or over.sum() != len(ends):
+        raise ValueError(
+            f"{path}: the last step of each episode, and no other, must be terminated or truncated; an episode that was"
+            " merely cut off is truncated"
+        )

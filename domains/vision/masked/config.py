@@ -1,0 +1,15 @@
+"""What configures a masked autoencoder: plain dataclasses, free of torch."""
+
+from dataclasses import dataclass, field
+
+from core.config import TransformerConfig
+from domains.vision import config as vision
+from domains.vision.config import DataConfig as DataConfig
+
+
+@dataclass
+class ModelConfig(vision.ModelConfig):
+    """A ViT that sees some of the patches, and a smaller Transformer that paints the others."""
+
+    hidden: float = 0.75  # share of the patches that the ViT does not see
+    decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(dim=32, depth=1, heads=4))

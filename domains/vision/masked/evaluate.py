@@ -1,0 +1,37 @@
+"""How well hidden patches are painted, beside the mean image, and a picture of it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from domains.adapter import Evaluation, Score, mean_measures, to_device
+from domains.vision.masked.adapter import Adapter
+from domains.vision.masked.data import Data
+from domains.vision.masked.figures import draw_reconstructions
+
+SHOWN = 8  # images
+
+
+def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
+    """Writes reconstructions.png into `folder`. The baseline paints every image alike: the mean of the training's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    measures: dict = mean_measures(adapter, data.eval_dataloader(split))
+    baseline = measures["mean_image_loss"] = mean_image_loss(adapter, data, split)
+    measures["images"] = data.size(split)
+    shown = to_device(data.batch(split, range(min(SHOWN, data.size(split)))), adapter.device)
+    draw_reconstructions(shown["images"], *adapter.reconstruct(shown), folder / "reconstructions.png")
+    scores = [Score("loss on hidden patches", measures["loss"], "mean of the training images", baseline)]
+    return Evaluation(scores, measures, [folder / "reconstructions.png"])
+
+
+@torch.inference_mode()
+def mean_image_loss(adapter: Adapter, data: Data, split: str) -> float:
+    """The loss of painting, in each place, the mean of what training images have there: the best without looking."""
+    total, count = torch.zeros(()), 0
+    for batch in data.eval_dataloader("train"):
+        targets = adapter.targets(to_device(batch, adapter.device)["images"])  # (B, L, P)
+        total, count = total + targets.sum(0).cpu(), count + len(targets)
+    guess: Tensor = (total / count).to(adapter.device)
+    losses = [adapter.measure(guess, to_device(batch, adapter.device))["loss"] for batch in data.eval_dataloader(split)]
+    return torch.cat(losses).mean().item()

@@ -1,0 +1,36 @@
+"""`attend collect`: trajectories from any Gymnasium environment, as a file to train on."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+
+from domains.rl.collect import collect
+from domains.rl.minari import minari, to_minari
+from domains.rl.trajectories import write
+from experiments.config import CollectConfig
+from experiments.runs import typed
+
+
+def run(config: DictConfig) -> None:
+    c: CollectConfig = typed(CollectConfig, config)
+    policies = [c.policy] if isinstance(c.policy, str) else [str(name) for name in c.policy]
+    if c.minari:
+        minari()  # complains before anything is played
+    played, by = collect(c.env, policies, c.episodes, c.noise, c.seed)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("gymnasium", "numpy"))
+    write(Path(c.output), c.env, played, **by, versions=versions)
+    console, returns = Console(highlight=False, soft_wrap=True), played.returns
+    low, middle, high = np.quantile(returns, [0.1, 0.5, 0.9])
+    cut = (played.truncated & ~played.terminated).mean()
+    console.print(
+        f"{len(returns)} episodes, {played.lengths.sum()} steps; return {returns.mean():.1f} on average, "
+        f"{low:.1f} · {middle:.1f} · {high:.1f} at 10 · 50 · 90 %, {returns.max():.1f} at most; "
+        f"{cut:.0%} cut off by the time limit, so that their return is a lower bound"
+    )
+    if c.minari:
+        to_minari(c.minari, c.env, played, " and ".join(policies))
+        console.print(f"wrote the Minari data set {c.minari}")
+    console.print(f"wrote {c.output}; next: attend train domain=rl data=trajectories data.path={c.output}")

@@ -1,0 +1,308 @@
+"""A trained model at play: less work and the same actions, caches, delayed rewards, behaviour cloning, the actor."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from core.config import Mixer, PositionConfig, PositionKind
+from domains.rl.adapter import Adapter
+from domains.rl.agents import Cached, DecisionActor, ReturnConditioned, make_agent
+from domains.rl.collect import collect
+from domains.rl.config import DataConfig, ModelConfig, Source
+from domains.rl.data import Data
+from domains.rl.evaluate import UNASKED, evaluate, rank_correlation, target
+from domains.rl.predict import predict, write_film
+from domains.rl.rollout import rollout
+from domains.rl.trajectories import Trajectories, windows, write
+
+T, K, S = 23, 7, 5  # steps of the longest episode, context, state width
+LENGTHS = np.array([23, 4, 11, 17, 1])
+TARGETS = [30.0, -4.0, 0.0, 12.0, 5.0]
+SPEC = {"limit": 29, "states": S, "low": [-1.0, 0.0], "high": [1.0, 3.0], "mean": [0.0] * S, "std": [1.0] * S}
+RECURRENT = [Mixer.linear, Mixer.gated_delta, Mixer.convolution, Mixer.recurrence]
+
+
+def model(mixer=Mixer.softmax, kind=PositionKind.learned, spec=None, **settings):
+    torch.manual_seed(0)
+    config = ModelConfig(**({"dim": 24, "depth": 2, "heads": 3, "mixer": mixer} | settings))
+    spec = SPEC | {"context": K, "return_scale": 10.0} | (spec or {})
+    adapter = Adapter(config, PositionConfig(kind=kind), spec).eval()
+    with torch.no_grad():
+        for p in adapter.parameters():  # an untrained model is nearly blind to what came before
+            p.add_(0.2 * torch.randn_like(p))
+    return adapter
+
+
+def episodes():
+    """Five episodes of different lengths, made up."""
+    rng, N = np.random.default_rng(3), len(LENGTHS)
+    return Trajectories(
+        states=rng.normal(size=(N, T, S)).astype(np.float32),
+        actions=rng.uniform((-1, 0), (1, 3), size=(N, T, 2)).astype(np.float32),
+        rewards=rng.normal(size=(N, T)).astype(np.float32),
+        lengths=LENGTHS,
+        terminated=np.ones(N, bool),
+        truncated=np.zeros(N, bool),
+    )
+
+
+@torch.inference_mode()
+def said(agent, played):
+    """(N, T, 2): what an agent says at each step of episodes that someone else plays; those that are over leave."""
+    out = np.full(played.actions.shape, np.nan, np.float32)
+    for step in range(T):
+        running = np.flatnonzero(played.lengths > step)
+        out[running, step] = agent.predict(played, running, step)
+    return out
+
+
+@torch.inference_mode()
+def whole(adapter, played):
+    """The same of a model that sees each whole episode."""
+    N = len(played.lengths)
+    to_go = played.returns_to_go(np.array(TARGETS, np.float32))
+    out = adapter(windows(played, to_go, np.arange(N), np.zeros(N, int), T)).numpy()
+    return np.where(played.real[..., None], out, np.nan)
+
+
+def same(one, two):
+    return np.nanmax(np.abs(one - two)) < 1e-5
+
+
+# Less work
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("returns", [True, False])
+@pytest.mark.parametrize("kind", ["learned", "sinusoidal", "rotary", "alibi", "relative", "none"])
+def test_the_last_action_takes_no_more_than_its_own_token(kind, returns):
+    adapter, played = model(kind=PositionKind(kind), returns=returns), episodes()
+    batch = windows(played, played.returns_to_go(), np.array([0, 3, 2]), np.array([9, 2, 4]), K)
+    want = adapter(batch)[:, -1]
+    torch.testing.assert_close(adapter.latest(batch), want, rtol=1e-4, atol=1e-5)
+    blind = batch | {"actions": batch["actions"].clone()}
+    blind["actions"][:, -1] = 0.5  # it is not chosen yet
+    torch.testing.assert_close(adapter.latest(blind), want, rtol=1e-4, atol=1e-5)
+    other = batch | {"states": batch["states"] + 1}
+    assert (adapter.latest(other) - want).abs().max() > 0.01
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mixer", [Mixer.window, *RECURRENT])
+def test_it_is_the_same_for_every_mixer(mixer):
+    adapter, played = model(mixer, window=4), episodes()
+    batch = windows(played, played.returns_to_go(), np.array([0, 3]), np.array([9, 2]), K)
+    torch.testing.assert_close(adapter.latest(batch), adapter(batch)[:, -1], rtol=1e-4, atol=1e-5)
+
+
+# Caches
+
+
+def test_softmax_remembers_exactly_until_the_context_is_full():
+    adapter, played = model(), episodes()
+    exact, cached = (
+        said(ReturnConditioned(adapter, TARGETS, range(5)), played),
+        said(Cached(adapter, TARGETS, range(5)), played),
+    )
+    assert same(exact[:, :K], cached[:, :K])
+    assert np.nanmax(np.abs(exact - cached)[:, K:]) > 1e-3  # as its name says, it is another model from there on
+    assert np.array_equal(np.isnan(cached[..., 0]), ~played.real)
+
+
+def test_a_context_as_long_as_the_episode_is_always_exact():
+    adapter, played = model(spec={"context": T}), episodes()
+    cached = said(Cached(adapter, TARGETS, range(5)), played)
+    assert same(cached, said(ReturnConditioned(adapter, TARGETS, range(5)), played))
+    assert same(cached, whole(adapter, played))
+
+
+@pytest.mark.parametrize("returns", [True, False])
+@pytest.mark.parametrize("mixer", [Mixer.window, *RECURRENT])
+def test_a_band_or_a_state_is_always_exact(mixer, returns):
+    adapter, played = model(mixer, window=8, returns=returns), episodes()
+    cached = said(Cached(adapter, TARGETS, range(5)), played)
+    assert same(cached, whole(adapter, played))
+
+
+def test_a_band_within_the_context_is_what_recomputing_it_gives():
+    adapter, played = model(Mixer.window, window=9), episodes()  # 2 · 9 <= 3 · 6 + 1
+    cached = said(Cached(adapter, TARGETS, range(5)), played)
+    assert same(cached, said(ReturnConditioned(adapter, TARGETS, range(5)), played))
+    wide = model(Mixer.window, window=12)
+    assert not same(
+        said(Cached(wide, TARGETS, range(5)), played), said(ReturnConditioned(wide, TARGETS, range(5)), played)
+    )
+
+
+def test_a_context_of_one_step_has_nothing_to_remember():
+    with pytest.raises(ValueError, match=r"data.recall=cached needs data.context >= 2"):
+        Cached(model(spec={"context": 1}), TARGETS, range(5))
+
+
+@pytest.mark.parametrize("recall", ["exact", "cached"])
+@pytest.mark.parametrize("mixer", [Mixer.softmax, Mixer.window])
+def test_an_episode_is_the_same_alone(recall, mixer):
+    adapter, seeds = cartpole(recall=recall, mixer=mixer), [3, 1, 4, 1, 5]
+    agent = make_agent(adapter, TARGETS, seeds)
+    assert type(agent) is (Cached if recall == "cached" else ReturnConditioned)
+    together = rollout("CartPole-v1", agent, seeds)
+    assert len(set(together.lengths.tolist())) > 2
+    assert together.lengths.max() > K
+    for n, seed in enumerate(seeds):
+        alone = rollout("CartPole-v1", make_agent(adapter, TARGETS[n : n + 1], [seed]), [seed])
+        assert alone.lengths[0] == together.lengths[n]
+        assert np.array_equal(alone.actions[0], together.actions[n])
+
+
+# Returns
+
+
+def cartpole(mixer=Mixer.softmax, **more):
+    """An untrained player, as blind as its data."""
+    spec = {"environment": "CartPole-v1", "limit": 500, "states": 4, "actions": 2, "mean": [0.0] * 4, "std": [1.0] * 4}
+    spec |= {"context": K, "return_scale": 500.0, "best_return": 40.0} | more
+    torch.manual_seed(0)
+    config = ModelConfig(dim=12, depth=2, heads=3, mixer=mixer, window=8)
+    return Adapter(config, PositionConfig(), spec).eval()
+
+
+def test_delayed_rewards_take_nothing_off_the_target(monkeypatch):
+    for delayed in (False, True):
+        adapter, seen = cartpole(delayed=delayed), []
+        latest = adapter.latest
+        monkeypatch.setattr(
+            adapter, "latest", lambda b, seen=seen, latest=latest: seen.append(b["returns"]) or latest(b)
+        )
+        rollout("CartPole-v1", make_agent(adapter, [90.0], [1]), [1])
+        assert [row[0, -1].item() for row in seen[:4]] == ([90.0] * 4 if delayed else [90.0, 89.0, 88.0, 87.0])
+
+
+@torch.inference_mode()
+def test_behaviour_cloning_is_blind_to_returns():
+    cloner, asked, played = model(returns=False), model(), episodes()
+    batch = windows(played, played.returns_to_go(), np.arange(2), np.zeros(2, int), K)
+    richer = batch | {"returns": batch["returns"] + 50}
+    assert torch.equal(cloner(batch), cloner(richer))
+    assert not torch.allclose(asked(batch), asked(richer), atol=1e-3)
+    assert "embed_return" not in {name.split(".")[0] for name in cloner.state_dict()}
+    later = batch | {"states": batch["states"].clone()}
+    later["states"][:, 3:] += 1
+    torch.testing.assert_close(cloner(later)[:, :3], cloner(batch)[:, :3])
+    assert (cloner(later)[:, 3:] - cloner(batch)[:, 3:]).abs().amin((0, 2)).min() > 0
+
+
+# The actor
+
+
+@pytest.mark.parametrize("recall", ["exact", "cached"])
+def test_the_actor_plays_what_the_rollout_plays(recall):
+    adapter = cartpole(recall=recall)
+    played = rollout("CartPole-v1", make_agent(adapter, [60.0], [8]), [8])
+    actor = DecisionActor(adapter, 60.0, seed=8)
+    for seed in (8, 8):
+        actor.reset(seed)
+        for step in range(played.lengths[0]):
+            reward = played.rewards[0, step - 1] if step else 0.0
+            assert actor.act(played.states[0, step], reward) == played.actions[0, step]
+    assert played.lengths[0] > K
+
+
+def test_the_actor_refuses_what_it_cannot_see():
+    actor = DecisionActor(cartpole(limit=2), 60.0)
+    with pytest.raises(ValueError, match=r"an observation has 4 numbers, got \(3,\)"):
+        actor.act(np.zeros(3))
+    for _ in range(2):
+        actor.act(np.zeros(4))
+    with pytest.raises(ValueError, match=r"no step after 2; begin the next episode by reset"):
+        actor.act(np.zeros(4))
+
+
+# Evaluation and prediction
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A file of CartPole and one of Pendulum."""
+    folder = tmp_path_factory.mktemp("files")
+    for env in ("CartPole-v1", "Pendulum-v1"):
+        write(folder / f"{env}.npz", env, collect(env, ["random"], 11, 0.0, seed=0)[0])
+    return folder
+
+
+def trained_on(path, returns=True, **settings):
+    data = Data(DataConfig(source=Source.trajectories, path=str(path), context=K, **settings))
+    data.setup()
+    torch.manual_seed(0)
+    config = ModelConfig(dim=12, depth=1, heads=3, returns=returns)
+    return Adapter(config, PositionConfig(), data.spec()).eval(), data
+
+
+@pytest.mark.parametrize(("env", "metric"), [("CartPole-v1", "action accuracy"), ("Pendulum-v1", "action error")])
+def test_without_an_environment_actions_are_judged(env, metric, files, tmp_path):
+    adapter, data = trained_on(files / f"{env}.npz", environment="none")
+    evaluation = evaluate(adapter, data, tmp_path)
+    (score,) = evaluation.scores
+    assert score.metric.startswith(metric)
+    test = data.splits["test"]
+    taken = data.played.actions[test][data.played.real[test]]
+    if env == "CartPole-v1":
+        assert score.baseline_value == max((taken == 0).mean(), (taken == 1).mean()) or score.baseline_value < 0.5
+    else:
+        train = data.played.actions[data.splits["train"]][data.played.real[data.splits["train"]]]
+        missed = np.abs(taken - train.mean()).mean() / (train.max() - train.min())
+        assert score.baseline_value == pytest.approx(missed, rel=1e-4)
+    assert score.value == evaluation.measures[adapter.measures[0]]
+    assert not (tmp_path / "episodes.csv").exists()
+    with pytest.raises(ValueError, match="there is nothing to play"):
+        predict(adapter, env, tmp_path)
+
+
+def test_behaviour_cloning_is_asked_for_nothing(files, tmp_path):
+    adapter, data = trained_on(files / "CartPole-v1.npz", returns=False)
+    evaluation = evaluate(adapter, data, tmp_path)
+    (score,) = evaluation.scores
+    assert (score.metric, score.baseline) == ("return", "data mean")
+    achieved = evaluation.measures["achieved"]
+    assert achieved["episodes"] == UNASKED
+    assert achieved["mean"] == score.value == achieved["steps"]
+    assert achieved["normalised"] == pytest.approx(100 * (score.value - 23.3) / (500 - 23.3))
+    assert json.loads(predict(adapter, "CartPole-v1", tmp_path / "p")[1].read_text())["target_return"] is None
+
+
+def test_targets_of_costs_lie_between_bad_and_best():
+    costs, gains = np.array([-900.0, *[-500.0] * 8, -100.0]), np.arange(11.0)
+    assert [target(part, costs, -100.0) for part in (0.0, 0.5, 1.0)] == pytest.approx([-540, -320, -100])
+    assert [target(part, gains, 10.0) for part in (0.0, 0.5, 1.0)] == [0, 5, 10]
+
+
+def test_ranks_are_correlated():
+    asked = np.array([1.0, 2.0, 3.0, 9.0])
+    assert rank_correlation(asked, asked**3) == pytest.approx(1)
+    assert rank_correlation(asked, -asked) == pytest.approx(-1)
+    assert rank_correlation(asked, np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)  # 1 - 6 · 2 / (4 · 15)
+    assert rank_correlation(asked, np.array([1.0, 1.0, 2.0, 3.0])) == pytest.approx(
+        0.9486833
+    )  # by hand: 4.5 / √(5 · 4.5)
+    assert np.isnan(rank_correlation(asked, np.ones(4)))
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path, monkeypatch):
+    def no_screen(*_):
+        raise RuntimeError("no screen")
+
+    monkeypatch.setattr("domains.rl.predict.replay", no_screen)
+    with pytest.warns(UserWarning, match=r"episode.gif is left out: CartPole-v1 cannot be drawn here \(no screen\)$"):
+        assert write_film(tmp_path / "episode.gif", "CartPole-v1", 0, np.zeros(3)) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_hopper_is_drawn_without_a_screen_or_says_so(tmp_path):
+    pytest.importorskip("mujoco", reason="needs the extra mujoco")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        film = write_film(tmp_path / "episode.gif", "Hopper-v5", 0, np.zeros((4, 3), np.float32))
+    said = " ".join(str(warning.message) for warning in caught)
+    assert film == [tmp_path / "episode.gif"] or "MUJOCO_GL=egl" in said

@@ -1,0 +1,462 @@
+"""Trajectories from files, from Minari and from `attend collect`: what is kept, what replays, what is refused."""
+
+import json
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import domains.rl.collect
+from domains.rl.collect import collect
+from domains.rl.config import DataConfig, Source
+from domains.rl.data import Data
+from domains.rl.environments import describe, make, normalised
+from domains.rl.key_to_door import SIDE, STEPS
+from domains.rl.minari import from_minari, to_minari
+from domains.rl.policies import Network
+from domains.rl.trajectories import flatten, join, pad, read, write
+from experiments.collect import run
+from experiments.compose import compose
+
+LENGTHS = np.array([5, 1, 7, 3, 2])
+HOPPER = {"states": 11, "low": [-1.0] * 3, "high": [1.0] * 3, "limit": 1000}
+
+
+def made(actions="numbers", states=4, lengths=LENGTHS):
+    """The arrays of a file: made-up steps, every other episode cut off."""
+    rng, steps = np.random.default_rng(0), int(lengths.sum())
+    last = np.isin(np.arange(steps), np.cumsum(lengths) - 1)
+    cut = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    drawn = {"numbers": rng.integers(0, 2, steps), "vectors": rng.uniform(-1, 1, (steps, 3)).astype(np.float32)}
+    return {
+        "observations": rng.normal(size=(steps, states)).astype(np.float32),
+        "actions": drawn[actions],
+        "rewards": rng.normal(size=steps).astype(np.float32),
+        "terminated": last & ~cut,
+        "truncated": last & cut,
+        "episode_length": lengths.astype(np.int32),
+        "episode_seed": 100 + np.arange(len(lengths)),
+        "final_observations": rng.normal(size=(len(lengths), states)).astype(np.float32),
+    }
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """saved(arrays, env) -> the path of a file with them."""
+
+    def save(arrays, env="CartPole-v1"):
+        path = tmp_path / "some.npz"
+        np.savez_compressed(path, env_id=np.array(env), **arrays)
+        return path
+
+    return save
+
+
+def loaded(path, **settings):
+    settings = {"context": 3, "batch_size": 2, "held_out": 0.2} | settings
+    data = Data(DataConfig(source=Source.trajectories, path=str(path), **settings))
+    data.setup()
+    return data
+
+
+# The file
+
+
+@pytest.mark.parametrize("kind", ["numbers", "vectors"])
+def test_what_is_written_is_read(kind, tmp_path):
+    arrays = made(kind)
+    played = pad(arrays)
+    assert played.lengths.tolist() == LENGTHS.tolist()
+    assert played.terminated.tolist() == [True, False, True, False, True]
+    assert played.truncated.tolist() == [False, True, False, True, False]
+    assert not played.states[1, 1:].any()
+    path = tmp_path / "deep" / "file"
+    write(path, "Some-v0", played, note="by hand")
+    environment, again = read(path)
+    assert environment == "Some-v0"
+    for name, array in flatten(again).items():
+        assert array.dtype == arrays[name].dtype, name
+        assert np.array_equal(array, arrays[name]), name
+    with np.load(path) as file:
+        assert np.allclose(file["episode_return"], played.returns)
+        assert str(file["note"]) == "by hand"
+
+
+def test_sets_are_joined_episode_by_episode():
+    one, two = pad(made()), pad(made(lengths=np.array([2, 11])))
+    both = join([one, two])
+    assert both.lengths.tolist() == [*LENGTHS, 2, 11]
+    assert np.array_equal(both.states[:5, :7], one.states)
+    assert np.array_equal(both.rewards[5:], two.rewards)
+    assert np.array_equal(both.seeds, [100, 101, 102, 103, 104, 100, 101])
+
+
+def without(name):
+    return lambda arrays: {key: value for key, value in arrays.items() if key != name}
+
+
+def with_(**changes):
+    return lambda arrays: arrays | {name: change(arrays[name].copy()) for name, change in changes.items()}
+
+
+def holed(array):
+    array[3] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("rewards"), r"has no rewards; it needs observations, actions, .*docs/data.md"),
+        (with_(actions=lambda a: a[:-1]), r"is not whole: its steps are observations 18, actions 17, .*_length 18"),
+        (with_(episode_length=lambda a: a[:-1]), "is not whole: .* episode_length 16"),
+        (with_(episode_length=lambda a: np.array([6, 0, 7, 3, 2])), "no episode empty"),
+        (with_(episode_seed=lambda a: a[:-1]), "one of episode_length, .* for each of its 5 episodes"),
+        (with_(observations=holed), "has observations that are not finite"),
+        (with_(actions=lambda a: a[:, None]), r"actions \(18, 1\) of int64; possible: observations"),
+        (with_(terminated=lambda a: a & False), "and no other, must be terminated or truncated"),
+        (with_(truncated=lambda a: a | True), "and no other, must be terminated or truncated"),
+        (with_(rewards=lambda a: a.astype(object)), "cannot be read .*collect it again"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(change, message, saved):
+    with pytest.raises(ValueError, match=message):
+        read(saved(change(made())))
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.98])
+def test_a_file_cut_short_is_refused(kept, saved):
+    path = saved(made())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=r"some.npz is no .npz file, or it was cut short; copy or collect it again"):
+        read(path)
+
+
+def test_a_file_damaged_within_is_refused(saved):
+    path = saved(made())
+    whole = bytearray(path.read_bytes())
+    whole[200:260] = bytes(60)
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"some.npz cannot be read"):
+        read(path)
+
+
+def test_a_file_that_is_not_there_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere.npz does not exist; attend collect"):
+        read(tmp_path / "nowhere.npz")
+
+
+# Training data
+
+
+def test_a_file_is_training_data(saved):
+    data = loaded(saved(made()))
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [3, 1, 1]
+    assert data.size("train") == LENGTHS[data.splits["train"]].sum()
+    spec = data.spec()
+    assert json.loads(json.dumps(spec)) == spec
+    assert (spec["environment"], spec["limit"], spec["actions"]) == ("CartPole-v1", 500, 2)
+    assert spec["best_return"] == pytest.approx(data.played.returns[data.splits["train"]].max())
+    other = Data(data.config, seed=7)
+    other.setup()
+    assert np.array_equal(other.splits["train"], data.splits["train"])  # seeds can be compared
+
+
+def test_the_best_steps_alone_are_shown(saved):
+    whole, best = loaded(saved(made())), loaded(saved(made()), top_share=0.4)
+    train = whole.splits["train"]
+    assert np.array_equal(best.splits["train"], train)
+    shown = np.unique(best.starts["train"][:, 0])
+    ranked = train[np.argsort(-whole.played.returns[train])]
+    assert set(shown) == set(ranked[: len(shown)])
+    steps = LENGTHS[train].sum()
+    assert LENGTHS[ranked[: len(shown) - 1]].sum() < 0.4 * steps <= LENGTHS[shown].sum()
+    assert best.size("val") == whole.size("val")
+    assert best.spec() == whole.spec()
+
+
+def test_delayed_rewards_leave_the_return_as_it_is(saved):
+    now, later = loaded(saved(made())), loaded(saved(made()), delayed=True)
+    assert later.spec()["delayed"]
+    for n, length in enumerate(LENGTHS):
+        assert np.allclose(later.to_go[n, :length], now.played.returns[n])
+        assert np.allclose(now.to_go[n, length - 1], now.played.rewards[n, length - 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "vectors"])
+def test_no_environment_is_needed_to_train(kind, saved):
+    spec = loaded(saved(made(kind), "Nowhere-v0"), environment="none").spec()
+    assert (spec["environment"], spec["limit"], spec["states"]) == (None, 7, 4)
+    if kind == "numbers":
+        assert spec["actions"] == 2
+    else:
+        assert spec["low"] == made(kind)["actions"].min(0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "env", "message"),
+    [
+        (made(states=3), "CartPole-v1", "some.npz does not fit CartPole-v1: its states have 3 numbers and not 4. Name"),
+        (made("vectors"), "CartPole-v1", "its actions are vectors of 3 numbers and not whole numbers"),
+        (made(states=3), "Pendulum-v1", "its actions are whole numbers and not vectors of 1 numbers"),
+        (made("vectors", 3), "Pendulum-v1", "its actions are vectors of 3 numbers and not vectors of 1 numbers"),
+        (with_(actions=lambda a: a + 3)(made()), "CartPole-v1", "its actions run from 3 to 4 and not within 0 to 1"),
+        (made("numbers", 15, np.array([11, 5, 3])), "KeyToDoor-v0", "its longest episode has 11 steps and not at most"),
+        (with_(actions=lambda a: 9 * a[:, :1])(made("vectors", 3)), "Pendulum-v1", r"go beyond the bounds .*\[2.0\]"),
+        (made(), "CartPoll-v1", "knows no environment 'CartPoll-v1'; did you mean CartPole-v1"),
+    ],
+)
+def test_data_of_another_environment_are_refused(arrays, env, message, saved):
+    with pytest.raises(ValueError, match=message):
+        loaded(saved(arrays, env))
+
+
+def test_an_environment_can_be_named(saved):
+    assert loaded(saved(made(), "Renamed-v0"), environment="CartPole-v1").environment == "CartPole-v1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path": None}, "data=trajectories needs data.path=FILE.npz; attend collect"),
+        ({"held_out": 0.5}, "0 < held_out < 0.5"),
+        ({"top_share": 0.0}, "0 < top_share <= 1"),
+        ({"source": Source.minari}, "minari"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Data(DataConfig(**({"source": Source.trajectories, "path": "x.npz"} | settings))).setup()
+
+
+def test_too_few_episodes_are_refused(saved):
+    with pytest.raises(ValueError, match="has 2 episodes; each of three splits needs one"):
+        loaded(saved(made(lengths=np.array([4, 3]))))
+
+
+# Environments
+
+
+def test_an_unknown_environment_is_one_sentence():
+    with pytest.raises(ValueError, match="Gymnasium knows no environment 'Hoper-v5'; did you mean Hopper-v5"):
+        make("Hoper-v5")
+    with pytest.raises(ValueError, match="knows no environment 'x'; an environment id looks like CartPole-v1"):
+        make("x")
+
+
+@pytest.mark.parametrize(
+    ("env", "package", "extra"), [("Hopper-v5", "mujoco", "mujoco"), ("LunarLander-v3", "Box2D", "box2d")]
+)
+def test_a_missing_extra_is_named(env, package, extra, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(f"gymnasium.envs.{extra}")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(ValueError, match=rf"{env} needs a package that is not installed: pip install -e '.\[{extra}\]"):
+        describe(env)
+
+
+def test_scores_are_those_of_d4rl():
+    assert normalised("Hopper-v5", 17.1)["normalised"] == 0
+    assert normalised("Hopper-v5", 3234.3)["normalised_d4rl"] == pytest.approx(100)
+    assert set(normalised("CartPole-v1", 250.0)) == {"normalised"}
+    assert normalised("Unheard-v0", 1.0) == {}
+
+
+def walk(moves, seed=0):
+    """Observations, rewards and ends of Key-to-Door."""
+    env = make("KeyToDoor-v0")
+    observations, outcomes = [env.reset(seed=seed)[0]], []
+    for move in moves:
+        observation, reward, terminated, truncated, _ = env.step(move)
+        observations.append(observation)
+        outcomes.append((reward, terminated, truncated))
+    return np.array(observations), outcomes, env.unwrapped
+
+
+def way(place):
+    """Moves from the middle of a room to a place, then back and forth at a wall until the time is over."""
+    down, right = place[0] - SIDE // 2, place[1] - SIDE // 2
+    moves = [2 if down > 0 else 0] * abs(down) + [1 if right > 0 else 3] * abs(right)
+    return moves, STEPS - len(moves)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_key_opens_the_door_and_nothing_else_does(seed):
+    _, _, env = walk([], seed)
+    to_key, left = way(env.key)
+    to_door, _ = way(env.door)
+    with_key = [*to_key, *[0] * left, *[0] * STEPS, *to_door]
+    seen, outcomes, _ = walk(with_key, seed)
+    assert outcomes[-1] == (1.0, True, False)
+    assert all(outcome == (0.0, False, False) for outcome in outcomes[:-1])
+    away = [2 if env.key[0] < SIDE // 2 else 0] * STEPS
+    if env.key[0] == SIDE // 2:
+        without_key, outcomes, _ = walk([*away, *[0] * STEPS, *to_door], seed)
+        assert outcomes[-1] == (0.0, True, False)
+        assert np.array_equal(without_key[2 * STEPS :], seen[2 * STEPS :])  # it cannot be seen who has the key
+
+
+def test_key_to_door_is_an_environment():
+    check_env(make("KeyToDoor-v0").unwrapped, skip_render_check=True)
+    assert describe("KeyToDoor-v0") == {"limit": 3 * STEPS, "states": 3 + 4 * SIDE, "actions": 4}
+    _, outcomes, env = walk([0] * (3 * STEPS), seed=next(s for s in range(9) if walk([], s)[2].door[1] != 1))
+    assert outcomes[-1] == (0.0, True, True)
+    assert env.render().shape == (12 * (SIDE + 2), 12 * (SIDE + 2), 3)
+
+
+# Collecting
+
+
+def replayed(env_id, played):
+    """Whether reset(seed) and the actions make every episode again, bit for bit."""
+    env = make(env_id)
+    for n, length in enumerate(played.lengths):
+        state, _ = env.reset(seed=int(played.seeds[n]))
+        for step in range(length):
+            assert np.array_equal(np.float32(state), played.states[n, step])
+            state, reward, terminated, truncated, _ = env.step(played.actions[n, step])
+            assert np.float32(reward) == played.rewards[n, step]
+        assert np.array_equal(np.float32(state), played.finals[n])
+        assert (terminated, truncated) == (played.terminated[n], played.truncated[n])
+    env.close()
+
+
+@pytest.mark.parametrize(("env", "noise"), [("CartPole-v1", 0.0), ("Pendulum-v1", 0.3), ("KeyToDoor-v0", 0.5)])
+def test_collected_episodes_replay_bit_for_bit(env, noise, monkeypatch, tmp_path):
+    played, by = collect(env, ["random"], 5, noise, seed=3)
+    write(tmp_path / "some.npz", env, played, **by)
+    replayed(env, read(tmp_path / "some.npz")[1])
+    monkeypatch.setattr(domains.rl.collect, "LANES", 2)
+    again, other = collect(env, ["random"], 5, noise, seed=3)[0], collect(env, ["random"], 5, noise, seed=4)[0]
+    assert np.array_equal(again.actions, played.actions)  # whoever plays beside it
+    assert not np.array_equal(other.states[:, 0], played.states[:, 0])
+    assert by["episode_noise"].max() <= noise
+
+
+@pytest.mark.parametrize("env", ["LunarLander-v3", "LunarLanderContinuous-v3"])
+def test_the_lander_lands_by_gymnasiums_controller(env):
+    pytest.importorskip("Box2D", reason="needs the extra box2d")
+    good, _ = collect(env, ["heuristic"], 3, 0.0, seed=0)
+    assert good.returns.mean() > 150
+    noisy, by = collect(env, ["heuristic", "random"], 4, 1.0, seed=0)
+    assert by["episode_behaviour"].tolist() == [0, 1, 0, 1]
+    assert noisy.returns[1::2].mean() < 0
+    replayed(env, noisy)
+
+
+def test_hopper_replays():
+    pytest.importorskip("mujoco", reason="needs the extra mujoco")
+    played, _ = collect("Hopper-v5", ["random"], 3, 0.2, seed=0)
+    assert np.abs(played.actions).max() <= 1
+    replayed("Hopper-v5", played)
+
+
+def network(path, sizes, out, **more):
+    """A file with a network of random weights, and the weights."""
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=pair[::-1]).astype(np.float32) for pair in pairwise(sizes)]
+    arrays = {f"w{n}": w for n, w in enumerate(weights)} | {f"b{n}": w[:, 0] / 2 for n, w in enumerate(weights)}
+    np.savez(path, n_layers=len(weights), act="tanh", out=out, **arrays, **more)
+    return weights
+
+
+def test_a_network_acts_as_its_formula_says(tmp_path):
+    path, states = tmp_path / "net.npz", np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)
+    norm = {"obs_mean": np.arange(11.0), "obs_var": np.full(11, 4.0), "eps": 0.0, "clip_obs": 1.5}
+    one, two = network(path, (11, 5, 3), "tanh", **norm)
+    x = np.clip((states - np.arange(11)) / 2, -1.5, 1.5)
+    want = np.tanh(np.tanh(x @ one.T + one[:, 0] / 2) @ two.T + two[:, 0] / 2)
+    about = HOPPER | {"low": [-1.0, 0.0, -4.0], "high": [1.0, 2.0, 4.0]}
+    got = Network(path, about)(states, 0, [])
+    np.testing.assert_allclose(got, want * [1, 1, 4] + [0, 1, 0], atol=1e-6)
+    network(path, (11, 5, 3), "clip")
+    assert set(np.unique(np.abs(Network(path, HOPPER)(9 * states, 0, [])))) >= {1.0}
+
+
+def test_a_network_can_know_the_time_and_have_quantiles(tmp_path):
+    path, states = tmp_path / "net.npz", np.zeros((2, 4), np.float32)
+    about = {"states": 4, "actions": 3, "limit": 10}
+    (weight,) = network(path, (5, 3), "argmax")
+    for step in (0, 9):
+        want = (weight[:, 4] * (1 - step / 10) + weight[:, 0] / 2).argmax()
+        assert Network(path, about)(states, step, []).tolist() == [want, want]
+    (weight,) = network(path, (4, 6), "argmax_q")
+    assert Network(path, about)(states, 0, []).tolist() == [(weight[:3, 0] + weight[3:, 0]).argmax()] * 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "out", "message"),
+    [
+        ((9, 3), "clip", "it takes states of 9 numbers and gives 3 for .* vectors; the environment has states of 11"),
+        ((11, 4), "clip", "gives 4 for actions that are vectors; .* actions of 3 numbers"),
+        ((11, 3), "argmax", "gives 3 for numbered actions"),
+    ],
+)
+def test_a_network_of_another_environment_is_refused(sizes, out, message, tmp_path):
+    network(tmp_path / "net.npz", sizes, out)
+    with pytest.raises(ValueError, match=message):
+        Network(tmp_path / "net.npz", HOPPER)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["env=CartPole-v1", "policy=expert"], "policy=expert is unknown; possible: random, heuristic, or the path"),
+        (["env=CartPole-v1", "policy=heuristic"], "is there for LunarLander-v3, .*, not for CartPole-v1"),
+        (["env=CartPole-v1", "policy=no.npz"], "policy=no.npz is no .npz file"),
+        (["env=CartPole-v1", "episodes=0"], "episodes >= 1"),
+        (["env=FrozenLake-v1"], "FrozenLake-v1 cannot be played"),
+        (["env=Cart"], "knows no environment 'Cart'"),
+    ],
+)
+def test_collect_refuses_what_cannot_be(overrides, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(compose("collect", [*overrides, f"output={tmp_path}/some.npz"]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_what_training_reads(tmp_path, capsys):
+    path = tmp_path / "new" / "some.npz"
+    network(tmp_path / "net.npz", (4, 2), "argmax")
+    run(compose("collect", ["env=CartPole-v1", f"policy=[random,{tmp_path}/net.npz]", "episodes=7", f"output={path}"]))
+    said = capsys.readouterr().out
+    assert f"wrote {path}; next: attend train domain=rl data=trajectories data.path={path}" in said
+    assert said.startswith("7 episodes, ")
+    config = compose("config", ["domain=rl", "data=trajectories", f"data.path={path}"])
+    data = loaded(config.data.path)
+    assert len(data.played.lengths) == 7
+    assert f"return {data.played.returns.mean():.1f} on average" in said
+
+
+# Minari
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_minari_keeps_the_same_episodes(env, tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari", reason="needs the extra minari")
+    pytest.importorskip("h5py", reason="needs the extra minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    played, _ = collect(env, ["random"], 4, 0.0, seed=0)
+    to_minari("here/some-v0", env, played, "random")
+    environment, again = from_minari("here/some-v0")
+    assert environment == env
+    for name in ("states", "actions", "rewards", "lengths", "terminated", "truncated", "finals"):
+        assert np.array_equal(getattr(again, name), getattr(played, name)), name
+    episode = next(iter(minari.load_dataset("here/some-v0").iterate_episodes()))
+    assert len(episode.observations) == played.lengths[0] + 1
+    data = Data(DataConfig(source=Source.minari, name="here/some-v0", context=5))
+    data.setup()
+    assert data.spec()["environment"] == env
+    with pytest.raises(ValueError, match=r"minari=here/some-v0: .*exists"):
+        to_minari("here/some-v0", env, played, "random")
+    with pytest.raises(ValueError, match=r"other-v0 is not on this machine .*minari download here/other-v0.*some-v0"):
+        from_minari("here/other-v0")
+
+
+def test_minari_is_asked_for_where_it_is_missing(monkeypatch):
+    monkeypatch.setattr("domains.rl.minari.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[minari\]'"):
+        from_minari("some-v0")
