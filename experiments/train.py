@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from domains.task import AttentionTask
 from experiments.checkpoints import Checkpoints
 from experiments.config import Accelerator, TrainerConfig
 from experiments.curves import join, set_aside
+from experiments.pictures import Pictures
 from experiments.progress import StepProgress, make_progress
 from experiments.runs import environment, make_adapter, make_data, typed, write_config, write_json, write_weights
 from experiments.start import start
@@ -61,7 +63,10 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
     task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record)
     bar = StepProgress(progress, f"{config.domain.name}: training")
-    trainer = make_trainer(settings, config, folder, bar, progress)
+    pictures = []
+    if settings.picture_interval is not None:
+        pictures.append(Pictures(config.domain.package, data, adapter, folder, settings.picture_interval))
+    trainer = make_trainer(settings, config, folder, bar, progress, pictures)
     began = start(adapter, config.domain.package, Path(config.init)) if config.init and not last.is_file() else None
     if trainer.is_global_zero:
         write_config(folder, config, spec)
@@ -89,7 +94,12 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
 
 
 def make_trainer(
-    settings: TrainerConfig, config: DictConfig, folder: Path, bar: StepProgress, progress: Progress
+    settings: TrainerConfig,
+    config: DictConfig,
+    folder: Path,
+    bar: StepProgress,
+    progress: Progress,
+    pictures: Sequence[Callback] = (),
 ) -> Trainer:
     """Lightning's Trainer for one run. A run is one pass over its steps: the data decide what an epoch is.
 
@@ -104,7 +114,7 @@ def make_trainer(
         loggers.append(CSVLogger(folder, name="", version=""))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    callbacks: list[Callback] = [Checkpoints(folder / "checkpoints", interval), bar]
+    callbacks: list[Callback] = [Checkpoints(folder / "checkpoints", interval), bar, *pictures]
     if settings.ema_decay is not None:
         if not 0 <= settings.ema_decay < 1:
             raise ValueError(f"trainer.ema_decay must lie in [0, 1), got {settings.ema_decay}")

@@ -1,0 +1,44 @@
+"""The moving average of the weights, and pictures while it trains."""
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+SMALL = [
+    *("model.dim=16", "model.depth=1", "logger.tensorboard=false", "trainer.val_check_interval=20"),
+    *("optimizer.schedule=constant", "optimizer.warmup=0"),  # nothing depends on the length of the run
+]
+
+
+def train(attend, *settings):
+    done = attend("train", *SMALL, *settings)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_an_average_is_kept_and_resumed_exactly_while_pictures_are_drawn(attend, tmp_path):
+    average = ("trainer.ema_decay=0.9", "trainer.picture_interval=20")
+    train(attend, *average, "run=whole", "trainer.max_steps=40")
+    train(attend, *average, "run=parts", "trainer.max_steps=20")
+    train(attend, "run=parts", "trainer.max_steps=40")
+    train(attend, "run=plain", "trainer.max_steps=40")
+    whole, parts, plain = (load_file(tmp_path / run / "weights.safetensors") for run in ("whole", "parts", "plain"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, rtol=0, atol=0)
+    checkpoint = torch.load(tmp_path / "whole" / "checkpoints" / "last.ckpt", weights_only=True)
+    now, kept = checkpoint["current_model_state"], checkpoint["state_dict"]
+    for name, weight in plain.items():
+        torch.testing.assert_close(now[f"adapter.{name}"], weight, rtol=0, atol=0)  # training itself is what it was
+        torch.testing.assert_close(kept[f"adapter.{name}"], whole[name], rtol=0, atol=0)
+    assert any(not torch.equal(whole[name], plain[name]) for name in plain)
+    for step in (20, 40):
+        with Image.open(tmp_path / "whole" / "figures" / f"step_{step:06d}.png") as picture:
+            assert picture.width > 300
+    for settings, message in (
+        (["trainer.ema_decay=1.0"], "trainer.ema_decay must lie in [0, 1)"),
+        (["trainer.picture_interval=0"], "trainer.picture_interval must be at least 1"),
+        (["domain=rl", "trainer.picture_interval=5"], "no module 'watch'"),
+    ):
+        refused = attend("train", *SMALL, *settings, "run=refused")
+        assert refused.returncode == 2
+        assert message in refused.stderr
