@@ -10,9 +10,9 @@ COMMANDS = {
     "train": "train a domain; a run folder with checkpoints, weights, metrics and a summary",
     "evaluate": "score a trained run on data that it was not trained on",
     "predict": "apply a trained run to input of your own",
-    "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
     "import": "a model of timm or transformers, as a run of ours",
     "demo": "train, evaluate and picture all four domains",
+    "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
     "bench": "measure this machine's attention kernels",
 }
 HELP = """attend: one self-attention core, four domains

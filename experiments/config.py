@@ -60,6 +60,7 @@ class EvaluateConfig:
 
     run: str = "???"
     split: str = "test"
+    flips: bool = False
     output: str = "${run}/evaluate"
 
 

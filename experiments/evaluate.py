@@ -1,5 +1,6 @@
 """`attend evaluate`: score a trained run on data that it was not trained on."""
 
+from inspect import signature
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -13,7 +14,7 @@ from experiments.runs import environment, load_run, make_data, room, write_json
 
 def run(config: DictConfig | EvaluateConfig) -> None:
     folder = Path(config.output)
-    evaluation = evaluate(Path(config.run), folder, config.split)
+    evaluation = evaluate(Path(config.run), folder, config.split, config.flips)
     console = Console()
     table = Table("metric", "result", "baseline", "its result")
     for score in evaluation.scores:
@@ -23,16 +24,19 @@ def run(config: DictConfig | EvaluateConfig) -> None:
     console.print(f"wrote {folder}: {written}", highlight=False, soft_wrap=True)
 
 
-def evaluate(run_folder: Path, folder: Path, split: str = "test") -> Evaluation:
+def evaluate(run_folder: Path, folder: Path, split: str = "test", flips: bool = False) -> Evaluation:
     """The domain's own evaluation of a run; figures, tables and summary.json go to `folder`.
 
     Raises:
-        ValueError: if the run is not finished, or the split unknown.
+        ValueError: if the run is not finished, the split unknown, or `flips` asked of what is no image.
     """
     config, adapter = load_run(run_folder)
     data = make_data(config)
     data.eval_dataloader(split)  # complains of an unknown split before anything is written
-    evaluation = room(config.domain.package, "evaluate").evaluate(adapter, data, folder, split)
+    score = room(config.domain.package, "evaluate").evaluate
+    if flips and "flips" not in signature(score).parameters:
+        raise ValueError(f"flips=true is for images; domain={config.domain.name} has none")
+    evaluation = score(adapter, data, folder, split, **({"flips": True} if flips else {}))
     write_json(
         folder / "summary.json",
         {

@@ -116,7 +116,7 @@ def _digits() -> Images:
     """scikit-learn's digits: a stratified 25 % is the test split, and a tenth of the rest the validation split."""
     pixels, labels = load_digits(return_X_y=True)  # (N, 64) in 0 … 16, (N,)
     images = torch.from_numpy((pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8))
-    labels = labels.astype(np.int64)
+    labels = np.asarray(labels, dtype=np.int64)
     rest, test = _split(np.arange(len(labels)), labels, 0.25, 0)
     train, val = _split(rest, labels, 0.1, 0)
     splits = {"train": train, "val": val, "test": test}

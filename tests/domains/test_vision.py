@@ -14,7 +14,8 @@ from domains.vision.adapter import Adapter
 from domains.vision.augment import augmented, distorted, mixed
 from domains.vision.config import Augment, DataConfig, ModelConfig, OnError, Pool, Source, Stem
 from domains.vision.data import Data
-from domains.vision.evaluate import evaluate, rollout
+from domains.vision.evaluate import evaluate
+from domains.vision.maps import rollout
 from domains.vision.predict import predict
 
 
@@ -156,6 +157,7 @@ def test_class_token_and_registers_are_no_patches(data, pool):
     batch = data.batch("test", range(3))
     tokens = adapter.tokens(batch)
     assert tokens.x.shape == (3, 3 + 16, 24)
+    assert tokens.at is not None
     assert (tokens.at[:3] == -1).all()
     hidden = torch.randn(3, 19, 24)
     changed = hidden.clone()

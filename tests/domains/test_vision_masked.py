@@ -23,6 +23,7 @@ from domains.vision.masked.evaluate import evaluate
 from domains.vision.masked.predict import predict
 from domains.vision.start import fitted, resampled
 from experiments.compose import compose
+from experiments.evaluate import evaluate as evaluate_run
 from experiments.progress import make_progress
 from experiments.runs import make_adapter, make_data
 from experiments.start import modules, start
@@ -329,32 +330,32 @@ def test_modules_names_the_fewest():
     assert modules(["a", "b.c.w", "b.c.v", "b.d.w"], names) == ["a", "b"]
 
 
-def test_pretrain_then_classify_by_the_command_line(attend, tmp_path):
-    small = ["model.dim=32", "model.depth=1", "optimizer.lr=1e-2", "trainer.val_check_interval=20", "logger=csv"]
-    mae = ["model=mae", "model.decoder.dim=16"]
-    first = attend("train", "domain=vision", *mae, *small, "trainer.max_steps=40", "run=pre")
-    assert first.returncode == 0, first.stderr
-    judged = attend("evaluate", "run=pre")
-    assert judged.returncode == 0, judged.stderr
-    assert (tmp_path / "pre" / "evaluate" / "reconstructions.png").is_file()
+COMMAND = ["domain=vision", "model.dim=32", "model.depth=1", "trainer.val_check_interval=20", "logger=csv"]
 
-    tuned = attend("train", *small, "trainer.max_steps=20", "init=pre", "run=tuned")
-    assert tuned.returncode == 0, tuned.stderr
-    assert (
-        "starting from pre; taken: mean, patch, std, transformer; anew: classify; left there: blank, decoder"
-        in tuned.stdout
-    )
+
+def test_pretrain_then_classify_by_the_command_line(attend, tmp_path):
+    first = attend("train", *COMMAND, "model=mae", "model.decoder.dim=16", "trainer.max_steps=40", "run=pre")
+    assert first.returncode == 0, first.stderr
     pre = load_file(tmp_path / "pre" / "weights.safetensors")
+    evaluate_run(tmp_path / "pre", tmp_path / "judged")
+    assert (tmp_path / "judged" / "reconstructions.png").is_file()
+
+    tuned = attend("train", *COMMAND, "trainer.max_steps=20", "init=pre", "run=tuned")
+    assert tuned.returncode == 0, tuned.stderr
+    said = "starting from pre; taken: mean, patch, std, transformer; anew: classify; left there: blank, decoder"
+    assert said in tuned.stdout
     shutil.rmtree(tmp_path / "pre")  # a run that goes on needs it no more
     more = attend("train", "run=tuned", "trainer.max_steps=40")
     assert more.returncode == 0, more.stderr
     assert "starting from" not in more.stdout
     assert torch.equal(pre["std"], load_file(tmp_path / "tuned" / "weights.safetensors")["std"])
-    other = compose("config", [*small, "trainer.max_steps=40", "init=other", f"run={tmp_path / 'tuned'}"])
+    other = compose("config", [*COMMAND, "trainer.max_steps=60", "init=other", f"run={tmp_path / 'tuned'}"])
     with make_progress() as progress, pytest.raises(ValueError, match=r"trained with init=pre; .* with init=other"):
         train(other, tmp_path / "tuned", progress)
 
-    wrong = attend("train", *small, "init=nowhere", "run=new")
+
+def test_a_wrong_folder_is_one_clear_error(attend, tmp_path):
+    wrong = attend("train", *COMMAND, "init=nowhere", "run=new")
     assert wrong.returncode == 2
     assert "init=nowhere is no finished run: it has no spec.json" in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1
