@@ -21,3 +21,15 @@ def test_the_kernel_table_is_that_of_the_file():
     page = (DOCS / "core.md").read_text(encoding="utf-8")
     for row in json.loads((DOCS / "kernels.json").read_text(encoding="utf-8"))["rows"]:
         assert f"| {' | '.join(cells(row))} |" in page
+
+
+def test_the_recipes_scores_are_those_of_the_files():
+    page = (DOCS / "vision.md").read_text(encoding="utf-8")
+    for file in sorted((DOCS / "results").glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        accuracy, first = found["together"]["accuracy"], found["runs"][0]
+        spread = "" if accuracy["deviation"] is None else f" ± {100 * accuracy['deviation']:.1f}"
+        numbers = f"| {100 * accuracy['mean']:.1f}{spread} % | {len(found['runs'])} | {first['parameters']:,} |"
+        assert f"{numbers} {first['seconds']:,.0f} |" in page, file
+    for row in json.loads((DOCS.parent / "benchmarks" / "vision.json").read_text(encoding="utf-8"))["rows"]:
+        assert f"{row['time_ratio']:.2f}" in page

@@ -72,7 +72,7 @@ class Adapter(DomainAdapter):
         self.classify = nn.Linear(config.dim, len(self.classes))
 
     def tokens(self, batch: Batch) -> Tokens:
-        x = self.patch((batch["images"] - self.mean) / self.std).flatten(2).mT  # (B, h·w, C)
+        x = self.patch((batch["images"] - self.mean).div_(self.std)).flatten(2).mT  # (B, h·w, C)
         rows, columns = (torch.arange(n, device=x.device) for n in self.grid)
         at = torch.cartesian_prod(rows, columns)  # (h·w, 2)
         if self.extra:
