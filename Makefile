@@ -13,9 +13,9 @@ DONE := $(VENV)/installed
 demo: install
 	$(BIN)/attend demo
 
-# Twice: with the shapes and types of all signatures checked at every call, then what that would disturb.
+# Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb.
 test: install
-	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,domains,beartype.beartype
+	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype
 	$(BIN)/python -m pytest -m "plain and not slow"
 
 test-slow: install

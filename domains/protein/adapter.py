@@ -77,9 +77,7 @@ class Adapter(DomainAdapter):
                 "model.pair_dim must be even and at least 2, model.reach at least 1 and model.window at least 0"
             )
         if config.triangle_attention < 0:
-            raise ValueError(
-                f"model.triangle_attention={config.triangle_attention} must be 0 or more: every so many blocks"
-            )
+            raise ValueError(f"model.triangle_attention={config.triangle_attention} must be 0, for none, or at least 1")
         C, P, self.config, self.kinds = config.dim, config.pair_dim, config, len(spec["letters"])
         self.edges: Tensor
         self.register_buffer("edges", torch.tensor(EDGES), persistent=False)
@@ -120,9 +118,9 @@ class Adapter(DomainAdapter):
             z = z + self.pairs(batch["pairs"])
         track = PairTrack(self.blocks, z, valid)
         if self.baseline is not None:
-            seen = batch["profile"].gather(1, place[..., None].expand(-1, -1, self.kinds))  # (B, L, F)
-            track.baseline = self.baseline(seen, place)
-            track.z = z + self.told(track.baseline[..., None])
+            p = batch["profile"].gather(1, place[..., None].expand(-1, -1, self.kinds))  # (B, L, F)
+            baseline = self.baseline(p, place)
+            track.baseline, track.z = baseline, z + self.told(baseline[..., None])
         return Tokens(x, Padding(valid), track, place[..., None])
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:

@@ -37,7 +37,10 @@ def parse_a3m(text: str) -> Alignment:
         ValueError: what is wrong, and in which sequence.
     """
     text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    records = [(record.id, str(record.seq)) for record in SeqIO.parse(StringIO(text), "fasta")]
+    try:
+        records = [(record.id, str(record.seq)) for record in SeqIO.parse(StringIO(text), "fasta")]
+    except ValueError as error:  # text before the first >
+        raise ValueError("it holds no line >name, followed by a sequence") from error
     return _aligned([(name, letters.replace(".", "")) for name, letters in records])
 
 

@@ -50,6 +50,11 @@ def spelled(sequence: np.ndarray) -> str:
     return "".join((LETTERS + "X")[number] for number in sequence)
 
 
+def seen(chain: Chain) -> np.ndarray:
+    """Of which residues the experiment saw Cβ, (N,); of none without a structure."""
+    return np.zeros(len(chain), bool) if chain.cb is None else np.isfinite(chain.cb[:, 0])
+
+
 def virtual_cb(backbone: np.ndarray, sequence: np.ndarray) -> np.ndarray:
     """Where Cβ stands beside N, Cα, C (N, 3, 3) in a residue of ideal geometry; Cα in a glycine. (N, 3), in Å.
 

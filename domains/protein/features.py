@@ -68,7 +68,8 @@ def blosum() -> tuple[np.ndarray, np.ndarray]:
     Scores are 2 log2 (q_ab / p_a p_b) (Henikoff & Henikoff 1992); p is what makes their rows sum to 1.
     """
     scores = substitution_matrices.load("BLOSUM62")
-    ratio = 2 ** (np.array([[scores[a, b] for b in LETTERS] for a in LETTERS]) / 2)  # q_ab / p_a p_b
+    order = [str(scores.alphabet).index(letter) for letter in LETTERS]  # pyright: ignore[reportAttributeAccessIssue]
+    ratio = 2 ** (np.asarray(scores)[np.ix_(order, order)] / 2)  # q_ab / p_a p_b
     background = np.linalg.solve(ratio, np.ones(len(LETTERS)))
     background /= background.sum()
     conditional = ratio * background
@@ -100,7 +101,7 @@ def covariance(alignment: Alignment) -> np.ndarray:
 def inverse_covariance(alignment: Alignment) -> np.ndarray:
     """As `covariance`, of the inverse of C + λ: what is left when all other residues are accounted for, (N, N).
 
-    With λ = 4.5 / √Meff. Where there are fewer sequences than columns, the inverse is taken of a matrix (D, D):
+    With λ = 4.5 / √Meff. With fewer sequences than columns, a matrix (D, D) is inverted instead:
 
         (AᵀA + λ)⁻¹ = (1 - Aᵀ (A Aᵀ + λ)⁻¹ A) / λ = (1 - BᵀB) / λ,   A Aᵀ + λ = R Rᵀ,  B = R⁻¹ A
 
@@ -117,7 +118,7 @@ def inverse_covariance(alignment: Alignment) -> np.ndarray:
 
 
 def centred(alignment: Alignment) -> Tensor:
-    """One-hot sequences (D, N, A) less their mean, scaled so that AᵀA is the covariance; an unknown residue is a gap."""
+    """One-hot sequences (D, N, A) less their mean, so that AᵀA is the covariance; an unknown residue is a gap."""
     each = torch.from_numpy(weights(alignment)).float()
     rows = torch.from_numpy(alignment.rows).long().clamp(max=UNKNOWN)
     x = torch.nn.functional.one_hot(rows, UNKNOWN + 1).float()  # (D, N, A)

@@ -80,7 +80,7 @@ class PairBlock(nn.Module):
         for attention in self.attention:
             z = z + attention(z, both)
         z = by_rows(lambda z: z + self.transition(z), z)
-        return z, self.bias(z, both)
+        return z, self.bias.read(z, both)
 
 
 class ExactBias(nn.Sequential):
@@ -89,8 +89,8 @@ class ExactBias(nn.Sequential):
     def __init__(self, pair_dim: int, heads: int):
         super().__init__(nn.LayerNorm(pair_dim), nn.Linear(pair_dim, heads, bias=False))
 
-    def forward(self, z: Tensor, both: Tensor) -> Bias:
-        return PairBias(super().forward(z).permute(0, 3, 1, 2))  # (B, H, L, L)
+    def read(self, z: Tensor, both: Tensor) -> Bias:
+        return PairBias(self(z).permute(0, 3, 1, 2))  # (B, H, L, L)
 
 
 class RankBias(nn.Module):
@@ -108,7 +108,7 @@ class RankBias(nn.Module):
         self.heads, self.norm = heads, nn.LayerNorm(pair_dim)
         self.rows, self.columns = (nn.Linear(pair_dim, heads * rank, bias=False) for _ in range(2))
 
-    def forward(self, z: Tensor, both: Tensor) -> Bias:
+    def read(self, z: Tensor, both: Tensor) -> Bias:
         z = self.norm(z) * both
         count = both.sum(2).clamp(min=1)  # (B, L, 1)
         u, w = self.rows(z.sum(2) / count), self.columns(z.sum(1) / count)  # (B, L, H R)

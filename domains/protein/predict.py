@@ -39,8 +39,8 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     Writes for each chain, under its cleaned name:
 
         NAME.png            the contact map; below its diagonal the contacts of the structure, where the file has one
-        NAME.csv            the L pairs most likely to touch, at least 6 apart in sequence: i, j (from 1), residues, what
-                            the authors of the structure call them, P(contact), and the distance in the structure, in Å
+        NAME.csv            the L pairs most likely to touch, at least 6 apart in sequence: i, j (from 1), residues,
+                            what the authors of the structure call them, P(contact), the distance in the structure in Å
         NAME.residues.csv   of each residue how sure the model is of its distances: 1 - entropy / log K, the mean over
                             the residues at least 6 apart; 1 is certain
         NAME.rr             10 L pairs in CASP's format: i, j, 0, 8, P(contact)
@@ -133,8 +133,7 @@ def write_pairs(
         writer = csv.writer(file)
         writer.writerow(columns.split())
         for a, b in zip(i, j, strict=True):
-            known = true is not None and np.isfinite(true[a, b])
-            distance = f"{true[a, b]:.2f}" if known else ""
+            distance = "" if true is None or np.isnan(true[a, b]) else f"{true[a, b]:.2f}"
             pair = [a + 1, b + 1, letters[a], letters[b], called[a], called[b]]
             writer.writerow([*pair, f"{contact[a, b]:.4f}", distance])
 

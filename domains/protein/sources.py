@@ -11,14 +11,16 @@ import shutil
 import struct
 import tarfile
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from domains.protein.alignment import Alignment, parse_a3m
-from domains.protein.chain import Chain, virtual_cb
+from domains.protein.chain import Chain, seen, virtual_cb
 from domains.protein.clusters import drawn, split_by_cluster
 from domains.protein.config import DataConfig, Source
 from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains
@@ -28,6 +30,8 @@ BUNDLE = Path(__file__).with_name("chains.npz")
 STEP = 0.01  # Å
 SHORTEST = 20  # residues seen; a peptide has no contacts to speak of
 DATABASE = "structure_db.dat"  # of promod3-data
+COLUMNS = [("seq", "u1", 1), ("xyz", "<u2", 12), ("angles", "u1", 4), ("sasa", "<u2", 1), ("depth", "<u2", 1)]
+COLUMNS += [("ss8", "u1", 1), ("profile", "<i2", 20)]  # of the database
 Splits = dict[str, list[Chain]]
 
 
@@ -148,7 +152,7 @@ def read_folder(folder: Path) -> list[Chain]:
         except ValueError as error:
             bad.append(error)
             continue
-        chains += [chain for chain in reversed(own.values()) if np.isfinite(chain.cb[:, 0]).sum() >= SHORTEST]
+        chains += [chain for chain in reversed(own.values()) if seen(chain).sum() >= SHORTEST]
     if bad and not chains:
         raise ValueError(f"none of the {len(files)} structures in {folder} can be read; the first: {bad[0]}")
     if bad:
@@ -165,28 +169,30 @@ def _database(path: Path) -> Path:
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(".part")
-        with open(path, "rb") as package, open(part, "wb") as out:
-            shutil.copyfileobj(_member_of_package(package, path), out, 2**20)
+        try:
+            with open(path, "rb") as package, open(part, "wb") as out:
+                _take_out(package, out)
+        except (ValueError, EOFError, OSError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
+            part.unlink()
+            raise ValueError(
+                f"{DATABASE} cannot be taken out of {path}: it is another package, cut short, or packed in a way that "
+                f"Python does not know; give the path of {DATABASE} itself (dpkg-deb -x)"
+            ) from error
         part.rename(kept)
     return kept
 
 
-def _member_of_package(package: io.BufferedReader, path: Path) -> io.BufferedIOBase:
-    """The database in a .deb: an ar archive, in it data.tar.xz (deb(5), ar(5))."""
-    if package.read(8) != b"!<arch>\n":
-        raise ValueError(f"{path} is no package of Debian")
-    while len(header := package.read(60)) == 60:
-        name, size = header[:16].decode().strip().rstrip("/"), int(header[48:58])
-        if name.startswith("data.tar"):
-            if name not in ("data.tar", "data.tar.xz", "data.tar.gz"):
-                raise ValueError(f"{path} is packed as {name}; take {DATABASE} out (dpkg-deb -x) and give its path")
-            archive = tarfile.open(fileobj=package, mode="r|" + name.removeprefix("data.tar").lstrip("."))
-            for member in archive:
-                if member.name.endswith(DATABASE) and (file := archive.extractfile(member)):
-                    return file  # pyright: ignore[reportReturnType]
-            break
+def _take_out(package: BinaryIO, out: BinaryIO) -> None:
+    """The database, from a .deb: an ar archive, in it data.tar, packed (deb(5), ar(5))."""
+    package.read(len(b"!<arch>\n"))
+    while (header := package.read(60)) and not header.startswith(b"data.tar"):
+        size = int(header[48:58])
         package.seek(size + size % 2, os.SEEK_CUR)
-    raise ValueError(f"{path} holds no {DATABASE}; it is another package, or cut short")
+    with tarfile.open(fileobj=package, mode="r|*") as archive:
+        for member in archive:
+            if member.name.endswith(DATABASE) and (file := archive.extractfile(member)):
+                return shutil.copyfileobj(file, out, 2**20)
+    raise ValueError("it is not there")
 
 
 def read_promod3(path: Path) -> list[Chain]:
@@ -202,17 +208,8 @@ def read_promod3(path: Path) -> list[Chain]:
         data = np.memmap(path, np.uint8, "r")
         entries, start = _promod3_index(data)
         arrays = {}
-        for key, kind, width in (
-            ("seq", "u1", 1),
-            ("xyz", "<u2", 12),
-            ("", "u1", 4),
-            ("", "<u2", 1),
-            ("", "<u2", 1),
-        ) + (
-            ("", "u1", 1),
-            ("profile", "<i2", 20),
-        ):
-            (count,) = struct.unpack_from("<Q", data, start)
+        for key, kind, width in COLUMNS:
+            (count,) = struct.unpack("<Q", data[start : start + 8].tobytes())
             arrays[key] = np.ndarray((count, width), kind, data, start + 8)
             start += 8 + count * width * np.dtype(kind).itemsize
     except (OSError, ValueError, struct.error, TypeError, UnicodeDecodeError) as error:
@@ -233,9 +230,8 @@ def _promod3_index(data: np.ndarray) -> tuple[list[tuple[str, int, int]], int]:
 
     def take(form: str) -> tuple:
         nonlocal at
-        values = struct.unpack_from(form, data, at)
-        at += struct.calcsize(form)
-        return values
+        start, at = at, at + struct.calcsize(form)
+        return struct.unpack(form, data[start:at].tobytes())
 
     def text() -> str:
         (size,) = take("<I")

@@ -73,20 +73,23 @@ def parse_pdb(text: str, name: str) -> list[Chain]:
 
 
 def _pdb_atoms(lines: list[str]) -> Iterator[Atom]:
-    ended = set()  # chains; what follows of one is no part of its polymer
+    last, ended = "", set()  # chains; what follows of one that has ended is no part of its polymer
     for at, line in enumerate(lines, 1):
         kind = line[:6].rstrip()
         if kind == "ENDMDL":
             return
         if kind == "TER":
-            ended.add(line[21:22].strip() or (chain if len(line) < 22 else ""))
+            ended.add(line[21:22].strip() if len(line) > 21 else last)
         if kind not in ("ATOM", "HETATM"):
             continue
-        chain, atom = line[21:22].strip(), line[12:16]
+        last = chain = line[21:22].strip()
+        atom = line[12:16]
         if chain in ended or atom.strip() not in ATOMS or (atom.startswith("CA") and line[17:20].strip() == "CA"):
             continue
         try:
             xyz = float(line[30:38]), float(line[38:46]), float(line[46:54])
+            if len(line) < 54:  # the rest of a number may have been cut off
+                raise ValueError
             where, number = line[54:60].strip(), int(line[22:26])
             yield Atom(
                 chain,
@@ -104,7 +107,7 @@ def _pdb_atoms(lines: list[str]) -> Iterator[Atom]:
 
 
 def parse_cif(text: str, name: str) -> list[Chain]:
-    """The protein chains of an mmCIF file, or of its first model. Where gemmi is installed, it takes a tenth of the time.
+    """The protein chains of an mmCIF file, or of its first model, by gemmi where installed: ten times faster.
 
     Raises:
         ValueError: what is wrong with the file.
@@ -124,7 +127,7 @@ def parse_bcif(data: bytes, name: str) -> list[Chain]:
 def _gemmi_columns(text: str) -> dict[str, list[str]]:
     block = import_module("gemmi.cif").read_string(text)[0]
     return {
-        f"{category}.{tag}": [{None: "?", False: "."}.get(value, value) for value in values]
+        f"{category}.{tag}": ["?" if value is None else value or "." for value in values]
         for category in CATEGORIES
         for tag, values in block.get_mmcif_category(f"{category}.").items()
     }
@@ -132,9 +135,9 @@ def _gemmi_columns(text: str) -> dict[str, list[str]]:
 
 def _table(columns: Mapping[str, list], category: str, *tags: str) -> list[tuple]:
     """The rows of a category, with these of its columns; none if one of them is missing."""
-    found = [columns.get(f"{category}.{tag}") for tag in tags]
-    if any(column is None for column in found):
+    if any(f"{category}.{tag}" not in columns for tag in tags):
         return []
+    found = [columns[f"{category}.{tag}"] for tag in tags]
     if len({len(column) for column in found}) > 1:
         raise ValueError(f"the columns of {category} differ in length: it is cut short")
     return list(zip(*found, strict=True))
@@ -158,7 +161,7 @@ def _cif_chains(columns: Mapping[str, list], name: str) -> list[Chain]:
     chains, numbers = column("auth_asym_id", asym), column("auth_seq_id", seq)
     insertions, models = column("pdbx_PDB_ins_code", [""] * len(rows)), column("pdbx_PDB_model_num", [1] * len(rows))
     occupancies = column("occupancy", [1.0] * len(rows))
-    atoms, called = [], {}
+    atoms, called, n = [], {}, 0
     try:
         for n, (atom, altloc, code, label, place, *xyz) in enumerate(rows):
             if models[n] != models[0] or atom not in ATOMS or (placed and not _given(place)):

@@ -120,7 +120,7 @@ class DecisionActor:
         self.played, self.step = nothing_played(1, self.adapter.spec), 0
         self.agent = make_agent(self.adapter, [self.target], [seed])
 
-    def act(self, observation: np.ndarray, last_reward: float = 0.0) -> np.ndarray:
+    def act(self, observation: np.ndarray, last_reward: float = 0.0) -> np.ndarray | int:
         """The action for what is seen now; `last_reward` is what the action before was worth.
 
         Raises:
@@ -135,6 +135,6 @@ class DecisionActor:
         played.states[0, step], played.lengths[0] = observation, step + 1
         if step:
             played.rewards[0, step - 1] = last_reward
-        played.actions[0, step] = self.agent(played, np.array([0]), step)[0]
+        action = played.actions[0, step] = self.agent(played, np.array([0]), step)[0]
         self.step += 1
-        return played.actions[0, step]
+        return action if np.ndim(action) else int(action)

@@ -20,7 +20,7 @@ def draw_returns(targets: np.ndarray, achieved: np.ndarray, shown: np.ndarray, p
     above.axhline(shown.mean(), color="tab:orange", linewidth=1, label=f"mean of the data ({_short(shown.mean())})")
     above.axhline(best, color="tab:green", linewidth=1, label=f"best of the data ({_short(best)})")
     above.set_ylabel("achieved return")
-    above.set_title("Asked for a return, the agent plays for it")
+    above.set_title("Return asked for, return achieved")
     above.legend(fontsize=9)
     above.grid(alpha=0.25)
     below.hist(shown, bins=25, color="tab:orange")

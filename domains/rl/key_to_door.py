@@ -35,8 +35,8 @@ class KeyToDoor(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         middle = SIDE * SIDE // 2
-        places = [int(p) + (p >= middle) for p in self.np_random.integers(SIDE * SIDE - 1, size=2)]
-        self.key, self.door = (divmod(place, SIDE) for place in places)
+        places = self.np_random.integers(SIDE * SIDE - 1, size=2).tolist()
+        self.key, self.door = (divmod(place + (place >= middle), SIDE) for place in places)
         self.at, self.time, self.has_key = (SIDE // 2, SIDE // 2), 0, False
         return self._observation(), {}
 

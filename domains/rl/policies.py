@@ -14,6 +14,8 @@ import numpy as np
 from domains.rl.actions import make_actions
 from domains.rl.trajectories import Trajectories
 
+ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
+OUTPUTS = ("argmax", "argmax_q", "tanh", "clip")
 LANDERS = {"LunarLander-v3": False, "LunarLanderContinuous-v3": True}  # is it continuous?
 Rngs = Sequence[np.random.Generator]
 
@@ -88,9 +90,16 @@ class Network:
             raise ValueError(f"policy={path} is no .npz file; a network in one is described in docs/data.md")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        if missing := {"n_layers", "act", "out", "w0", "b0"} - arrays.keys():
+        depth = int(arrays.get("n_layers", 1))
+        needed = {"n_layers", "act", "out"} | {f"{what}{n}" for n in range(depth) for what in "wb"}
+        if missing := needed - arrays.keys():
             raise ValueError(f"policy={path} is no network: it has no {', '.join(sorted(missing))} (docs/data.md)")
-        self.about, depth = about, int(arrays["n_layers"])
+        if str(arrays["act"]) not in ACTIVATIONS or str(arrays["out"]) not in OUTPUTS:
+            raise ValueError(
+                f"policy={path} has act={arrays['act']} and out={arrays['out']}; possible: {', '.join(ACTIVATIONS)} and"
+                f" {', '.join(OUTPUTS)}"
+            )
+        self.about = about
         self.layers = [(arrays[f"w{n}"].astype(np.float64), arrays[f"b{n}"].astype(np.float64)) for n in range(depth)]
         self.act, self.out = ACTIVATIONS[str(arrays["act"])], str(arrays["out"])
         self.clipped = bool(arrays.get("sde", False))  # state-dependent exploration clips its mean
@@ -130,9 +139,6 @@ class Network:
             x = np.tanh(np.clip(x, -2, 2) if self.clipped else x)
             x = low + (x + 1) * (high - low) / 2
         return np.clip(x, low, high)
-
-
-ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
 
 
 def _shape(about: dict[str, Any]) -> str:

@@ -176,6 +176,8 @@ def check(arrays: dict[str, np.ndarray], path: str) -> None:
             f"{path} has {shapes}; possible: observations (steps, width), actions whole numbers (steps,) or real ones"
             " (steps, width)"
         )
+    if actions.ndim == 1 and actions.min() < 0:
+        raise ValueError(f"{path} has the action {actions.min()}; actions are numbered from 0")
     for name in ("observations", "rewards", "actions"):
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{path} has {name} that are not finite; leave those episodes out")

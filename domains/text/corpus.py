@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ LEARN_FROM = 2**28  # bytes at most that byte pairs are learnt from
 NAMED = 10_000  # documents at most whose names are kept
 
 
+@runtime_checkable
 class Tokens(Protocol):
     """(N,), whole numbers of which slices are read."""
 

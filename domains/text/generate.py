@@ -14,7 +14,8 @@ from torch import Tensor
 from core.config import Mixer
 from domains.text.adapter import Adapter
 from domains.text.memory import Memory
-from domains.text.reading import Forgetful, Word, make_reader
+from domains.text.reading import Forgetful, Word
+from domains.text.small import make_reader
 from domains.text.tokenizers import Tokenizer
 
 NGRAM = 3  # tokens at most that a guess looks up

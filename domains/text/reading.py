@@ -18,7 +18,7 @@ from core.kernels.sdpa import sdpa
 from core.masks import Causal, Everything, Mask, Padding
 from core.mixers.softmax import MultiHeadAttention
 from core.positions import Rotation
-from domains.adapter import Batch, to_device
+from domains.adapter import Batch, Tokens, to_device
 from domains.text.adapter import Adapter
 
 Word = tuple[int, list[int]]  # a token, and what each order recalls at it
@@ -86,22 +86,30 @@ class Attending(Reader):
         return self.step(padded)[:, -1:]
 
     def step(self, rows):
-        adapter, trunk = self.adapter, self.adapter.transformer
-        tokens = adapter.tokens(batch_of(rows, adapter))
-        L, old = tokens.x.shape[1], self.columns
-        self.columns = new = old + L
-        at = slice(old, new)
-        if self.starts is not None:
-            at = (self.at[at, 0] - self.starts[:, None]).clamp(min=0)  # (B, L); padding stands at 0
+        tokens, at, new = self.enter(rows)
         turn = None if self.turns is None else _turn(*(table[at] for table in self.turns))
-        mask, bias = self.visible(L, new)
-        x = trunk.embed_norm(tokens.x + self.added[at])  # (B, L, C)
-        for block, kept in zip(trunk.blocks, self.cache.blocks, strict=True):
+        mask, bias = self.visible(tokens.x.shape[1], new)
+        x = tokens.x
+        for block, kept in zip(self.adapter.transformer.blocks, self.cache.blocks, strict=True):
             q, k, v = block.mixer.project(block.norm1(x), turn)
             k, v = kept.append(k, v)  # (B, G, M, D)
             x = x + block.scale1(block.mixer.join(sdpa(q, k, v, mask, bias, self.scale, 0.0)))
             x = x + block.scale2(block.feed_forward(block.norm2(x)))
-        return adapter.head(trunk.norm(x), tokens)
+        return self.leave(x, tokens)
+
+    def enter(self, rows: Sequence[Sequence[Word]]) -> tuple[Tokens, slice | Tensor, int]:
+        """New words as the first block sees them, where they stand, one place for all rows or (B, L), and new columns."""
+        trunk, old = self.adapter.transformer, self.columns
+        tokens = self.adapter.tokens(batch_of(rows, self.adapter))
+        self.columns = new = old + len(rows[0])
+        at = slice(old, new)
+        if self.starts is not None:
+            at = (self.at[at, 0] - self.starts[:, None]).clamp(min=0)  # (B, L); padding stands at 0
+        return tokens._replace(x=trunk.embed_norm(tokens.x + self.added[at])), at, new
+
+    def leave(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """Scores (B, L, V) of what the last block gave."""
+        return self.adapter.head(self.adapter.transformer.norm(x), tokens)
 
     def visible(self, L: int, new: int) -> tuple[Mask, Tensor | None]:
         """The mask of the last L of `new` columns, and what is added to their scores, (B|1, H|1, L, M) or None."""
@@ -169,12 +177,6 @@ class Forgetful(Reader):
 
     def keep(self, rows):
         self.rows = [self.rows[row] for row in rows]
-
-
-def make_reader(adapter: Adapter, capacity: int) -> Reader:
-    """The reader of a model's mixer, for at most `capacity` columns."""
-    attends = adapter.config.mixer in (Mixer.softmax, Mixer.window)
-    return Attending(adapter, capacity) if attends else Recurrent(adapter, capacity)
 
 
 def batch_of(rows: Sequence[Sequence[Word]], adapter: Adapter) -> Batch:

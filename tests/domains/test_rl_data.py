@@ -3,6 +3,7 @@
 import json
 import sys
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from domains.rl.collect import collect
 from domains.rl.config import DataConfig, Source
 from domains.rl.data import Data
 from domains.rl.environments import describe, make, normalised
-from domains.rl.key_to_door import SIDE, STEPS
+from domains.rl.key_to_door import SIDE, STEPS, KeyToDoor
 from domains.rl.minari import from_minari, to_minari
 from domains.rl.policies import Network
 from domains.rl.trajectories import flatten, join, pad, read, write
@@ -90,6 +91,7 @@ def test_sets_are_joined_episode_by_episode():
     assert both.lengths.tolist() == [*LENGTHS, 2, 11]
     assert np.array_equal(both.states[:5, :7], one.states)
     assert np.array_equal(both.rewards[5:], two.rewards)
+    assert both.seeds is not None
     assert np.array_equal(both.seeds, [100, 101, 102, 103, 104, 100, 101])
 
 
@@ -116,6 +118,7 @@ def holed(array):
         (with_(episode_seed=lambda a: a[:-1]), "one of episode_length, .* for each of its 5 episodes"),
         (with_(observations=holed), "has observations that are not finite"),
         (with_(actions=lambda a: a[:, None]), r"actions \(18, 1\) of int64; possible: observations"),
+        (with_(actions=lambda a: a - 1), "has the action -1; actions are numbered from 0"),
         (with_(terminated=lambda a: a & False), "and no other, must be terminated or truncated"),
         (with_(truncated=lambda a: a | True), "and no other, must be terminated or truncated"),
         (with_(rewards=lambda a: a.astype(object)), "cannot be read .*collect it again"),
@@ -203,7 +206,7 @@ def test_no_environment_is_needed_to_train(kind, saved):
         (made("vectors"), "CartPole-v1", "its actions are vectors of 3 numbers and not whole numbers"),
         (made(states=3), "Pendulum-v1", "its actions are whole numbers and not vectors of 1 numbers"),
         (made("vectors", 3), "Pendulum-v1", "its actions are vectors of 3 numbers and not vectors of 1 numbers"),
-        (with_(actions=lambda a: a + 3)(made()), "CartPole-v1", "its actions run from 3 to 4 and not within 0 to 1"),
+        (with_(actions=lambda a: a + 3)(made()), "CartPole-v1", "its actions go up to 4 and not to 1"),
         (made("numbers", 15, np.array([11, 5, 3])), "KeyToDoor-v0", "its longest episode has 11 steps and not at most"),
         (with_(actions=lambda a: 9 * a[:, :1])(made("vectors", 3)), "Pendulum-v1", r"go beyond the bounds .*\[2.0\]"),
         (made(), "CartPoll-v1", "knows no environment 'CartPoll-v1'; did you mean CartPole-v1"),
@@ -273,7 +276,7 @@ def walk(moves, seed=0):
         observation, reward, terminated, truncated, _ = env.step(move)
         observations.append(observation)
         outcomes.append((reward, terminated, truncated))
-    return np.array(observations), outcomes, env.unwrapped
+    return np.array(observations), outcomes, cast(KeyToDoor, env.unwrapped)
 
 
 def way(place):
@@ -317,10 +320,10 @@ def replayed(env_id, played):
         state, _ = env.reset(seed=int(played.seeds[n]))
         for step in range(length):
             assert np.array_equal(np.float32(state), played.states[n, step])
-            state, reward, terminated, truncated, _ = env.step(played.actions[n, step])
+            state, reward, *over, _ = env.step(played.actions[n, step])
             assert np.float32(reward) == played.rewards[n, step]
+            assert over == ([played.terminated[n], played.truncated[n]] if step == length - 1 else [False, False])
         assert np.array_equal(np.float32(state), played.finals[n])
-        assert (terminated, truncated) == (played.terminated[n], played.truncated[n])
     env.close()
 
 
@@ -398,6 +401,14 @@ def test_a_network_can_know_the_time_and_have_quantiles(tmp_path):
 def test_a_network_of_another_environment_is_refused(sizes, out, message, tmp_path):
     network(tmp_path / "net.npz", sizes, out)
     with pytest.raises(ValueError, match=message):
+        Network(tmp_path / "net.npz", HOPPER)
+
+
+def test_a_file_that_is_no_network_is_refused(saved, tmp_path):
+    with pytest.raises(ValueError, match=r"is no network: it has no act, b0, n_layers, out, w0 .docs/data.md"):
+        Network(saved(made()), HOPPER)
+    network(tmp_path / "net.npz", (11, 3), "softmax")
+    with pytest.raises(ValueError, match=r"act=tanh and out=softmax; possible: tanh, relu, none and argmax, "):
         Network(tmp_path / "net.npz", HOPPER)
 
 
