@@ -1,6 +1,6 @@
 """Gather trained and evaluated runs of one recipe, one a seed, into docs/results/NAME.json.
 
-    python benchmarks/results.py NAME RUN [RUN …]
+python benchmarks/results.py NAME RUN [RUN …]
 """
 
 import json
