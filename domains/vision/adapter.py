@@ -76,7 +76,7 @@ class Adapter(DomainAdapter):
         rows, columns = (torch.arange(n, device=x.device) for n in self.grid)
         at = torch.cartesian_prod(rows, columns)  # (h·w, 2)
         if self.extra:
-            x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)  # (B, L, C)
+            x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1)  # (B, L, C)
             at = F.pad(at, (0, 0, self.extra, 0), value=-1)  # (L, 2)
         return Tokens(x, at=at)
 

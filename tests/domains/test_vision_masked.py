@@ -334,9 +334,18 @@ COMMAND = ["domain=vision", "model.dim=32", "model.depth=1", "trainer.val_check_
 
 
 def test_pretrain_then_classify_by_the_command_line(attend, tmp_path):
-    first = attend("train", *COMMAND, "model=mae", "model.decoder.dim=16", "trainer.max_steps=40", "run=pre")
+    first = attend(
+        "train",
+        *COMMAND,
+        "model=mae",
+        "model.decoder.dim=16",
+        "trainer.max_steps=40",
+        "trainer.picture_interval=20",
+        "run=pre",
+    )
     assert first.returncode == 0, first.stderr
     pre = load_file(tmp_path / "pre" / "weights.safetensors")
+    assert len(list((tmp_path / "pre" / "figures").glob("step_*.png"))) == 2
     evaluate_run(tmp_path / "pre", tmp_path / "judged")
     assert (tmp_path / "judged" / "reconstructions.png").is_file()
 

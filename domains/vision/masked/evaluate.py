@@ -19,10 +19,15 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     measures: dict = mean_measures(adapter, data.eval_dataloader(split))
     baseline = measures["mean_image_loss"] = mean_image_loss(adapter, data, split)
     measures["images"] = data.size(split)
-    shown = to_device(data.batch(split, range(min(SHOWN, data.size(split)))), adapter.device)
-    draw_reconstructions(shown["images"], *adapter.reconstruct(shown), folder / "reconstructions.png")
+    draw_examples(adapter, data, split, folder / "reconstructions.png")
     scores = [Score("loss on hidden patches", measures["loss"], "mean of the training images", baseline)]
     return Evaluation(scores, measures, [folder / "reconstructions.png"])
+
+
+def draw_examples(adapter: Adapter, data: Data, split: str, path: Path) -> None:
+    """The first images of a split, each with what is seen of it and what is painted."""
+    shown = to_device(data.batch(split, range(min(SHOWN, data.size(split)))), adapter.device)
+    draw_reconstructions(shown["images"], *adapter.reconstruct(shown), path)
 
 
 @torch.inference_mode()
