@@ -5,6 +5,7 @@ from hydra.core.config_store import ConfigStore
 from core.config import PositionConfig
 from domains.config import DomainConfig, OptimizerConfig
 from domains.protein import config as protein
+from domains.protein.masked import config as protein_language
 from domains.rl import config as rl
 from domains.text import config as text
 from domains.vision import config as vision
@@ -14,6 +15,7 @@ from experiments.config import (
     CollectConfig,
     DemoConfig,
     EvaluateConfig,
+    FetchConfig,
     ImportConfig,
     LoggerConfig,
     PredictConfig,
@@ -30,6 +32,7 @@ def register() -> None:
         "evaluate": EvaluateConfig,
         "predict": PredictConfig,
         "collect": CollectConfig,
+        "fetch": FetchConfig,
         "import": ImportConfig,
         "demo": DemoConfig,
         "bench": BenchConfig,
@@ -40,7 +43,8 @@ def register() -> None:
         "logger": LoggerConfig,
         "vision_masked": masked.ModelConfig,
     }
-    for name, domain in {"vision": vision, "protein": protein, "rl": rl, "text": text}.items():
+    domains = {"vision": vision, "protein": protein, "protein_language": protein_language, "rl": rl, "text": text}
+    for name, domain in domains.items():
         schemas |= {f"{name}_data": domain.DataConfig, f"{name}_model": domain.ModelConfig}
     for name, node in schemas.items():
         store(group="schema", name=name, node=node)

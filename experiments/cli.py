@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "apply a trained run to input of your own",
     "import": "a model of timm or transformers, as a run of ours",
     "demo": "train, evaluate and picture all four domains",
+    "fetch": "entries of the Protein Data Bank, to train domain=protein on or predict from",
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
     "bench": "measure this machine's attention kernels",
 }
@@ -24,6 +25,7 @@ HELP = """attend: one self-attention core, four domains
   attend train domain=vision|protein|rl|text [run=FOLDER] [trainer.max_steps=…]
   attend evaluate run=FOLDER
   attend predict run=FOLDER input=…
+  attend fetch ids=[1ubq,4hhb]
   attend collect env=… [policy=random|heuristic|FILE.npz] [noise=…] [episodes=…]
   attend import source=timm|transformers [name=…] [file=…] run=FOLDER
   attend COMMAND --help            what can be set

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from omegaconf import MISSING
+
 from core.config import PositionConfig
 from domains.config import DomainConfig, OptimizerConfig
 
@@ -84,6 +86,14 @@ class CollectConfig:
     seed: int = 0
     minari: str | None = None
     output: str = "outputs/collect/${env}.npz"
+
+
+@dataclass
+class FetchConfig:
+    """conf/fetch.yaml says what the keys mean."""
+
+    ids: list[str] = MISSING
+    output: str = "outputs/structures"
 
 
 @dataclass

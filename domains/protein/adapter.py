@@ -1,7 +1,7 @@
 """Residue-pair attention on the shared core.
 
 Shapes: B batch · N residues of the longest chain · L residues that the model sees · C residue width · P pair width ·
-F = 20 amino acids · K bins of distance
+F = 20 amino acids · E channels of a pair · K bins of distance
 """
 
 from typing import Any
@@ -15,12 +15,43 @@ from core.layers import Transformer
 from core.masks import Padding
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
-from domains.protein.config import ModelConfig
-from domains.protein.metrics import CONTACT, precision
-from domains.protein.pair import Outer, PairBlock, PairTrack
+from domains.protein.config import Channel, ModelConfig
+from domains.protein.data import SITES, pair_width
+from domains.protein.metrics import CONTACT, NEAR, precision
+from domains.protein.pair import PairBlock, PairTrack, by_rows, make_outer
 
 EDGES = tuple(float(edge) for edge in range(4, 21))  # Å, between K = 18 bins of distance; the last has no end
-NEAR = 6  # pairs closer than this in sequence are no contacts by any convention
+BELOW = EDGES.index(CONTACT) + 1  # bins that are contacts
+
+
+class Baseline(nn.Module):
+    """What is known of a pair before any training, as logits of its distance: those of a contact, and 0 elsewhere.
+
+        b_ij = log rate(|i - j|) + p_iᵀ odds p_j,   P(contact) = σ(b_ij)
+
+    Args:
+        rate: how often residues so far apart in sequence touch, the last of all that are farther.
+        odds: (F, F) log-odds of a contact between two amino acids.
+    """
+
+    def __init__(self, rate: list[float], odds: list[list[float]]):
+        super().__init__()
+        self.rate: Tensor
+        self.odds: Tensor
+        self.register_buffer("rate", torch.tensor(rate).log(), persistent=False)
+        self.register_buffer("odds", torch.tensor(odds), persistent=False)
+        share = torch.full((len(EDGES) + 1,), 1 / BELOW)  # of P(contact), and of the rest, in each bin
+        share[BELOW:] = 1 / len(share[BELOW:])
+        self.share = nn.Parameter(share.log())
+
+    def forward(self, p: Tensor, place: Tensor) -> Tensor:
+        """p (B, L, F), place (B, L) -> (B, L, L)"""
+        apart = (place[:, None] - place[:, :, None]).abs().clamp(max=len(self.rate) - 1)
+        return p @ self.odds @ p.mT + self.rate[apart]
+
+    def logits(self, b: Tensor) -> Tensor:
+        """(B, L, L) -> (B, L, L, K)"""
+        return b[..., None] * (torch.arange(len(self.share), device=b.device) < BELOW) + self.share
 
 
 class Adapter(DomainAdapter):
@@ -31,7 +62,8 @@ class Adapter(DomainAdapter):
     Args:
         config: sizes and choices.
         position: how residues know where they are, beside the separations that the pairs know.
-        spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a training chain had.
+        spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a training chain had;
+            and what else the data say of residues and pairs: {"channels", "baseline"}, where they do.
     Raises:
         ValueError: for sizes that cannot be.
     """
@@ -44,36 +76,62 @@ class Adapter(DomainAdapter):
             raise ValueError(
                 "model.pair_dim must be even and at least 2, model.reach at least 1 and model.window at least 0"
             )
+        if config.triangle_attention < 0:
+            raise ValueError(f"model.triangle_attention={config.triangle_attention} must be 0, for none, or at least 1")
         C, P, self.config, self.kinds = config.dim, config.pair_dim, config, len(spec["letters"])
         self.edges: Tensor
         self.register_buffer("edges", torch.tensor(EDGES), persistent=False)
-        self.embed = nn.Conv1d(2 * self.kinds, C, 2 * config.window + 1, padding=config.window)
+        self.channels = [Channel(name) for name in spec.get("channels", ())]
+        sites = SITES if Channel.sites in self.channels else 0
+        self.embed = nn.Conv1d(2 * self.kinds + sites, C, 2 * config.window + 1, padding=config.window)
         self.embed_norm = nn.LayerNorm(C)
         self.apart = nn.Embedding(2 * config.reach + 1, P)
         nn.init.normal_(self.apart.weight, std=0.3)  # no louder than what the residues say
-        self.first = Outer(C, P)
-        self.blocks = nn.ModuleList(PairBlock(C, P, config.heads) for _ in range(config.depth))
+        self.first = make_outer(config)
+        every = config.triangle_attention
+        self.blocks = nn.ModuleList(
+            PairBlock(config, every > 0 and n % every == every - 1) for n in range(config.depth)
+        )
         self.transformer = Transformer(config, make_position(position, config, (spec["longest"],)))
-        self.last = Outer(C, P)
+        self.last = make_outer(config)
         self.norm = nn.LayerNorm(P)
         self.distogram = nn.Linear(P, len(EDGES) + 1)
+        E = pair_width(self.channels)
+        self.pairs = nn.Linear(E, P, bias=False) if E else None
+        self.baseline = Baseline(**spec["baseline"]) if Channel.baseline in self.channels else None
+        if self.baseline is not None:  # what is predicted at first is what the baseline says
+            self.told = nn.Linear(1, P, bias=False)
+            nn.init.zeros_(self.distogram.weight)
+            nn.init.zeros_(self.distogram.bias)
 
     def tokens(self, batch: Batch) -> Tokens:
         """A token is made of the sequence and profile around a residue, a pair at first of tokens and separation."""
         place, valid = batch["place"], batch["valid"]  # (B, L)
         own = F.one_hot(batch["sequence"], self.kinds + 1)[..., :-1]  # (B, N, F); zeros for an unknown residue
-        chain = torch.cat([own.to(batch["profile"].dtype), batch["profile"]], -1)  # (B, N, 2F)
+        known = [batch["sites"]] if Channel.sites in self.channels else []
+        chain = torch.cat([own.to(batch["profile"].dtype), batch["profile"], *known], -1)  # (B, N, 2F), or 3 more
         x = self.embed_norm(self.embed(chain.mT).mT)  # (B, N, C)
         x = x.gather(1, place[..., None].expand(-1, -1, x.shape[-1]))  # (B, L, C)
         separation = (place[:, None] - place[:, :, None]).clamp(-self.config.reach, self.config.reach)  # j - i
         z = self.apart(separation + self.config.reach) + self.first(x)  # (B, L, L, P)
-        return Tokens(x, Padding(valid), PairTrack(self.blocks, z, valid), place[..., None])
+        if self.pairs is not None:
+            z = z + self.pairs(batch["pairs"])
+        track = PairTrack(self.blocks, z, valid)
+        if self.baseline is not None:
+            p = batch["profile"].gather(1, place[..., None].expand(-1, -1, self.kinds))  # (B, L, F)
+            baseline = self.baseline(p, place)
+            track.baseline, track.z = baseline, z + self.told(baseline[..., None])
+        return Tokens(x, Padding(valid), track, place[..., None])
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Logits of the distance between every two residues, (B, L, L, K)."""
         assert isinstance(tokens.bias, PairTrack)
         z = tokens.bias.z + self.last(hidden)
-        return self.distogram(self.norm(z + z.transpose(1, 2)))  # a distance has no direction
+        logits = by_rows(lambda z: self.distogram(self.norm(z)), z + z.transpose(1, 2))  # a distance has no direction
+        if self.baseline is None or tokens.bias.baseline is None:
+            return logits
+        b = tokens.bias.baseline
+        return logits + self.baseline.logits((b + b.mT) / 2)
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         weight = self.weight(batch)
@@ -93,7 +151,7 @@ class Adapter(DomainAdapter):
 
     def contacts(self, predictions: Tensor) -> Tensor:
         """P(contact), (B, L, L): the sum of all bins below 8 Å."""
-        return predictions.float().softmax(-1)[..., : EDGES.index(CONTACT) + 1].sum(-1)
+        return predictions.float().softmax(-1)[..., :BELOW].sum(-1)
 
     def surprise(self, predictions: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the true bin, (B, L, L), in nats."""
@@ -104,5 +162,5 @@ class Adapter(DomainAdapter):
         """How much each pair counts in the loss, (B, L, L); each is there twice."""
         place, valid = batch["place"], batch["valid"]
         separation = (place[:, None] - place[:, :, None]).abs()
-        real = valid[:, :, None] & valid[:, None] & (separation > 0)
+        real = valid[:, :, None] & valid[:, None] & (separation > 0) & batch["distance"].isfinite()
         return real * torch.where(separation < NEAR, self.config.near_weight, 1.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from domains.protein.data import BUNDLE
+from domains.protein.sources import BUNDLE
 
 LONGEST = 150  # residues
 SIZES = {"test": 60, "val": 40, "train": 900}  # chains

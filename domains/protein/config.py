@@ -1,6 +1,6 @@
 """What configures the protein domain: plain dataclasses, free of torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
@@ -9,6 +9,19 @@ from core.config import TransformerConfig
 
 class Source(Enum):
     bundled = "bundled"  # 1,000 PDB chains of at most 150 residues that come with the project
+    packs = "packs"  # a folder of .npz.xz packs: train*, and val for the test split
+    promod3 = "promod3"  # the 21,119 chains of Debian's promod3-data, from its .deb
+    structures = "structures"  # a folder of one's own PDB, mmCIF and BinaryCIF files
+
+
+class Channel(Enum):
+    """What the model is told beside the sequence and the profile."""
+
+    baseline = "baseline"  # log-odds of a contact, by separation and profiles; the untrained model says just that
+    sites = "sites"  # of each residue: gaps and insertions in its alignment, and how deep that is
+    covariance = "covariance"  # of each pair, from an alignment, with average product correction
+    inverse = "inverse"  # the same of the inverse covariance
+    blocks = "blocks"  # all 441 covariances of each pair
 
 
 @dataclass
@@ -17,10 +30,22 @@ class DataConfig:
 
     domain: str = "protein"
     source: Source = Source.bundled
+    path: str | None = None  # of the packs, the .deb or the structures
+    alignments: str | None = None  # a folder of NAME.a3m, or of .tar.xz with such; trains on chains that have one
+    channels: list[Channel] = field(default_factory=list)
+    val_share: float = 0.1  # of the chains, where the source has no such split; whole clusters of similar chains
+    test_share: float = 0.1
     crop: int = 64  # residues of a training sample: two stretches of half that length, from anywhere in the chain
     batch_size: int = 8
     workers: int = 0
-    sequence_only: float = 0.25  # share of training samples that must do without their profile
+    sequence_only: float = 0.25  # share of training samples that must do without their profile and alignment
+
+
+class Product(Enum):
+    """How two residues become a pair."""
+
+    rank = "rank"  # a bilinear form of low rank for each feature
+    outer = "outer"  # all products of a few features (AlphaFold's outer product mean)
 
 
 @dataclass
@@ -32,4 +57,7 @@ class ModelConfig(TransformerConfig):
     pair_dim: int = 16
     window: int = 7  # a residue's token is made of its neighbourhood, this many residues to each side
     reach: int = 32  # separations in sequence beyond this look alike to the first pair representation
+    product: Product = Product.rank
+    triangle_attention: int = 0  # in every so many-th block; 0: in none
+    bias_rank: int | None = None  # of the attention bias that pairs give; exact if None
     near_weight: float = 0.1  # weight in the loss of pairs fewer than 6 residues apart, which are easy and say little

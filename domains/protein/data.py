@@ -1,4 +1,4 @@
-"""Protein chains in three splits.
+"""Protein chains in three splits, as batches.
 
 `chains.npz`, beside this file, holds 1,000 gap-free PDB chains of 40 to 150 residues as plain arrays; `bundle.py` made
 it and NOTICE names its source:
@@ -8,56 +8,42 @@ it and NOTICE names its source:
     profile (20, R)       how often each amino acid stands there in the protein's family, in 1/255
     backbone (3, 3R)      steps from atom to atom along N, CA, C, N, CA, C …, in 0.01 Å, the first atom of a chain at 0
 
-Shapes: B batch · N residues of the longest chain · L residues that the model sees · F = 20 amino acids
+Shapes: B batch · N residues of the longest chain · L residues that the model sees · F = 20 amino acids ·
+E channels of a pair
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from domains.adapter import Batch
 from domains.data import DomainData
-from domains.protein.config import DataConfig
+from domains.protein import features
+from domains.protein.alignment import Alignment
+from domains.protein.chain import Chain, one_hot
+from domains.protein.config import Channel, DataConfig
+from domains.protein.letters import LETTERS, UNKNOWN
+from domains.protein.metrics import ProfilePairs, SeparationPrior
+from domains.protein.sources import open_chains
 from domains.sampling import Rngs
 
-BUNDLE = Path(__file__).with_name("chains.npz")
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-UNKNOWN = len(LETTERS)  # the number of X and of padding, a residue of no known kind
-GLYCINE = LETTERS.index("G")
-STEP = 0.01  # Å
-
-
-@dataclass(frozen=True)
-class Chain:
-    """One protein chain.
-
-    Attributes:
-        name: as in 1ABC_A.
-        sequence: (N,) numbers of amino acids in LETTERS, or UNKNOWN.
-        profile: (N, F) frequencies in the protein's family, or None.
-        cb: (N, 3) Cβ in Å (Cα of a glycine), or None where there is no structure.
-    """
-
-    name: str
-    sequence: np.ndarray
-    profile: np.ndarray | None = None
-    cb: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.sequence)
+SITES = 3  # numbers of Channel.sites
+WIDTH = {Channel.covariance: 1, Channel.inverse: 1, Channel.blocks: 441}  # numbers of a pair
+KEPT = 4096  # alignments whose maps stay in memory
 
 
 class Data(DomainData):
-    """The bundled chains: 900 to train on, 40 to validate on and 60 to test on. They are the same for every seed.
+    """Chains from whatever `data.source` names. The splits are the same for every seed.
 
     A batch holds whole chains, and which of their residues the model sees:
 
         sequence (B, N), profile (B, N, F)   the chains, padded with UNKNOWN and 0
         place (B, L), valid (B, L)           the residues seen, and which of them are real
-        distance (B, L, L)                   between their Cβ, in Å
+        distance (B, L, L)                   between their Cβ, in Å; NaN where one was not seen in the experiment
+        sites (B, N, 3), pairs (B, L, L, E)  what alignments say, if data.channels asks for it; 0 without an alignment
     """
 
     config: DataConfig
@@ -69,27 +55,37 @@ class Data(DomainData):
         if not 0 <= c.sequence_only <= 1:
             raise ValueError(f"data.sequence_only={c.sequence_only} is a share of the samples and must lie in [0, 1]")
         if not hasattr(self, "splits"):
-            self.splits = read_bundle(BUNDLE)
+            self.splits = open_chains(c)
 
     def spec(self):
-        return {"letters": LETTERS, "longest": max(len(chain) for chain in self.splits["train"])}
+        """Letters, the longest chain, the channels, and what the baseline is made of."""
+        spec = {"letters": LETTERS, "longest": max(len(chain) for chain in self.splits["train"])}
+        if self.config.channels:
+            spec["channels"] = [channel.value for channel in self.config.channels]
+        if Channel.baseline in self.config.channels:
+            prior = SeparationPrior(self.splits["train"])
+            odds = ProfilePairs(self.splits["train"], prior).odds
+            spec["baseline"] = {"rate": prior.rate.tolist(), "odds": odds.tolist()}
+        return spec
 
     def size(self, split):
         return len(self.splits[split])
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
-        chains = [self.splits[split][i] for i in indices]
+        chains, channels = [self.splits[split][i] for i in indices], self.config.channels
         if rngs is None:
-            return collate(chains)
+            return collate(chains, channels=channels)
         places = []
         for n, rng in zip(range(len(chains)), rngs, strict=True):
             places.append(two_stretches(len(chains[n]), self.config.crop, rng))
             if rng.random() < self.config.sequence_only:
-                chains[n] = without_profile(chains[n])
-        return collate(chains, places)
+                chains[n] = sequence_alone(chains[n])
+        return collate(chains, places, channels)
 
 
-def collate(chains: Sequence[Chain], places: Sequence[np.ndarray] | None = None) -> Batch:
+def collate(
+    chains: Sequence[Chain], places: Sequence[np.ndarray] | None = None, channels: Sequence[Channel] = ()
+) -> Batch:
     """A batch of chains, of which the model sees the residues in `places`: all of them if None."""
     places = [np.arange(len(chain)) for chain in chains] if places is None else places
     B, N, L = len(chains), max(map(len, chains)), max(map(len, places))
@@ -106,7 +102,37 @@ def collate(chains: Sequence[Chain], places: Sequence[np.ndarray] | None = None)
     batch = {"sequence": sequence, "profile": profile, "place": place, "valid": valid}
     if all(chain.cb is not None for chain in chains):
         batch["distance"] = np.linalg.norm(cb[:, :, None] - cb[:, None], axis=-1)  # (B, L, L)
+    if Channel.sites in channels:
+        batch["sites"] = np.zeros((B, N, SITES), np.float32)
+    if of_pairs := [channel for channel in channels if channel in WIDTH]:
+        batch["pairs"] = np.zeros((B, L, L, pair_width(channels)), np.float32)
+    for b, (chain, seen) in enumerate(zip(chains, places, strict=True)):
+        if chain.alignment is not None and Channel.sites in channels:
+            batch["sites"][b, : len(chain)] = features.sites(chain.alignment)
+        if chain.alignment is not None and of_pairs:
+            batch["pairs"][b, : len(seen), : len(seen)] = np.concatenate(
+                [pair_channel(chain.alignment, channel, seen) for channel in of_pairs], -1
+            )
     return {key: torch.from_numpy(value) for key, value in batch.items()}
+
+
+def pair_width(channels: Sequence[Channel]) -> int:
+    """How many numbers these channels say of a pair, E."""
+    return sum(WIDTH.get(channel, 0) for channel in channels)
+
+
+def pair_channel(alignment: Alignment, channel: Channel, seen: np.ndarray) -> np.ndarray:
+    """What a channel says of every two of the residues in `seen`, (L, L, WIDTH of the channel)."""
+    if channel is Channel.blocks:
+        return features.blocks(alignment, seen)
+    return standard_map(alignment, channel)[np.ix_(seen, seen)][..., None].astype(np.float32)
+
+
+@lru_cache(KEPT)
+def standard_map(alignment: Alignment, channel: Channel) -> np.ndarray:
+    """A coupling of every two residues (N, N), in standard deviations over the pairs of the chain."""
+    scores = (features.covariance if channel is Channel.covariance else features.inverse_covariance)(alignment)
+    return (scores / max(float(scores.std()), 1e-6)).astype(np.float16)  # their mean is 0 after APC, or nearly
 
 
 def two_stretches(length: int, crop: int, rng: np.random.Generator) -> np.ndarray:
@@ -123,42 +149,5 @@ def two_stretches(length: int, crop: int, rng: np.random.Generator) -> np.ndarra
     return np.concatenate([np.arange(half) + first, np.arange(half) + first + half + gap])
 
 
-def without_profile(chain: Chain) -> Chain:
-    return Chain(chain.name, chain.sequence, None, chain.cb)
-
-
-def one_hot(sequence: np.ndarray) -> np.ndarray:
-    """(N,) -> (N, F); an unknown residue is a row of zeros."""
-    return np.eye(len(LETTERS) + 1, len(LETTERS), dtype=np.float32)[sequence]
-
-
-def numbered(letters: str) -> np.ndarray:
-    """Amino acids as numbers; what is not one of LETTERS is UNKNOWN."""
-    return np.array([LETTERS.find(letter) % (UNKNOWN + 1) for letter in letters], np.int64)
-
-
-def read_bundle(path: Path) -> dict[str, list[Chain]]:
-    """The chains of each split. No code in the file can run: it is read without pickle."""
-    with np.load(path, allow_pickle=False) as file:
-        bundle = {key: file[key] for key in file.files}
-    splits: dict[str, list[Chain]] = {"train": [], "val": [], "test": []}
-    end = 0
-    for split, name, length in zip(bundle["split"], bundle["name"], bundle["length"], strict=True):
-        start, end = end, end + int(length)
-        sequence = numbered(bundle["sequence"][start:end].tobytes().decode())
-        steps = bundle["backbone"][:, 3 * start : 3 * end]  # (3, 3N)
-        backbone = (steps.cumsum(1, dtype=np.int64).T * STEP).astype(np.float32).reshape(-1, 3, 3)  # (N, atoms, 3)
-        profile = bundle["profile"][:, start:end].T / np.float32(255)
-        splits[str(split)].append(Chain(str(name), sequence, profile, virtual_cb(backbone, sequence)))
-    return splits
-
-
-def virtual_cb(backbone: np.ndarray, sequence: np.ndarray) -> np.ndarray:
-    """Where Cβ stands beside N, Cα, C (N, 3, 3) in a residue of ideal geometry; Cα in a glycine. (N, 3), in Å.
-
-    The coefficients are those of trRosetta (Yang et al. 2020).
-    """
-    n, ca, c = backbone.swapaxes(0, 1)
-    b, a = ca - n, c - ca
-    cb = ca - 0.58273431 * np.cross(b, a) + 0.56802827 * b - 0.54067466 * a
-    return np.where((sequence == GLYCINE)[:, None], ca, cb).astype(np.float32)
+def sequence_alone(chain: Chain) -> Chain:
+    return replace(chain, profile=None, alignment=None)

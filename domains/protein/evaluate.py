@@ -3,23 +3,42 @@
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from domains.adapter import Batch, Evaluation, Score, to_device
-from domains.protein.adapter import Adapter
-from domains.protein.data import Chain, Data
+from domains.protein import features
+from domains.protein.adapter import EDGES, Adapter
+from domains.protein.chain import Chain
+from domains.protein.data import Data, sequence_alone
 from domains.protein.figures import Panel, contact_maps, precision_bars
-from domains.protein.metrics import CONTACT, LONG_RANGE, ProfilePairs, SeparationPrior, distances, precision
+from domains.protein.metrics import (
+    CONTACT,
+    LONG_RANGE,
+    RANGES,
+    ProfilePairs,
+    SeparationPrior,
+    calibration,
+    distances,
+    lddt,
+    median_distance,
+    precision,
+)
 
 SHARES = {"L/5": 5, "L/2": 2, "L": 1}
+DEPTHS = {"Meff < 30": (0, 30), "Meff 30-120": (30, 120), "Meff > 120": (120, np.inf)}  # of alignments, at 62 %
 PANELS = 6
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Long-range precision of the model and of two predictors that are fitted to the same training chains.
+    """Precision of the model and of predictors without a network, on the same chains; what needs fitting is fitted to
+    the training chains.
+
+    Long range is 24 residues and more apart in sequence, medium 12 to 23, short 6 to 11; the measures without a range
+    in their name are of long range. By alignments, where there are some: two more predictors, and the same by depth.
 
     Writes precision.csv (a line for each chain), contacts.png (chains from the best predicted to the worst, at even
     distances in rank, so that none is picked) and precision.png.
@@ -29,73 +48,132 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     """
     batches = list(data.eval_dataloader(split))
     chains, folder = data.splits[split], Path(folder)
-    prior = SeparationPrior(data.splits["train"])
-    pairs = ProfilePairs(data.splits["train"], prior)
-    maps, loss = apply(adapter, batches)
-    maps_alone, loss_alone = apply(adapter, map(sequence_alone, batches))
-    scores = {
-        "model": maps,
-        "model, sequence alone": maps_alone,
-        "profile-pair log-odds": [pairs(chain) for chain in chains],
-        "separation prior": [prior(chain) for chain in chains],
-    }
+    found, alone = apply(adapter, batches), apply(adapter, map(without_family, batches))
+    scores = {"model": found.contacts, "model, sequence alone": alone.contacts} | baselines(
+        data.splits["train"], chains
+    )
     true = [distances(chain) for chain in chains]
-    table = {name: np.array([precisions(*pair) for pair in zip(s, true, strict=True)]) for name, s in scores.items()}
-    mean = {name: dict(zip(SHARES, values.mean(0).tolist(), strict=True)) for name, values in table.items()}
+    table = {name: precisions(s, true) for name, s in scores.items()}  # (chains, ranges, shares) each
+    long = {name: dict(zip(SHARES, values[:, -1].mean(0).tolist(), strict=True)) for name, values in table.items()}
+    depth = np.array([1 if c.alignment is None else features.effective_depth(c.alignment) for c in chains])
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / "precision.csv", chains, table)
-    ranks = np.argsort(-table["model"][:, 0], kind="stable")
+    write_table(folder / "precision.csv", chains, depth, table)
+    ranks = np.argsort(-table["model"][:, -1, 0], kind="stable")
     shown = ranks[np.linspace(0, len(ranks) - 1, min(PANELS, len(ranks))).round().astype(int)]
-    titles = [f"{chain.name}   P@L/5 {values[0]:.2f}" for chain, values in zip(chains, table["model"], strict=True)]
+    titles = [f"{c.name}   P@L/5 {values[-1, 0]:.2f}" for c, values in zip(chains, table["model"], strict=True)]
     figures = [
-        contact_maps(folder / "contacts.png", [Panel(titles[n], maps[n], true[n] < CONTACT) for n in shown]),
+        contact_maps(folder / "contacts.png", [Panel(titles[n], found.contacts[n], true[n] < CONTACT) for n in shown]),
         precision_bars(
-            folder / "precision.png", {name: [*values.values()] for name, values in mean.items()}, [*SHARES]
+            folder / "precision.png", {name: [*values.values()] for name, values in long.items()}, [*SHARES]
         ),
     ]
-    measures = {f"{name} P@{cut}": value for name, values in mean.items() for cut, value in values.items()}
+    probable = calibration(found.contacts, true)
+    measures = {f"{name} P@{cut}": value for name, values in long.items() for cut, value in values.items()}
+    measures |= {
+        f"{name} {span} P@{cut}": float(values[:, r, c].mean())
+        for name, values in table.items()
+        for r, span in enumerate([*RANGES][:-1])
+        for c, cut in enumerate(SHARES)
+    }
+    measures |= by_depth(depth, table)
+    measures |= {
+        "loss": found.loss,
+        "loss, sequence alone": alone.loss,
+        "lDDT": float(np.mean([lddt(*pair) for pair in zip(found.distances, true, strict=True)])),
+        "Brier": probable.brier,
+        "ECE": probable.ece,
+        "calibration": [[None if np.isnan(x) else x for x in pair] for pair in probable.shares.tolist()],
+        "chains": len(chains),
+    }
     return Evaluation(
         [
-            Score("long-range P@L/5", mean["model"]["L/5"], name, mean[name]["L/5"])
+            Score("long-range P@L/5", long["model"]["L/5"], name, long[name]["L/5"])
             for name in ("separation prior", "profile-pair log-odds")
         ],
-        measures | {"loss": loss, "loss, sequence alone": loss_alone, "chains": len(chains)},
+        measures,
         figures,
     )
 
 
-def precisions(score: np.ndarray, distance: np.ndarray) -> list[float]:
-    return [precision(score, distance, share) for share in SHARES.values()]
+def baselines(train: Sequence[Chain], chains: Sequence[Chain]) -> dict[str, list[np.ndarray]]:
+    """Scores (L, L) of every pair of each chain by what needs no network."""
+    prior = SeparationPrior(train)
+    profiles, letters = ProfilePairs(train, prior), ProfilePairs([sequence_alone(chain) for chain in train], prior)
+    found = {
+        "profile-pair log-odds": [profiles(chain) for chain in chains],
+        "amino-acid-pair log-odds": [letters(sequence_alone(chain)) for chain in chains],
+        "separation prior": [prior(chain) for chain in chains],
+    }
+    if any(chain.alignment is not None for chain in chains):
+        for name, score in (("covariance", features.covariance), ("inverse covariance", features.inverse_covariance)):
+            found[name] = [
+                np.zeros(2 * (len(c),)) if c.alignment is None else score(c.alignment) for c in chains
+            ]  # without an alignment all pairs are alike
+    return found
 
 
-def write_table(path: Path, chains: Sequence[Chain], table: dict[str, np.ndarray]) -> None:
-    """A line for each chain: what it is, and the precisions (chains, shares) of each method."""
+def precisions(scores: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> np.ndarray:
+    """(chains, ranges, shares)"""
+    return np.array(
+        [
+            [[precision(score, distance, share, span) for share in SHARES.values()] for span in RANGES]
+            for score, distance in zip(scores, true, strict=True)
+        ]
+    )
+
+
+def by_depth(depth: np.ndarray, table: dict[str, np.ndarray]) -> dict[str, float]:
+    """Long-range precision of chains with alignments of like depth (chains,), and how many there are."""
+    if depth.max() <= 1:
+        return {}
+    groups = {name: (depth >= low) & (depth < high) for name, (low, high) in DEPTHS.items()}
+    found: dict[str, float] = {f"chains, {name}": int(group.sum()) for name, group in groups.items()}
+    for method, values in table.items():
+        for name, group in groups.items():
+            if group.any():
+                found[f"{method} P@L/5, {name}"] = float(values[group, -1, 0].mean())
+    return found
+
+
+def write_table(path: Path, chains: Sequence[Chain], depth: np.ndarray, table: dict[str, np.ndarray]) -> None:
+    """A line for each chain: what it is, and the precisions (chains, ranges, shares) of each method."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        cuts = [f"{name} P@{cut}" for name in table for cut in SHARES]
-        writer.writerow(["chain", "residues", "long_range_contacts", *cuts])
+        spans = ["short ", "medium ", ""]
+        cuts = [f"{name} {span}P@{cut}" for name in table for span in spans for cut in SHARES]
+        writer.writerow(["chain", "residues", "meff", "long_range_contacts", *cuts])
         for n, chain in enumerate(chains):
             contacts = (distances(chain)[np.triu_indices(len(chain), LONG_RANGE)] < CONTACT).sum()
-            values = [f"{value:.4f}" for values in table.values() for value in values[n]]
-            writer.writerow([chain.name, len(chain), contacts, *values])
+            values = [f"{value:.4f}" for values in table.values() for value in values[n].ravel()]
+            writer.writerow([chain.name, len(chain), f"{depth[n]:.1f}", contacts, *values])
+
+
+class Found(NamedTuple):
+    """What a model says of each chain."""
+
+    contacts: list[np.ndarray]  # (L, L) each, P(contact)
+    distances: list[np.ndarray]  # (L, L) each, the median, in Å
+    loss: float  # the mean over chains, in nats
 
 
 @torch.inference_mode()
-def apply(adapter: Adapter, batches: Iterable[Batch]) -> tuple[list[np.ndarray], float]:
-    """P(contact) of each chain, (L, L), and the mean of their losses."""
+def apply(adapter: Adapter, batches: Iterable[Batch]) -> Found:
     adapter.eval()
-    maps, losses = [], []
+    maps, medians, losses = [], [], []
     for batch in batches:
         batch = to_device(batch, adapter.device)
         logits = adapter(batch)
         contact, lengths = adapter.contacts(logits).cpu().numpy(), batch["valid"].sum(1).tolist()
+        median = median_distance(logits.float().softmax(-1).cpu().numpy(), np.array(EDGES))
         maps += [p[:length, :length] for p, length in zip(contact, lengths, strict=True)]
+        medians += [d[:length, :length] for d, length in zip(median, lengths, strict=True)]
         losses += adapter.measure(logits, batch)["loss"].tolist()
-    return maps, float(np.mean(losses))
+    return Found(maps, medians, float(np.mean(losses)))
 
 
-def sequence_alone(batch: Batch) -> Batch:
-    """The batch as it would be without profiles."""
+def without_family(batch: Batch) -> Batch:
+    """The batch as it would be without profiles and alignments."""
     kinds = batch["profile"].shape[-1]
-    return batch | {"profile": F.one_hot(batch["sequence"], kinds + 1)[..., :kinds].float()}
+    nothing = {key: torch.zeros_like(batch[key]) for key in ("sites", "pairs") if key in batch}
+    return batch | nothing | {"profile": F.one_hot(batch["sequence"], kinds + 1)[..., :kinds].float()}

@@ -8,34 +8,101 @@ Shapes: L residues · F amino acids
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from domains.protein.data import Chain, one_hot
+from domains.protein.chain import Chain, one_hot
 
 CONTACT = 8.0  # Å
 LONG_RANGE = 24  # residues
+RANGES = {"short": (6, 11), "medium": (12, 23), "long": (LONG_RANGE, None)}  # separations, both ends among them
+RADIUS, THRESHOLDS = 15.0, (0.5, 1.0, 2.0, 4.0)  # Å, of lDDT
+NEAR = 6  # pairs closer than this in sequence are no contacts by any convention
+BINS = 10  # of probability
+ENOUGH = 300  # chains that a single number is fitted to
+STEPS = 8  # of Newton's method
 
 
 def distances(chain: Chain) -> np.ndarray:
-    """Between the Cβ of a chain, (L, L) in Å."""
+    """Between the Cβ of a chain, (L, L) in Å; NaN where one was not seen."""
     assert chain.cb is not None, "a chain without a structure has no distances"
     return np.linalg.norm(chain.cb[:, None] - chain.cb[None], axis=-1)
 
 
-def ranked(score: np.ndarray, separation: int = LONG_RANGE) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs i, j that are at least `separation` apart, the highest score (L, L) first."""
-    i, j = np.triu_indices(len(score), separation)
+def ranked(score: np.ndarray, nearest: int = LONG_RANGE, farthest: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs i, j so far apart in sequence, the highest score (L, L) first."""
+    i, j = np.triu_indices(len(score), nearest)
+    if farthest is not None:
+        i, j = i[j - i <= farthest], j[j - i <= farthest]
     order = np.argsort(-score[i, j], kind="stable")
     return i[order], j[order]
 
 
-def precision(score: np.ndarray, distance: np.ndarray, share: int) -> float:
-    """Long-range precision at L / `share`, of scores (L, L) and distances (L, L) in Å."""
-    length = len(score)
-    i, j = ranked(score)
-    top = slice(max(1, length // share))
+def precision(score: np.ndarray, distance: np.ndarray, share: int, span: str = "long") -> float:
+    """Precision at L / `share` in one of RANGES, of scores (L, L) and distances (L, L) in Å.
+
+    A residue that was not seen (NaN) counts neither for L nor as a candidate; separations count it.
+    """
+    seen = np.isfinite(np.diag(distance))
+    i, j = ranked(score, *RANGES[span])
+    known = seen[i] & seen[j]
+    i, j = i[known], j[known]
+    top = slice(max(1, int(seen.sum()) // share))
     return float((distance[i[top], j[top]] < CONTACT).mean()) if len(i) else 0.0
+
+
+def lddt(predicted: np.ndarray, distance: np.ndarray) -> float:
+    """Share of distances below 15 Å that are met within 0.5, 1, 2 and 4 Å, the mean of the four; both (L, L) in Å.
+
+    Source: Mariani et al. 2013, of Cβ instead of all atoms.
+    """
+    i, j = np.triu_indices(len(distance), 1)
+    true = distance[i, j]
+    near = true < RADIUS  # NaN is not
+    error = np.abs(predicted[i, j] - true)[near]
+    return float(np.mean([(error < threshold).mean() for threshold in THRESHOLDS])) if near.any() else 0.0
+
+
+def median_distance(probability: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The distance that half of the probability (*, K) lies below, in Å, each bin filled evenly.
+
+    The first bin is as wide as the second; the median of a distribution whose median is in the last is its edge.
+    """
+    low, high = np.r_[2 * edges[0] - edges[1], edges], np.r_[edges, edges[-1]]
+    below = probability.cumsum(-1)
+    k = np.minimum((below < 0.5).sum(-1), len(edges))
+    inside = np.take_along_axis(probability, k[..., None], -1)[..., 0]
+    before = np.take_along_axis(below, k[..., None], -1)[..., 0] - inside
+    return low[k] + (high - low)[k] * np.clip((0.5 - before) / np.maximum(inside, 1e-9), 0, 1)
+
+
+class Calibration(NamedTuple):
+    """What probabilities of contact are worth as probabilities."""
+
+    brier: float  # mean squared error
+    ece: float  # expected calibration error: mean of |P(contact) - share of contacts|, in bins of probability
+    shares: np.ndarray  # (BINS, 2): mean P(contact) and share of contacts in each bin; NaN in an empty one
+
+
+def calibration(probabilities: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Calibration:
+    """Over all pairs of all chains, at least 6 apart in sequence, whose distance is known: lists of (L, L).
+
+    Source: Naeini et al. 2015; Brier 1950.
+    """
+    p, y = [], []
+    for probability, distance in zip(probabilities, true, strict=True):
+        i, j = np.triu_indices(len(distance), NEAR)
+        known = np.isfinite(distance[i, j])
+        p.append(probability[i, j][known])
+        y.append(distance[i, j][known] < CONTACT)
+    p, y = np.concatenate(p).astype(float), np.concatenate(y).astype(float)
+    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    sums = np.stack([np.bincount(bins, values, minlength=BINS) for values in (p, y)], -1)  # (BINS, 2)
+    shares = np.divide(sums, count[:, None], out=np.full((BINS, 2), np.nan), where=count[:, None] > 0)
+    gap = np.abs(sums[:, 0] - sums[:, 1]).sum() / max(1, len(p))
+    return Calibration(float(((p - y) ** 2).mean()) if len(p) else 0.0, float(gap), shares)
 
 
 class SeparationPrior:
@@ -46,8 +113,9 @@ class SeparationPrior:
         pairs, contacts = np.zeros(longest), np.zeros(longest)
         for chain in chains:
             i, j = np.triu_indices(len(chain))
-            pairs += np.bincount(j - i, minlength=longest)
-            contacts += np.bincount(j - i, distances(chain)[i, j] < CONTACT, minlength=longest)
+            distance = distances(chain)[i, j]
+            pairs += np.bincount(j - i, np.isfinite(distance), minlength=longest)
+            contacts += np.bincount(j - i, distance < CONTACT, minlength=longest)
         window = np.ones(2 * smooth + 1)  # few pairs are very far apart: count those of nearly the same separation, too
         self.rate = (np.convolve(contacts, window, "same") + 1) / (np.convolve(pairs, window, "same") + 100)
 
@@ -59,24 +127,49 @@ class SeparationPrior:
 
 
 class ProfilePairs:
-    """Which amino acids touch at long range: log-odds of a contact, over both profiles, plus the separation prior."""
+    """Which amino acids touch at long range: log-odds of a contact, over both profiles, plus the separation prior.
+
+        score_ij = log rate(|i - j|) + s · p_iᵀ odds p_j
+
+    Profiles flatten the odds that are counted with them; the scale s makes up for it. It is that of a logistic
+    regression on the long-range pairs of the training chains.
+    """
 
     def __init__(self, chains: Sequence[Chain], prior: SeparationPrior):
         self.prior = prior
         touching, all_pairs = np.ones((20, 20)), np.ones((20, 20))
-        for chain in chains:
-            i, j = np.triu_indices(len(chain), LONG_RANGE)
-            contact = distances(chain)[i, j] < CONTACT
-            p = _frequencies(chain)
+        for p, i, j, contact in map(_long_range_pairs, chains):
             touching += p[i[contact]].T @ p[j[contact]]
             all_pairs += p[i].T @ p[j]
         touching, all_pairs = touching + touching.T, all_pairs + all_pairs.T
-        self.odds = np.log(touching / touching.sum()) - np.log(all_pairs / all_pairs.sum())  # (F, F)
+        odds = np.log(touching / touching.sum()) - np.log(all_pairs / all_pairs.sum())  # (F, F)
+        self.odds = odds * self._scale(odds, chains[:: 1 + len(chains) // ENOUGH])
+
+    def _scale(self, odds: np.ndarray, chains: Sequence[Chain]) -> float:
+        """By Newton's method."""
+        pairs = [(chain, *_long_range_pairs(chain)) for chain in chains]
+        x = np.concatenate([(p @ odds @ p.T)[i, j] for _, p, i, j, _ in pairs])
+        rest = np.concatenate([self.prior(chain)[i, j] for chain, _, i, j, _ in pairs])
+        contact = np.concatenate([contact for *_, contact in pairs])
+        scale = 1.0
+        for _ in range(STEPS):
+            rate = 1 / (1 + np.exp(-(scale * x + rest)))
+            scale += float(((contact - rate) * x).sum() / ((rate * (1 - rate) * x * x).sum() + 1))
+        return scale
 
     def __call__(self, chain: Chain) -> np.ndarray:
-        p = _frequencies(chain)
+        p = frequencies(chain)
         return p @ self.odds @ p.T + self.prior(chain)  # (L, L)
 
 
-def _frequencies(chain: Chain) -> np.ndarray:
+def _long_range_pairs(chain: Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The profile of a chain (L, F); its long-range pairs i, j whose distance is known; which of them touch."""
+    i, j = np.triu_indices(len(chain), LONG_RANGE)
+    distance = distances(chain)[i, j]
+    known = np.isfinite(distance)
+    return frequencies(chain), i[known], j[known], distance[known] < CONTACT
+
+
+def frequencies(chain: Chain) -> np.ndarray:
+    """The profile of a chain, or its sequence as one, (L, F)."""
     return one_hot(chain.sequence) if chain.profile is None else chain.profile

@@ -1,106 +1,146 @@
-"""From a FASTA file to contact maps.
+"""From a file of protein, in any format, to contact maps and distances.
 
 Shapes: L residues · K bins of distance
 """
 
 import csv
-import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from Bio import SeqIO
 
 from core.positions import Learned
 from domains.adapter import to_device
 from domains.protein.adapter import EDGES, Adapter
-from domains.protein.data import LETTERS, Chain, collate, numbered
+from domains.protein.chain import Chain, spelled
+from domains.protein.data import collate, pair_width
 from domains.protein.figures import Panel, contact_maps
-from domains.protein.metrics import ranked
+from domains.protein.files import read_chains
+from domains.protein.metrics import CONTACT, NEAR, distances, median_distance, precision, ranked
 
-LONGEST = 512  # residues; memory grows with the square and time with the cube
-AMBIGUOUS = "XBZJUO"  # legal in a FASTA file, but none of the 20 amino acids: read as unknown
-NEAREST = 6  # pairs closer than this in sequence are not listed
+LONGEST = 2048  # residues; time grows with the cube
+MEMORY = 4e9  # bytes that one chain may take
+COPIES = 12  # of the pairs, that are held at once
+LISTED = 10  # pairs in a table of CASP, for each residue
+
+
+class Prediction(NamedTuple):
+    """What the model says of one chain."""
+
+    distance: np.ndarray  # (L, L, K), the probability of each bin
+    contact: np.ndarray  # (L, L), P(contact)
+    confidence: np.ndarray  # (L,), in [0, 1]
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
-    """Contacts for every record of a FASTA file.
+    """Contacts and distances for every protein chain of a FASTA, A3M, Stockholm, PDB, mmCIF or BinaryCIF file.
 
-    Writes for each record, under its cleaned name:
+    Writes for each chain, under its cleaned name:
 
-        NAME.png   the contact map
-        NAME.csv   the L pairs most likely to touch, at least 6 apart in sequence: i, j (from 1), residues, P(contact)
-        NAME.npz   `sequence`; `distance` (L, L, K), the probability that Cβ–Cβ lies in each bin; `edges` (K - 1,), the
-                   borders between the bins in Å (the first bin begins at 0, the last has no end); `contact` (L, L), the
-                   sum of the bins below 8 Å
+        NAME.png            the contact map; below its diagonal the contacts of the structure, where the file has one
+        NAME.csv            the L pairs most likely to touch, at least 6 apart in sequence: i, j (from 1), residues,
+                            what the authors of the structure call them, P(contact), the distance in the structure in Å
+        NAME.residues.csv   of each residue how sure the model is of its distances: 1 - entropy / log K, the mean over
+                            the residues at least 6 apart; 1 is certain
+        NAME.rr             10 L pairs in CASP's format: i, j, 0, 8, P(contact)
+        NAME.npz            `sequence`; `distance` (L, L, K), the probability that Cβ–Cβ lies in each bin; `edges`
+                            (K - 1,), the borders between the bins in Å (the first bin begins at 0, the last has no
+                            end); `contact` (L, L), the sum of the bins below 8 Å; `median` (L, L), the distance that
+                            half of the probability lies below; `confidence` (L,)
 
     Args:
-        source: path of the FASTA file.
+        source: path of the file.
     Raises:
-        ValueError: if the file is none, or holds nothing, or a sequence that is empty, too long or not one of protein;
-            nothing is written then.
+        ValueError: if the file cannot be read, or a chain is too long for the model or 4 GB; nothing is written then.
     """
     learned = adapter.transformer.position
     longest = min(LONGEST, learned.extent[0]) if isinstance(learned, Learned) else LONGEST
-    chains = read_fasta(Path(source), longest)
+    chains = read_chains(source)
+    for chain in chains:
+        if len(chain) > longest:
+            raise ValueError(f"{source}, {chain.name}: {len(chain)} residues; possible are 1 to {longest}")
+        if (need := memory(adapter, len(chain))) > MEMORY:
+            raise ValueError(
+                f"{source}, {chain.name}: {len(chain)} residues take {need / 1e9:.1f} GB, and {MEMORY / 1e9:.0f} are "
+                "allowed; cut the chain into domains"
+            )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return [path for chain in chains for path in write(adapter, chain, folder)]
+    return [path for chain in chains for path in write(predicted(adapter, chain), chain, folder)]
+
+
+def memory(adapter: Adapter, length: int) -> float:
+    """Bytes that a chain of so many residues takes: 4 L² for each number of a pair that is held at once."""
+    pairs = COPIES * adapter.config.pair_dim + 2 * adapter.config.heads + 3 * pair_width(adapter.channels)
+    return 4.0 * length**2 * (pairs + 4 * (len(EDGES) + 1))
 
 
 @torch.inference_mode()
-def write(adapter: Adapter, chain: Chain, folder: Path) -> list[Path]:
+def predicted(adapter: Adapter, chain: Chain) -> Prediction:
     adapter.eval()
-    logits = adapter(to_device(collate([chain]), adapter.device))  # (1, L, L, K)
-    contact = adapter.contacts(logits)[0].float().cpu().numpy()
-    distance = logits[0].float().softmax(-1).cpu().numpy()
-    letters = "".join((LETTERS + "X")[number] for number in chain.sequence)
+    logits = adapter(to_device(collate([chain], channels=adapter.channels), adapter.device))  # (1, L, L, K)
+    contact = adapter.contacts(logits)[0].cpu().numpy()
+    distance = logits[0].float().softmax(-1).cpu()
+    surprise = torch.special.entr(distance).sum(-1).numpy() / np.log(distance.shape[-1])  # (L, L)
+    place = np.arange(len(chain))
+    far = np.abs(place[:, None] - place) >= NEAR
+    confidence = 1 - (surprise * far).sum(1) / np.maximum(far.sum(1), 1)
+    return Prediction(distance.numpy(), contact, np.where(far.any(1), confidence, 0.0))
 
-    table = folder / f"{chain.name}.csv"
-    with open(table, "w", newline="") as file:
+
+def write(prediction: Prediction, chain: Chain, folder: Path) -> list[Path]:
+    distance, contact, confidence = prediction
+    letters, true = spelled(chain.sequence), None if chain.cb is None else distances(chain)
+    title = f"{chain.name}   {len(chain)} residues"
+    if true is not None:
+        title += f"   P@L/5 {precision(contact, true, 5):.2f}"
+    panel = Panel(title, contact, None if true is None else true < CONTACT)
+    paths = [folder / f"{chain.name}{suffix}" for suffix in (".png", ".csv", ".residues.csv", ".rr", ".npz")]
+    picture, pairs, residues, casp, arrays = paths
+    contact_maps(picture, [panel])
+    i, j = ranked(contact, NEAR)
+    write_pairs(pairs, chain, i[: len(chain)], j[: len(chain)], contact, true)
+    with open(residues, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["i", "j", "residue_i", "residue_j", "probability"])
-        for i, j in list(zip(*ranked(contact, NEAREST), strict=True))[: len(chain)]:
-            writer.writerow([i + 1, j + 1, letters[i], letters[j], f"{contact[i, j]:.4f}"])
-    arrays = folder / f"{chain.name}.npz"
+        writer.writerow(["i", "residue", "number", "confidence"])
+        for n, number in enumerate(numbers(chain)):
+            writer.writerow([n + 1, letters[n], number, f"{confidence[n]:.4f}"])
+    write_casp(casp, chain.name, letters, i[: LISTED * len(chain)], j[: LISTED * len(chain)], contact)
     np.savez_compressed(
-        arrays, sequence=np.array(letters), distance=distance.astype(np.float16), edges=np.array(EDGES), contact=contact
+        arrays,
+        sequence=np.array(letters),
+        distance=distance.astype(np.float16),
+        edges=np.array(EDGES),
+        contact=contact,
+        median=median_distance(distance, np.array(EDGES)).astype(np.float32),
+        confidence=confidence.astype(np.float32),
     )
-    picture = contact_maps(folder / f"{chain.name}.png", [Panel(f"{chain.name}   {len(chain)} residues", contact)])
-    return [picture, table, arrays]
+    return paths
 
 
-def read_fasta(path: Path, longest: int = LONGEST) -> list[Chain]:
-    """The records of a FASTA file, under names that are fit for files and differ.
+def numbers(chain: Chain) -> list[str]:
+    """What the authors of the structure call each residue, or its place from 1 where there is no structure."""
+    return [*chain.numbers] if chain.numbers else [str(n + 1) for n in range(len(chain))]
 
-    Raises:
-        ValueError: what is wrong with the file, and where.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}; protein predicts from a FASTA file (>name, then a sequence)")
-    try:
-        with path.open(encoding="utf-8") as file:
-            records = list(SeqIO.parse(file, "fasta"))
-    except ValueError as error:  # text that is no FASTA, or no text at all
-        raise ValueError(f"{path} is no FASTA file (>name, then a sequence)") from error
-    if not records:
-        raise ValueError(f"{path} holds no sequence; a FASTA file has lines >name, each followed by a sequence")
-    chains: dict[str, Chain] = {}
-    for record in records:
-        letters = str(record.seq).upper().removesuffix("*")  # a translated stop
-        wrong = sorted(set(letters) - set(LETTERS + AMBIGUOUS))
-        if wrong:
-            where = letters.index(wrong[0]) + 1
-            raise ValueError(
-                f"{path}, record {record.id!r}: {wrong[0]!r} at position {where} is no amino acid; "
-                f"possible: {LETTERS}, and {AMBIGUOUS} for unknown ones"
-            )
-        if not 1 <= len(letters) <= longest:
-            raise ValueError(f"{path}, record {record.id!r}: {len(letters)} residues; possible are 1 to {longest}")
-        name = base = re.sub(r"[^A-Za-z0-9_.-]+", "_", record.id).strip("._")[:80] or "chain"
-        again = 1
-        while name.lower() in chains:
-            again += 1
-            name = f"{base}_{again}"
-        chains[name.lower()] = Chain(name, numbered(letters))
-    return list(chains.values())
+
+def write_pairs(
+    path: Path, chain: Chain, i: np.ndarray, j: np.ndarray, contact: np.ndarray, true: np.ndarray | None
+) -> None:
+    letters, called = spelled(chain.sequence), numbers(chain)
+    columns = "i j residue_i residue_j number_i number_j probability distance"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns.split())
+        for a, b in zip(i, j, strict=True):
+            distance = "" if true is None or np.isnan(true[a, b]) else f"{true[a, b]:.2f}"
+            pair = [a + 1, b + 1, letters[a], letters[b], called[a], called[b]]
+            writer.writerow([*pair, f"{contact[a, b]:.4f}", distance])
+
+
+def write_casp(path: Path, name: str, letters: str, i: np.ndarray, j: np.ndarray, contact: np.ndarray) -> None:
+    """Contacts in the format RR of CASP: the sequence in lines of 50, then i j 0 8 P(contact), the likeliest first."""
+    lines = ["PFRMAT RR", f"TARGET {name}", "METHOD residue-pair attention", "MODEL 1"]
+    lines += [letters[start : start + 50] for start in range(0, len(letters), 50)]
+    lines += [f"{a + 1} {b + 1} 0 8 {contact[a, b]:.5f}" for a, b in zip(i, j, strict=True)]
+    path.write_text("\n".join([*lines, "END"]) + "\n")

@@ -8,16 +8,30 @@ import numpy as np
 import pytest
 import torch
 
+import domains.protein.pair
 from core.config import PositionConfig, PositionKind
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.protein.adapter import EDGES, Adapter
-from domains.protein.config import DataConfig, ModelConfig
-from domains.protein.data import LETTERS, UNKNOWN, Chain, Data, collate, numbered, one_hot, two_stretches, virtual_cb
+from domains.protein.chain import Chain, one_hot, virtual_cb
+from domains.protein.config import DataConfig, ModelConfig, Product
+from domains.protein.data import Data, collate, two_stretches
 from domains.protein.evaluate import evaluate
-from domains.protein.metrics import ProfilePairs, SeparationPrior, distances, precision, ranked
-from domains.protein.pair import TriangleMultiplication
-from domains.protein.predict import predict, read_fasta
+from domains.protein.files import read_chains
+from domains.protein.letters import LETTERS, UNKNOWN, numbered
+from domains.protein.metrics import (
+    RANGES,
+    ProfilePairs,
+    SeparationPrior,
+    calibration,
+    distances,
+    lddt,
+    median_distance,
+    precision,
+    ranked,
+)
+from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
+from domains.protein.predict import predict
 from domains.sampling import StepDataset
 
 
@@ -242,7 +256,121 @@ def test_triangle_multiplication_is_that_of_its_definition():
     assert torch.allclose(layer(z, both), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [{"pair_dim": 0}, {"pair_dim": 7}, {"reach": 0}, {"window": -1}])
+@pytest.mark.parametrize("ending", [False, True])
+def test_triangle_attention_is_that_of_its_definition(ending):
+    """Loops over i, j, k in double precision; two chains, the second of them shorter."""
+    torch.manual_seed(0)
+    L, P = 5, 6
+    layer = TriangleAttention(P, ending).double()
+    H, D = layer.heads, P // layer.heads
+    assert H == 2
+    z = torch.randn(2, L, L, P, dtype=torch.double)
+    real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    out = layer(z, (real[:, :, None] & real[:, None])[..., None].double())
+    for b in range(2):
+        n = int(real[b].sum())
+        inner = layer.norm(z[b].transpose(0, 1) if ending else z[b])
+        q, k, v = layer.qkv(inner).unflatten(-1, (3, H, D)).unbind(2)  # (L, L, H, D) each
+        bias, gate = layer.bias(inner), layer.gate(inner).sigmoid()
+        for i in range(n):
+            for j in range(n):
+                gathered = []
+                for h in range(H):
+                    score = torch.stack([q[i, j, h] @ k[i, m, h] / D**0.5 + bias[j, m, h] for m in range(n)])
+                    gathered.append(sum(p * v[i, m, h] for m, p in enumerate(score.softmax(0))))
+                expected = layer.out(gate[i, j] * torch.cat(gathered))
+                assert torch.allclose(out[(b, j, i) if ending else (b, i, j)], expected, atol=1e-12)
+
+
+def test_attention_around_the_ends_of_a_pair_mirrors_that_around_its_start():
+    torch.manual_seed(0)
+    start, end = TriangleAttention(8, False), TriangleAttention(8, True)
+    end.load_state_dict(start.state_dict())
+    z, both = torch.randn(1, 7, 7, 8), torch.ones(1, 7, 7, 1)
+    assert torch.allclose(end(z.transpose(1, 2), both), start(z, both).transpose(1, 2), atol=1e-6)
+
+
+def test_turning_pairs_around_swaps_the_triangles_of_both_kinds():
+    """z -> zᵀ takes Σ_k a_ik b_jk to Σ_k b_ki a_kj: half of the features to the other, with their weights."""
+    torch.manual_seed(0)
+    P = 6
+    layer, turned = TriangleMultiplication(P), TriangleMultiplication(P)
+    swap = torch.arange(2 * P).view(4, -1).flip(0).flatten()  # a, b, c, d to d, c, b, a
+    half = torch.cat([torch.arange(P // 2, P), torch.arange(P // 2)])
+    state = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    for name in ("project", "gate"):
+        for kind in ("weight", "bias"):
+            state[f"{name}.{kind}"] = state[f"{name}.{kind}"][swap]
+    state["out.weight"] = state["out.weight"][:, half]
+    turned.load_state_dict(state)
+    z, both = torch.randn(1, 7, 7, P), torch.ones(1, 7, 7, 1)
+    assert torch.allclose(turned(z.transpose(1, 2), both), layer(z, both).transpose(1, 2), atol=1e-6)
+
+
+def test_an_outer_product_is_that_of_its_definition():
+    torch.manual_seed(0)
+    layer = OuterProduct(7, 5).double()
+    x = torch.randn(2, 3, 7, dtype=torch.double)
+    a, b = layer.split(x).chunk(2, -1)
+    assert a.shape[-1] == 3  # the least whose square is at least 5
+    for n in range(2):
+        for i in range(3):
+            for j in range(3):
+                expected = layer.out(torch.outer(a[n, i], b[n, j]).flatten())
+                assert torch.allclose(layer(x)[n, i, j], expected, atol=1e-12)
+
+
+def test_a_low_rank_bias_is_that_of_its_definition():
+    torch.manual_seed(0)
+    layer = RankBias(6, 3, 2).double()
+    z = torch.randn(1, 5, 5, 6, dtype=torch.double)
+    real = torch.tensor([[1.0, 1, 1, 1, 0]]).double()
+    bias = layer.read(z, (real[:, :, None] * real[:, None])[..., None]).dense()  # (B, H, L, L)
+    inner = layer.norm(z[0])
+    for i in range(4):
+        for j in range(4):
+            u, w = layer.rows(inner[i, :4].mean(0)), layer.columns(inner[:4, j].mean(0))
+            expected = (u.view(3, 2) * w.view(3, 2)).sum(1)
+            assert torch.allclose(bias[0, :, i, j], expected, atol=1e-12)
+
+
+VARIANTS = [{"triangle_attention": 1}, {"triangle_attention": 2}, {"product": Product.outer}, {"bias_rank": 2}]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_variants_of_the_model_keep_its_promises(data, variant):
+    """Symmetric, blind to padding, and every weight learns; the default model is another one."""
+    adapter = make_adapter(data, **variant)
+    short, long = random_chain(17), random_chain(29, 1)
+    alone, together = adapter(collate([short])), adapter(collate([short, long]))
+    assert torch.allclose(together[:1, :17, :17], alone, atol=1e-5)
+    assert torch.allclose(alone, alone.transpose(1, 2), atol=1e-5)
+    batch = data.batch("train", [0, 1, 2], rngs(1, 2, 3))
+    adapter.loss(adapter(batch), batch).backward()
+    idle = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+    names = {name: tuple(p.shape) for name, p in adapter.named_parameters()}
+    assert names != {name: tuple(p.shape) for name, p in make_adapter(data).named_parameters()}
+
+
+def test_triangle_attention_stands_in_every_so_many_th_block(data):
+    adapter = make_adapter(data, depth=5, triangle_attention=2)
+    assert ["attention.0.qkv.weight" in block.state_dict() for block in adapter.blocks] == [False, True] * 2 + [False]
+
+
+@pytest.mark.parametrize("variant", [{}, *VARIANTS], ids=str)
+def test_some_rows_at_a_time_are_all_rows(data, variant, monkeypatch):
+    adapter, batch = make_adapter(data, **variant), collate([random_chain(29), random_chain(23, 1)])
+    with torch.inference_mode():
+        whole = adapter(batch)
+        monkeypatch.setattr(domains.protein.pair, "CHUNK", 2 * 29 * 10 * 3)  # three rows
+        assert torch.allclose(adapter(batch), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"pair_dim": 0}, {"pair_dim": 7}, {"reach": 0}, {"window": -1}, {"triangle_attention": -1}, {"bias_rank": 0}],
+)
 def test_models_that_cannot_be_are_refused(data, wrong):
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
         make_adapter(data, **wrong)
@@ -262,6 +390,77 @@ def test_precision_counts_long_range_pairs_alone():
     i, j = ranked(score)
     assert (i[0], j[0]) == (3, 30)
     assert (j - i).min() == 24
+
+
+def test_ranges_of_separation_do_not_overlap():
+    score = np.random.default_rng(0).random((61, 61))
+    apart = {span: {int(d) for d in np.subtract(*ranked(score, *limits)[::-1])} for span, limits in RANGES.items()}
+    assert apart == {"short": {*range(6, 12)}, "medium": {*range(12, 24)}, "long": {*range(24, 61)}}
+
+
+def test_residues_that_were_not_seen_are_no_candidates():
+    """Nor do they count for L: of 53 residues 43 are seen, and 8 of the best 8 pairs of these are contacts."""
+    score, distance = np.zeros((53, 53)), np.full((53, 53), 20.0)
+    distance[:10], distance[:, :10] = np.nan, np.nan
+    score[0, 30:53], score[12, 40:48] = 9.0, 5.0
+    distance[12, 40:48] = 7.0
+    np.fill_diagonal(distance[10:, 10:], 0.0)
+    assert precision(score, distance, 5) == 1.0
+    assert precision(score, distance, 4) == 0.8
+    assert precision(score, np.full((53, 53), np.nan), 5) == 0.0
+
+
+def test_lddt_by_hand():
+    true = np.array([[0, 5.0, 20], [5, 0, 14], [20, 14, 0]])
+    assert lddt(true, true) == 1.0
+    predicted = true.copy()
+    predicted[0, 1] += 0.7  # within 1, 2 and 4 Å
+    predicted[1, 2] -= 3.0  # within 4 Å
+    predicted[0, 2] += 90.0  # too far apart to count
+    assert lddt(predicted, true) == (0 + 1 / 2 + 1 / 2 + 1) / 4
+    assert lddt(predicted, np.where(true == 14, np.nan, true)) == 3 / 4
+
+
+def test_the_median_of_a_distogram_by_hand():
+    edges = np.array([4.0, 5.0, 7.0])
+    for probability, expected in (
+        ([0, 1, 0, 0], 4.5),
+        ([0.25, 0.25, 0.5, 0], 5.0),
+        ([0, 0.1, 0.8, 0.1], 6.0),
+        ([1, 0, 0, 0], 3.5),
+        ([0.1, 0, 0, 0.9], 7.0),
+    ):
+        assert median_distance(np.array([[probability]]), edges)[0, 0] == pytest.approx(expected)
+
+
+def test_calibration_by_hand():
+    """Pairs 6 apart at P = 0.9, of which half touch, and 7 apart at 0.05, of which none do; the rest does not count."""
+    probability, distance = np.full((8, 8), 0.5), np.full((8, 8), 5.0)
+    probability[0, 6] = probability[1, 7] = 0.9
+    distance[1, 7], probability[0, 7], distance[0, 7] = 9.0, 0.05, 9.0
+    found = calibration([probability], [distance])
+    assert found.brier == pytest.approx((0.01 + 0.81 + 0.0025) / 3)
+    assert found.ece == pytest.approx((2 * 0.4 + 0.05) / 3)
+    assert np.allclose(found.shares[[0, 9]], [[0.05, 0], [0.9, 0.5]])
+    assert np.isnan(found.shares[1:9]).all()
+    distance[0, 7] = np.nan
+    assert calibration([probability], [distance]).brier == pytest.approx(0.41)
+
+
+def test_the_scale_of_log_odds_is_the_likeliest(data):
+    """Any other would make the contacts of the training chains less likely."""
+    chains = data.splits["train"][:60]
+    pairs = ProfilePairs(chains, SeparationPrior(chains))
+
+    def surprise(scale: float) -> float:
+        total = 0.0
+        for chain in chains:
+            i, j = np.triu_indices(len(chain), 24)
+            score = (scale * (pairs(chain) - pairs.prior(chain)) + pairs.prior(chain))[i, j]
+            total += np.logaddexp(0, np.where(distances(chain)[i, j] < 8, -score, score)).sum()
+        return total
+
+    assert surprise(1.0) < min(surprise(0.9), surprise(1.1))
 
 
 def test_the_separation_prior_falls_with_separation(data):
@@ -330,11 +529,10 @@ def test_predict_writes_a_picture_a_table_and_distances(trained, tmp_path):
     first, second = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGT", "acdefghiklxbz*"
     source = fasta(tmp_path, f">sp|P1/2|A first one\n{first[:20]}\n{first[20:]}\n>sp|P1/2|A\n{second}\n")
     paths = predict(trained, source, tmp_path / "out")
-    assert [path.name for path in paths] == [
-        f"{n}{s}" for n in ("sp_P1_2_A", "sp_P1_2_A_2") for s in (".png", ".csv", ".npz")
-    ]
+    suffixes = (".png", ".csv", ".residues.csv", ".rr", ".npz")
+    assert [path.name for path in paths] == [f"{n}{s}" for n in ("sp_P1_2_A", "sp_P1_2_A_2") for s in suffixes]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
-    with np.load(paths[2], allow_pickle=False) as arrays:
+    with np.load(paths[4], allow_pickle=False) as arrays:
         assert str(arrays["sequence"]) == first
         assert arrays["distance"].shape == (44, 44, len(arrays["edges"]) + 1)
         assert np.allclose(arrays["distance"].sum(-1, dtype=float), 1, atol=2e-2)
@@ -351,7 +549,7 @@ def test_predict_writes_a_picture_a_table_and_distances(trained, tmp_path):
     assert [float(row["probability"]) for row in rows] == sorted(
         (float(row["probability"]) for row in rows), reverse=True
     )
-    with np.load(paths[5], allow_pickle=False) as arrays:
+    with np.load(paths[9], allow_pickle=False) as arrays:
         assert str(arrays["sequence"]) == "ACDEFGHIKLXXX"
 
 
@@ -368,11 +566,11 @@ def test_a_record_is_predicted_the_same_in_any_company(trained, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no sequence|no FASTA"),
-        ("MKTAYIAKQR\n", "no FASTA|holds no sequence"),
-        (">a\nMKT\n>empty\n\n", "'empty': 0 residues; possible are 1 to 512"),
+        ("", "is empty"),
+        ("MKTAYIAKQR\n", "cannot be read as FASTA: it holds no line >name"),
+        (">a\nMKT\n>empty\n\n", "'empty' is empty"),
         (">a\nMKT\n>bad\nMK-T1\n", "'bad': '-' at position 3 is no amino acid; possible: " + LETTERS),
-        (">long\n" + "A" * 513 + "\n", "'long': 513 residues; possible are 1 to 512"),
+        (">long\n" + "A" * 100_000 + "\n", "long: 100000 residues; possible are 1 to 2048"),
         (">nul\nMK\x00T\n", r"'nul': '\\x00' at position 3"),
     ],
 )
@@ -389,7 +587,7 @@ def test_what_is_no_text_file_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         predict(trained, str(tmp_path), tmp_path / "out")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x80PNG")
-    with pytest.raises(ValueError, match="is no FASTA file"):
+    with pytest.raises(ValueError, match="does not say what it is; possible: FASTA"):
         predict(trained, str(tmp_path / "binary"), tmp_path / "out")
 
 
@@ -402,5 +600,5 @@ def test_learned_positions_end_where_training_did(data, tmp_path):
 
 def test_names_are_fit_for_files_and_differ(tmp_path):
     text = "".join(f">{name}\nMKT\n" for name in ("../../etc/passwd", "|||", "a b", "A", "x" * 300))
-    names = [chain.name for chain in read_fasta(Path(fasta(tmp_path, text)))]
+    names = [chain.name for chain in read_chains(fasta(tmp_path, text))]
     assert names == ["etc_passwd", "chain", "a", "A_2", "x" * 80]

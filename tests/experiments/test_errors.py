@@ -13,7 +13,7 @@ from experiments.compose import compose
         (["optimizer.lrr=1"], ["optimizer.lrr is no setting", "did you mean optimizer.lr?", "optimizer.warmup"]),
         (["domain=text", "model.dimm=1"], ["did you mean model.dim?", "model.depth"]),
         (["optimiser=adamw"], ["did you mean optimizer?", "possible: domain, data, model"]),
-        (["domain=vsion"], ["did you mean vision?", "possible: protein, rl, text, vision"]),
+        (["domain=vsion"], ["did you mean vision?", "possible: protein, protein_language, rl, text"]),
         (["data=digitz"], ["did you mean digits?"]),
         (["position.kind=rot"], ["none, learned, sinusoidal, rotary, axial"]),
         (["domain=text", "data=digits"], ["is for domain=vision, not for domain=text", "data=python_docs"]),
@@ -34,7 +34,7 @@ def test_configuration(overrides, parts):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["trian"], "'trian' is no command; possible: train, evaluate, predict, import, demo, collect, bench"),
+        (["trian"], "'trian' is no command; possible: train, evaluate, predict, import, demo, fetch, collect"),
         (["train", "domain=vsion"], "did you mean vision?"),
         (["train", "optimizer.lr=abc"], "could not be converted to Float"),
         (["train", "model.patch_size=3"], "cannot be cut into patches of 3×3"),

@@ -1,0 +1,18 @@
+"""The one-letter code, as numbers."""
+
+import numpy as np
+
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+UNKNOWN = len(LETTERS)  # the number of X and of padding, a residue of no known kind
+GAP = UNKNOWN + 1  # of an alignment
+AMBIGUOUS = "XBZJUO"  # legal in a file, but none of the 20 amino acids: read as unknown
+
+NUMBERS = np.full(128, -1, np.int8)  # of each ASCII character; -1 for what is no residue
+NUMBERS[[ord(letter) for letter in AMBIGUOUS]] = UNKNOWN
+NUMBERS[[ord(letter) for letter in LETTERS]] = range(len(LETTERS))
+NUMBERS[ord("-")] = GAP
+
+
+def numbered(letters: str) -> np.ndarray:
+    """Amino acids as numbers; what is not one of LETTERS is UNKNOWN."""
+    return np.array([LETTERS.find(letter) % (UNKNOWN + 1) for letter in letters], np.int64)

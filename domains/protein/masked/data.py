@@ -1,0 +1,111 @@
+"""Sequences of a FASTA file in three splits, with residues hidden.
+
+Shapes: B batch · L tokens of the longest sample, <cls> and <eos> among them
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from domains.adapter import Batch
+from domains.data import DomainData
+from domains.protein.chain import spelled
+from domains.protein.clusters import split_by_cluster
+from domains.protein.files import read_chains
+from domains.protein.language import IGNORED, PAD, corrupt, encode
+from domains.protein.masked.config import DataConfig
+from domains.sampling import Rngs, StepDataset, shuffled
+
+POOL = 50  # batches that are sorted by length together
+
+
+class Data(DomainData):
+    """The sequences of `data.path`. The splits are the same for every seed, and so is what is hidden of val and test.
+
+    A batch is {"tokens", "targets"}, both (B, L): what the model sees, and what it is asked for, IGNORED elsewhere.
+    """
+
+    config: DataConfig
+
+    def setup(self, stage: str | None = None) -> None:
+        c = self.config
+        if c.longest < 1:
+            raise ValueError(f"data.longest={c.longest} must be at least 1 residue")
+        if not (c.val_share >= 0 and c.test_share >= 0 and c.val_share + c.test_share < 1):
+            raise ValueError(
+                f"data.val_share={c.val_share} and data.test_share={c.test_share} must leave sequences to train on"
+            )
+        if c.path is None or not Path(c.path).is_file():
+            raise ValueError(f"data.path={c.path} is not there; give a FASTA file, also as .gz or .xz")
+        if not hasattr(self, "splits"):
+            splits = split_by_cluster(read_chains(c.path), c.val_share, c.test_share)
+            self.splits = {split: [spelled(chain.sequence) for chain in part] for split, part in splits.items()}
+            for split, sequences in self.splits.items():
+                if not sequences:
+                    raise ValueError(f"no sequence is left for {split}; give more of them, or a larger share")
+
+    def spec(self):
+        return {"longest": self.config.longest}
+
+    def size(self, split):
+        return len(self.splits[split])
+
+    def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
+        rngs = (np.random.default_rng(index) for index in indices) if rngs is None else rngs
+        samples = [self._sample(self.splits[split][index], rng) for index, rng in zip(indices, rngs, strict=False)]
+        return {
+            "tokens": pad_sequence([s["tokens"][0] for s in samples], True, PAD),
+            "targets": pad_sequence([s["targets"][0] for s in samples], True, IGNORED),
+        }
+
+    def _sample(self, sequence: str, rng: np.random.Generator) -> dict[str, Tensor]:
+        start = int(rng.integers(0, max(0, len(sequence) - self.config.longest) + 1))
+        tokens = encode([sequence[start : start + self.config.longest]])  # (1, L)
+        return corrupt(tokens, torch.Generator().manual_seed(int(rng.integers(2**62))))
+
+    def train_dataloader(self) -> DataLoader:
+        loader = super().train_dataloader()
+        assert isinstance(loader.dataset, StepDataset)
+        lengths = np.array([min(len(sequence), self.config.longest) for sequence in self.splits["train"]])
+        return self._loader(LikeLengths(loader.dataset, lengths), loader.sampler)
+
+
+class LikeLengths(Dataset):
+    """The samples of each pass in another order, in which those of a step are of nearly the same length.
+
+    A pass is cut into pools of some batches; a pool is sorted, and its batches are shuffled. It still depends on the
+    seed and the step alone.
+
+    Args:
+        steps: the plain order.
+        lengths: of each sample.
+    """
+
+    def __init__(self, steps: StepDataset, lengths: np.ndarray):
+        self.steps, self.lengths, self.orders = steps, lengths, {}
+
+    def __getitem__(self, step: int) -> Batch:
+        s = self.steps
+        numbers = range(step * s.batch_size + s.rank, (step + 1) * s.batch_size, s.world)
+        indices = [int(self.order(n // s.size)[n % s.size]) for n in numbers]
+        return s.make_batch(indices, (np.random.default_rng((s.seed, n)) for n in numbers))
+
+    def order(self, epoch: int) -> np.ndarray:
+        if epoch not in self.orders:
+            size, batch, seed = self.steps.size, self.steps.batch_size, self.steps.seed
+            plain, rng = shuffled(size, seed, epoch), np.random.default_rng((seed, epoch))
+            seam = -epoch * size % batch  # these fill the last step of the pass before
+            parts = [plain[:seam]]
+            for start in range(seam, size, POOL * batch):
+                pool = plain[start : start + POOL * batch]
+                pool = pool[np.argsort(self.lengths[pool], kind="stable")]
+                batches = pool[: len(pool) // batch * batch].reshape(-1, batch)
+                parts += [*rng.permutation(batches), pool[batches.size :]]
+            before = {other: order for other, order in self.orders.items() if other == epoch - 1}
+            self.orders = before | {epoch: np.concatenate(parts)}
+        return self.orders[epoch]

@@ -1,0 +1,53 @@
+"""`attend fetch`: entries of the Protein Data Bank by their ids, to train on or predict from."""
+
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from Bio.PDB.PDBList import PDBList
+from omegaconf import DictConfig
+from rich.console import Console
+
+from domains.protein.files import read_chains
+from experiments.config import FetchConfig
+from experiments.runs import typed
+
+
+def run(config: DictConfig) -> None:
+    c: FetchConfig = typed(FetchConfig, config)
+    console = Console(highlight=False, soft_wrap=True)
+    for path in fetch(c.ids, Path(c.output)):
+        chains = ", ".join(f"{chain.name} with {len(chain)} residues" for chain in read_chains(path))
+        console.print(f"wrote {path}: {chains}")
+    console.print(f"next: attend train domain=protein data=structures data.path={c.output}")
+
+
+def fetch(ids: list[str], folder: Path) -> list[Path]:
+    """The mmCIF files of these entries, downloaded from wwPDB where they are not in the folder yet.
+
+    Raises:
+        ValueError: for what is no id, before anything is downloaded; or for an entry that cannot be had.
+    """
+    wrong = [entry for entry in ids if not re.fullmatch("[0-9][A-Za-z0-9]{3}", entry)]
+    if wrong or not ids:
+        raise ValueError(
+            f"ids={','.join(wrong)} are no ids of the PDB; they look like ids=[1ubq,4hhb], or ids=['1e10']"
+        )
+    return [_fetch(entry.lower(), folder) for entry in ids]
+
+
+def _fetch(entry: str, folder: Path) -> Path:
+    path, said = folder / f"{entry}.cif", StringIO()
+    try:
+        with redirect_stdout(said):  # what goes wrong, PDBList prints
+            PDBList(pdb=str(folder), verbose=False).retrieve_pdb_file(entry, pdir=str(folder), file_format="mmCif")
+    except (OSError, EOFError) as error:  # the download broke off
+        path.unlink(missing_ok=True)
+        said.write(str(error))
+    if not path.is_file():
+        raise ValueError(
+            f"{entry} cannot be fetched ({' '.join(said.getvalue().split())}); check the id and the network, or put "
+            f"the entry's file {path.name} into {folder} yourself"
+        )
+    return path
