@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # of Python 3.13: it knows a default
 
 from core.cache import BlockCache, Cache
 from core.layers import BlockBias, Transformer
@@ -18,6 +19,7 @@ from core.masks import Everything, Mask
 from core.probe import Probe
 
 Batch = dict[str, Tensor]
+Predictions = TypeVar("Predictions", default=Tensor)
 
 
 class Tokens(NamedTuple):
@@ -29,8 +31,8 @@ class Tokens(NamedTuple):
     at: Tensor | None = None  # (L, A) or (B, L, A)
 
 
-class DomainAdapter(nn.Module, ABC):
-    """batch -> Tokens -> Transformer -> predictions; and what the predictions are worth.
+class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
+    """batch -> Tokens -> Transformer -> predictions, a tensor or a tuple of some; and what these are worth.
 
     Attributes:
         transformer: the core's trunk; a subclass builds it.
@@ -45,21 +47,23 @@ class DomainAdapter(nn.Module, ABC):
         """The batch as tokens."""
 
     @abstractmethod
-    def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+    def head(self, hidden: Tensor, tokens: Tokens) -> Predictions:
         """Hidden states (B, L, C) to predictions."""
 
     @abstractmethod
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+    def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
         """The scalar that training lowers."""
 
     @abstractmethod
-    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
         """For each of `measures` a 1-D tensor, one value for each example that counts (image, chain, step, byte).
 
         Their mean over a whole split is the split's score, exact for any batch size and number of processes.
         """
 
-    def forward(self, batch: Batch, *, cache: Cache[BlockCache] | None = None, probe: Probe | None = None) -> Tensor:
+    def forward(
+        self, batch: Batch, *, cache: Cache[BlockCache] | None = None, probe: Probe | None = None
+    ) -> Predictions:
         tokens = self.tokens(batch)
         hidden = self.transformer(**tokens._asdict(), cache=cache, probe=probe)
         return self.head(hidden, tokens)

@@ -1,11 +1,12 @@
 """Residue-pair attention on the shared core.
 
 Shapes: B batch · N residues of the longest chain · L residues that the model sees · C residue width · P pair width ·
-F = 20 amino acids · E channels of a pair · K bins of distance
+F = 20 amino acids · E channels of a pair · K bins of distance · S = 8 states of secondary structure
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,13 +16,23 @@ from core.layers import Transformer
 from core.masks import Padding
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
-from domains.protein.config import Channel, ModelConfig
+from domains.protein.config import Bins, Channel, ModelConfig
 from domains.protein.data import SITES, pair_width
 from domains.protein.metrics import CONTACT, NEAR, precision
 from domains.protein.pair import PairBlock, PairTrack, by_rows, make_outer
 
-EDGES = tuple(float(edge) for edge in range(4, 21))  # Å, between K = 18 bins of distance; the last has no end
-BELOW = EDGES.index(CONTACT) + 1  # bins that are contacts
+EDGES = {  # (K - 1,) each, Å: between the bins, of which the first begins at 0 and the last has no end
+    Bins.alphafold: np.linspace(2.3125, 21.6875, 63),
+    Bins.trrosetta: np.linspace(2.5, 20, 36),
+    Bins.coarse: np.linspace(4, 20, 17),
+}
+
+
+class Prediction(NamedTuple):
+    """What the model says."""
+
+    distance: Tensor  # (B, L, L, K), logits of the distance between the Cβ of every two residues
+    states: Tensor | None  # (B, L, S), logits of the secondary structure, if the training chains had one
 
 
 class Baseline(nn.Module):
@@ -32,16 +43,18 @@ class Baseline(nn.Module):
     Args:
         rate: how often residues so far apart in sequence touch, the last of all that are farther.
         odds: (F, F) log-odds of a contact between two amino acids.
+        edges: (K - 1,), of the bins of distance.
     """
 
-    def __init__(self, rate: list[float], odds: list[list[float]]):
+    def __init__(self, rate: list[float], odds: list[list[float]], edges: np.ndarray):
         super().__init__()
+        self.below = int((edges <= CONTACT).sum())  # bins that are contacts
         self.rate: Tensor
         self.odds: Tensor
         self.register_buffer("rate", torch.tensor(rate).log(), persistent=False)
         self.register_buffer("odds", torch.tensor(odds), persistent=False)
-        share = torch.full((len(EDGES) + 1,), 1 / BELOW)  # of P(contact), and of the rest, in each bin
-        share[BELOW:] = 1 / len(share[BELOW:])
+        share = torch.full((len(edges) + 1,), 1 / self.below)  # of P(contact), and of the rest, in each bin
+        share[self.below :] = 1 / len(share[self.below :])
         self.share = nn.Parameter(share.log())
 
     def forward(self, p: Tensor, place: Tensor) -> Tensor:
@@ -51,19 +64,20 @@ class Baseline(nn.Module):
 
     def logits(self, b: Tensor) -> Tensor:
         """(B, L, L) -> (B, L, L, K)"""
-        return b[..., None] * (torch.arange(len(self.share), device=b.device) < BELOW) + self.share
+        return b[..., None] * (torch.arange(len(self.share), device=b.device) < self.below) + self.share
 
 
-class Adapter(DomainAdapter):
-    """Residues attend to each other under a bias from a pair representation that they update; its end is a distogram.
+class Adapter(DomainAdapter[Prediction]):
+    """Residues attend to each other under a bias from a pair representation that they update; its end is a distogram,
+    and theirs the secondary structure.
 
-    Source: the Evoformer of Jumper et al. 2021, with one profile for the alignment, and without triangle attention.
+    Source: the Evoformer of Jumper et al. 2021, with one profile for the alignment.
 
     Args:
         config: sizes and choices.
         position: how residues know where they are, beside the separations that the pairs know.
         spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a training chain had;
-            and what else the data say of residues and pairs: {"channels", "baseline"}, where they do.
+            and what else the data say of residues and pairs: {"channels", "baseline", "states"}, where they do.
     Raises:
         ValueError: for sizes that cannot be.
     """
@@ -80,7 +94,13 @@ class Adapter(DomainAdapter):
             raise ValueError(f"model.triangle_attention={config.triangle_attention} must be 0, for none, or at least 1")
         C, P, self.config, self.kinds = config.dim, config.pair_dim, config, len(spec["letters"])
         self.edges: Tensor
-        self.register_buffer("edges", torch.tensor(EDGES), persistent=False)
+        edges = EDGES[config.bins]
+        self.register_buffer("edges", torch.tensor(edges).float(), persistent=False)
+        low, high = np.r_[0, edges], np.r_[edges, np.inf]
+        self.inside: Tensor  # what share of each bin lies below 8 Å
+        self.register_buffer(
+            "inside", torch.tensor((CONTACT - low) / (high - low)).clamp(0, 1).float(), persistent=False
+        )
         self.channels = [Channel(name) for name in spec.get("channels", ())]
         sites = SITES if Channel.sites in self.channels else 0
         self.embed = nn.Conv1d(2 * self.kinds + sites, C, 2 * config.window + 1, padding=config.window)
@@ -95,10 +115,11 @@ class Adapter(DomainAdapter):
         self.transformer = Transformer(config, make_position(position, config, (spec["longest"],)))
         self.last = make_outer(config)
         self.norm = nn.LayerNorm(P)
-        self.distogram = nn.Linear(P, len(EDGES) + 1)
+        self.distogram = nn.Linear(P, len(edges) + 1)
+        self.states = nn.Sequential(nn.LayerNorm(C), nn.Linear(C, len(spec["states"]))) if "states" in spec else None
         E = pair_width(self.channels)
         self.pairs = nn.Linear(E, P, bias=False) if E else None
-        self.baseline = Baseline(**spec["baseline"]) if Channel.baseline in self.channels else None
+        self.baseline = Baseline(**spec["baseline"], edges=edges) if Channel.baseline in self.channels else None
         if self.baseline is not None:  # what is predicted at first is what the baseline says
             self.told = nn.Linear(1, P, bias=False)
             nn.init.zeros_(self.distogram.weight)
@@ -123,21 +144,26 @@ class Adapter(DomainAdapter):
             track.baseline, track.z = baseline, z + self.told(baseline[..., None])
         return Tokens(x, Padding(valid), track, place[..., None])
 
-    def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        """Logits of the distance between every two residues, (B, L, L, K)."""
+    def head(self, hidden: Tensor, tokens: Tokens) -> Prediction:
         assert isinstance(tokens.bias, PairTrack)
         z = tokens.bias.z + self.last(hidden)
         logits = by_rows(lambda z: self.distogram(self.norm(z)), z + z.transpose(1, 2))  # a distance has no direction
-        if self.baseline is None or tokens.bias.baseline is None:
-            return logits
-        b = tokens.bias.baseline
-        return logits + self.baseline.logits((b + b.mT) / 2)
+        if self.baseline is not None and tokens.bias.baseline is not None:
+            b = tokens.bias.baseline
+            logits = logits + self.baseline.logits((b + b.mT) / 2)
+        return Prediction(logits, None if self.states is None else self.states(hidden))
 
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+    def loss(self, predictions: Prediction, batch: Batch) -> Tensor:
+        """The mean surprise of distances, and that of secondary structure with its own weight, in nats."""
         weight = self.weight(batch)
-        return (self.surprise(predictions, batch) * weight).sum() / weight.sum().clamp(min=1)
+        loss = (self.surprise(predictions, batch) * weight).sum() / weight.sum().clamp(min=1)
+        if predictions.states is None or "states" not in batch:
+            return loss
+        known = (batch["states"] >= 0).sum().clamp(min=1)
+        wrong = F.cross_entropy(predictions.states.mT.float(), batch["states"], ignore_index=-1, reduction="sum")
+        return loss + self.config.states_weight * wrong / known
 
-    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""
         weight, surprise = self.weight(batch), self.surprise(predictions, batch)
         contact, distance = self.contacts(predictions).cpu().numpy(), batch["distance"].cpu().numpy()
@@ -149,14 +175,14 @@ class Adapter(DomainAdapter):
             "loss": (surprise * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1),
         }
 
-    def contacts(self, predictions: Tensor) -> Tensor:
-        """P(contact), (B, L, L): the sum of all bins below 8 Å."""
-        return predictions.float().softmax(-1)[..., :BELOW].sum(-1)
+    def contacts(self, predictions: Prediction) -> Tensor:
+        """P(contact), (B, L, L): the sum of all bins below 8 Å; of a bin that reaches beyond, in proportion."""
+        return predictions.distance.float().softmax(-1) @ self.inside
 
-    def surprise(self, predictions: Tensor, batch: Batch) -> Tensor:
+    def surprise(self, predictions: Prediction, batch: Batch) -> Tensor:
         """Cross-entropy of the true bin, (B, L, L), in nats."""
         bins = torch.bucketize(batch["distance"], self.edges, right=True)  # (B, L, L)
-        return F.cross_entropy(predictions.float().permute(0, 3, 1, 2), bins, reduction="none")
+        return F.cross_entropy(predictions.distance.float().permute(0, 3, 1, 2), bins, reduction="none")
 
     def weight(self, batch: Batch) -> Tensor:
         """How much each pair counts in the loss, (B, L, L); each is there twice."""

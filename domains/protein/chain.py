@@ -26,6 +26,7 @@ class Chain:
         profile: (N, F) frequencies in the protein's family, or None.
         cb: (N, 3) Cβ in Å (Cα of a glycine), NaN where it was not seen; or None where there is no structure.
         alignment: the family itself, or None.
+        states: (N,) numbers of secondary structure in STATES, or None where nobody determined it.
         numbers: what the authors of the structure call the residues, as in 52A, "" where one was not seen; or None.
     """
 
@@ -34,6 +35,7 @@ class Chain:
     profile: np.ndarray | None = None
     cb: np.ndarray | None = None
     alignment: Alignment | None = None
+    states: np.ndarray | None = None
     numbers: tuple[str, ...] | None = None
 
     def __len__(self) -> int:

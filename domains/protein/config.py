@@ -41,6 +41,14 @@ class DataConfig:
     sequence_only: float = 0.25  # share of training samples that must do without their profile and alignment
 
 
+class Bins(Enum):
+    """Of the distance between two residues."""
+
+    alphafold = "alphafold"  # 64: their borders are 2.3125 to 21.6875 Å, 0.3125 apart
+    trrosetta = "trrosetta"  # 37: 2.5 to 20 Å, 0.5 apart
+    coarse = "coarse"  # 18: 4 to 20 Å, 1 apart
+
+
 class Product(Enum):
     """How two residues become a pair."""
 
@@ -57,7 +65,9 @@ class ModelConfig(TransformerConfig):
     pair_dim: int = 16
     window: int = 7  # a residue's token is made of its neighbourhood, this many residues to each side
     reach: int = 32  # separations in sequence beyond this look alike to the first pair representation
+    bins: Bins = Bins.alphafold
     product: Product = Product.rank
     triangle_attention: int = 0  # in every so many-th block; 0: in none
     bias_rank: int | None = None  # of the attention bias that pairs give; exact if None
+    states_weight: float = 0.2  # of secondary structure in the loss, where the training chains have it
     near_weight: float = 0.1  # weight in the loss of pairs fewer than 6 residues apart, which are easy and say little

@@ -25,7 +25,7 @@ from domains.protein import features
 from domains.protein.alignment import Alignment
 from domains.protein.chain import Chain, one_hot
 from domains.protein.config import Channel, DataConfig
-from domains.protein.letters import LETTERS, UNKNOWN
+from domains.protein.letters import LETTERS, STATES, UNKNOWN
 from domains.protein.metrics import ProfilePairs, SeparationPrior
 from domains.protein.sources import open_chains
 from domains.sampling import Rngs
@@ -43,6 +43,7 @@ class Data(DomainData):
         sequence (B, N), profile (B, N, F)   the chains, padded with UNKNOWN and 0
         place (B, L), valid (B, L)           the residues seen, and which of them are real
         distance (B, L, L)                   between their Cβ, in Å; NaN where one was not seen in the experiment
+        states (B, L)                        secondary structure, if a chain has it; -1 where none is known
         sites (B, N, 3), pairs (B, L, L, E)  what alignments say, if data.channels asks for it; 0 without an alignment
     """
 
@@ -60,6 +61,8 @@ class Data(DomainData):
     def spec(self):
         """Letters, the longest chain, the channels, and what the baseline is made of."""
         spec = {"letters": LETTERS, "longest": max(len(chain) for chain in self.splits["train"])}
+        if any(chain.states is not None for chain in self.splits["train"]):
+            spec["states"] = STATES
         if self.config.channels:
             spec["channels"] = [channel.value for channel in self.config.channels]
         if Channel.baseline in self.config.channels:
@@ -102,11 +105,15 @@ def collate(
     batch = {"sequence": sequence, "profile": profile, "place": place, "valid": valid}
     if all(chain.cb is not None for chain in chains):
         batch["distance"] = np.linalg.norm(cb[:, :, None] - cb[:, None], axis=-1)  # (B, L, L)
+    if any(chain.states is not None for chain in chains):
+        batch["states"] = np.full((B, L), -1)
     if Channel.sites in channels:
         batch["sites"] = np.zeros((B, N, SITES), np.float32)
     if of_pairs := [channel for channel in channels if channel in WIDTH]:
         batch["pairs"] = np.zeros((B, L, L, pair_width(channels)), np.float32)
     for b, (chain, seen) in enumerate(zip(chains, places, strict=True)):
+        if chain.states is not None:
+            batch["states"][b, : len(seen)] = chain.states[seen]
         if chain.alignment is not None and Channel.sites in channels:
             batch["sites"][b, : len(chain)] = features.sites(chain.alignment)
         if chain.alignment is not None and of_pairs:

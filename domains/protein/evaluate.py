@@ -11,10 +11,11 @@ import torch.nn.functional as F
 
 from domains.adapter import Batch, Evaluation, Score, to_device
 from domains.protein import features
-from domains.protein.adapter import EDGES, Adapter
+from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain
 from domains.protein.data import Data, sequence_alone
 from domains.protein.figures import Panel, contact_maps, precision_bars
+from domains.protein.letters import STATES, THREE
 from domains.protein.metrics import (
     CONTACT,
     LONG_RANGE,
@@ -31,6 +32,7 @@ from domains.protein.metrics import (
 SHARES = {"L/5": 5, "L/2": 2, "L": 1}
 DEPTHS = {"Meff < 30": (0, 30), "Meff 30-120": (30, 120), "Meff > 120": (120, np.inf)}  # of alignments, at 62 %
 PANELS = 6
+CLASS = np.array([[state in kin for kin in THREE.values()].index(True) for state in STATES])  # of each state, in THREE
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
@@ -76,7 +78,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         for r, span in enumerate([*RANGES][:-1])
         for c, cut in enumerate(SHARES)
     }
-    measures |= by_depth(depth, table)
+    measures |= by_depth(depth, table) | secondary(chains, found.states)
     measures |= {
         "loss": found.loss,
         "loss, sequence alone": alone.loss,
@@ -136,6 +138,17 @@ def by_depth(depth: np.ndarray, table: dict[str, np.ndarray]) -> dict[str, float
     return found
 
 
+def secondary(chains: Sequence[Chain], states: Sequence[np.ndarray]) -> dict[str, float]:
+    """Q8 and Q3: the share of residues whose state is right, of 8 and of helix, strand and coil; mean over chains."""
+    known = [(c.states, s) for c, s in zip(chains, states, strict=False) if c.states is not None]
+    if not known:
+        return {}
+    return {
+        "Q8": float(np.mean([(true == found).mean() for true, found in known])),
+        "Q3": float(np.mean([(CLASS[true] == CLASS[found]).mean() for true, found in known])),
+    }
+
+
 def write_table(path: Path, chains: Sequence[Chain], depth: np.ndarray, table: dict[str, np.ndarray]) -> None:
     """A line for each chain: what it is, and the precisions (chains, ranges, shares) of each method."""
     with open(path, "w", newline="") as file:
@@ -154,22 +167,25 @@ class Found(NamedTuple):
 
     contacts: list[np.ndarray]  # (L, L) each, P(contact)
     distances: list[np.ndarray]  # (L, L) each, the median, in Å
+    states: list[np.ndarray]  # (L,) each, the likeliest of STATES; or none at all
     loss: float  # the mean over chains, in nats
 
 
 @torch.inference_mode()
 def apply(adapter: Adapter, batches: Iterable[Batch]) -> Found:
     adapter.eval()
-    maps, medians, losses = [], [], []
+    maps, medians, states, losses = [], [], [], []
     for batch in batches:
         batch = to_device(batch, adapter.device)
-        logits = adapter(batch)
-        contact, lengths = adapter.contacts(logits).cpu().numpy(), batch["valid"].sum(1).tolist()
-        median = median_distance(logits.float().softmax(-1).cpu().numpy(), np.array(EDGES))
+        said = adapter(batch)
+        contact, lengths = adapter.contacts(said).cpu().numpy(), batch["valid"].sum(1).tolist()
+        median = median_distance(said.distance.float().softmax(-1).cpu().numpy(), adapter.edges.cpu().numpy())
         maps += [p[:length, :length] for p, length in zip(contact, lengths, strict=True)]
         medians += [d[:length, :length] for d, length in zip(median, lengths, strict=True)]
-        losses += adapter.measure(logits, batch)["loss"].tolist()
-    return Found(maps, medians, float(np.mean(losses)))
+        losses += adapter.measure(said, batch)["loss"].tolist()
+        if said.states is not None:
+            states += [s[:length].argmax(-1).cpu().numpy() for s, length in zip(said.states, lengths, strict=True)]
+    return Found(maps, medians, states, float(np.mean(losses)))
 
 
 def without_family(batch: Batch) -> Batch:

@@ -7,6 +7,9 @@ UNKNOWN = len(LETTERS)  # the number of X and of padding, a residue of no known 
 GAP = UNKNOWN + 1  # of an alignment
 AMBIGUOUS = "XBZJUO"  # legal in a file, but none of the 20 amino acids: read as unknown
 
+STATES = "GHIBEST-"  # of secondary structure, by DSSP; the last is none of the others
+THREE = {"helix": "GHI", "strand": "BE", "coil": "ST-"}
+
 NUMBERS = np.full(128, -1, np.int8)  # of each ASCII character; -1 for what is no residue
 NUMBERS[[ord(letter) for letter in AMBIGUOUS]] = UNKNOWN
 NUMBERS[[ord(letter) for letter in LETTERS]] = range(len(LETTERS))

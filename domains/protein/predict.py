@@ -12,11 +12,12 @@ import torch
 
 from core.positions import Learned
 from domains.adapter import to_device
-from domains.protein.adapter import EDGES, Adapter
+from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain, spelled
 from domains.protein.data import collate, pair_width
 from domains.protein.figures import Panel, contact_maps
 from domains.protein.files import read_chains
+from domains.protein.letters import STATES, THREE
 from domains.protein.metrics import CONTACT, NEAR, distances, median_distance, precision, ranked
 
 LONGEST = 2048  # residues; time grows with the cube
@@ -29,8 +30,10 @@ class Prediction(NamedTuple):
     """What the model says of one chain."""
 
     distance: np.ndarray  # (L, L, K), the probability of each bin
+    edges: np.ndarray  # (K - 1,), between the bins, in Å
     contact: np.ndarray  # (L, L), P(contact)
     confidence: np.ndarray  # (L,), in [0, 1]
+    states: np.ndarray | None  # (L, S), the probability of each state of secondary structure
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
@@ -42,7 +45,8 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         NAME.csv            the L pairs most likely to touch, at least 6 apart in sequence: i, j (from 1), residues,
                             what the authors of the structure call them, P(contact), the distance in the structure in Å
         NAME.residues.csv   of each residue how sure the model is of its distances: 1 - entropy / log K, the mean over
-                            the residues at least 6 apart; 1 is certain
+                            the residues at least 6 apart; 1 is certain. And the probability of helix, strand and
+                            coil and of the 8 states of DSSP, if the model was trained with them
         NAME.rr             10 L pairs in CASP's format: i, j, 0, 8, P(contact)
         NAME.npz            `sequence`; `distance` (L, L, K), the probability that Cβ–Cβ lies in each bin; `edges`
                             (K - 1,), the borders between the bins in Å (the first bin begins at 0, the last has no
@@ -73,24 +77,26 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
 def memory(adapter: Adapter, length: int) -> float:
     """Bytes that a chain of so many residues takes: 4 L² for each number of a pair that is held at once."""
     pairs = COPIES * adapter.config.pair_dim + 2 * adapter.config.heads + 3 * pair_width(adapter.channels)
-    return 4.0 * length**2 * (pairs + 4 * (len(EDGES) + 1))
+    return 4.0 * length**2 * (pairs + 4 * (len(adapter.edges) + 1))
 
 
 @torch.inference_mode()
 def predicted(adapter: Adapter, chain: Chain) -> Prediction:
     adapter.eval()
-    logits = adapter(to_device(collate([chain], channels=adapter.channels), adapter.device))  # (1, L, L, K)
-    contact = adapter.contacts(logits)[0].cpu().numpy()
-    distance = logits[0].float().softmax(-1).cpu()
+    said = adapter(to_device(collate([chain], channels=adapter.channels), adapter.device))
+    contact = adapter.contacts(said)[0].cpu().numpy()
+    distance = said.distance[0].float().softmax(-1).cpu()
     surprise = torch.special.entr(distance).sum(-1).numpy() / np.log(distance.shape[-1])  # (L, L)
     place = np.arange(len(chain))
     far = np.abs(place[:, None] - place) >= NEAR
     confidence = 1 - (surprise * far).sum(1) / np.maximum(far.sum(1), 1)
-    return Prediction(distance.numpy(), contact, np.where(far.any(1), confidence, 0.0))
+    states = None if said.states is None else said.states[0].float().softmax(-1).cpu().numpy()
+    edges = adapter.edges.cpu().numpy()
+    return Prediction(distance.numpy(), edges, contact, np.where(far.any(1), confidence, 0.0), states)
 
 
 def write(prediction: Prediction, chain: Chain, folder: Path) -> list[Path]:
-    distance, contact, confidence = prediction
+    distance, edges, contact, confidence, states = prediction
     letters, true = spelled(chain.sequence), None if chain.cb is None else distances(chain)
     title = f"{chain.name}   {len(chain)} residues"
     if true is not None:
@@ -103,20 +109,30 @@ def write(prediction: Prediction, chain: Chain, folder: Path) -> list[Path]:
     write_pairs(pairs, chain, i[: len(chain)], j[: len(chain)], contact, true)
     with open(residues, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["i", "residue", "number", "confidence"])
+        known = [] if states is None else [*THREE, *STATES]
+        writer.writerow(["i", "residue", "number", "confidence", *known])
         for n, number in enumerate(numbers(chain)):
-            writer.writerow([n + 1, letters[n], number, f"{confidence[n]:.4f}"])
+            writer.writerow(
+                [n + 1, letters[n], number, f"{confidence[n]:.4f}", *map("{:.4f}".format, likely(states, n))]
+            )
     write_casp(casp, chain.name, letters, i[: LISTED * len(chain)], j[: LISTED * len(chain)], contact)
     np.savez_compressed(
         arrays,
         sequence=np.array(letters),
         distance=distance.astype(np.float16),
-        edges=np.array(EDGES),
+        edges=edges.astype(np.float32),
         contact=contact,
-        median=median_distance(distance, np.array(EDGES)).astype(np.float32),
+        median=median_distance(distance, edges).astype(np.float32),
         confidence=confidence.astype(np.float32),
     )
     return paths
+
+
+def likely(states: np.ndarray | None, n: int) -> list[float]:
+    """The probability of each of THREE and of each of STATES in place n, of (L, S)."""
+    if states is None:
+        return []
+    return [float(sum(states[n, STATES.index(s)] for s in kin)) for kin in THREE.values()] + states[n].tolist()
 
 
 def numbers(chain: Chain) -> list[str]:

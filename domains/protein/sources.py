@@ -24,7 +24,7 @@ from domains.protein.chain import Chain, seen, virtual_cb
 from domains.protein.clusters import drawn, split_by_cluster
 from domains.protein.config import DataConfig, Source
 from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains
-from domains.protein.letters import numbered
+from domains.protein.letters import STATES, numbered
 
 BUNDLE = Path(__file__).with_name("chains.npz")
 STEP = 0.01  # Å
@@ -111,14 +111,14 @@ def read_pack(path: Path) -> list[Chain]:
     """The chains of a pack: an .npz of plain arrays, with lzma.
 
     names, length       one entry a chain
-    seq (R,)            letters, as bytes
+    seq, ss8 (R,)       letters, as bytes: of residues, and of their secondary structure by DSSP
     profile (F, R)      in 1/255
     dca (3, R)          steps from Cα to Cα, in 0.01 Å, those of a chain from its first
     rel (9, R)          N, C and O seen from Cα, in 0.01 Å
     """
     try:
         with lzma.open(path) as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as pack:
-            arrays = {key: pack[key] for key in ("names", "length", "seq", "dca", "rel", "profile")}
+            arrays = {key: pack[key] for key in ("names", "length", "seq", "ss8", "dca", "rel", "profile")}
     except (lzma.LZMAError, EOFError, KeyError, ValueError, OSError) as error:
         raise ValueError(f"{path} is no pack of chains, or cut short") from error
     chains, end = [], 0
@@ -129,8 +129,14 @@ def read_pack(path: Path) -> list[Chain]:
         backbone = (np.stack([ca + n, ca, ca + c], 1) * STEP).astype(np.float32)  # (N, atoms, 3)
         sequence = numbered(arrays["seq"][start:end].tobytes().decode())
         profile = arrays["profile"][:, start:end].T / np.float32(255)
-        chains.append(Chain(str(name), sequence, profile, virtual_cb(backbone, sequence)))
+        states = _states(arrays["ss8"][start:end])
+        chains.append(Chain(str(name), sequence, profile, virtual_cb(backbone, sequence), states=states))
     return chains
+
+
+def _states(letters: np.ndarray) -> np.ndarray:
+    """DSSP's letters, as bytes (N,), as numbers in STATES; a blank, or any other, is none of the named ones."""
+    return np.array([STATES.find(letter) % len(STATES) for letter in letters.tobytes().decode()], np.int64)
 
 
 def read_folder(folder: Path) -> list[Chain]:
@@ -220,7 +226,8 @@ def read_promod3(path: Path) -> list[Chain]:
         sequence = numbered(arrays["seq"][rows].tobytes().decode())
         backbone = (arrays["xyz"][rows].reshape(-1, 4, 3)[:, :3] * STEP).astype(np.float32)
         profile = (arrays["profile"][rows] / 10_000).astype(np.float32)
-        chains.append(Chain(name, sequence, profile, virtual_cb(backbone, sequence)))
+        states = _states(arrays["ss8"][rows])
+        chains.append(Chain(name, sequence, profile, virtual_cb(backbone, sequence), states=states))
     return chains
 
 

@@ -12,9 +12,9 @@ import domains.protein.pair
 from core.config import PositionConfig, PositionKind
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
-from domains.protein.adapter import EDGES, Adapter
+from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain, one_hot, virtual_cb
-from domains.protein.config import DataConfig, ModelConfig, Product
+from domains.protein.config import Bins, DataConfig, ModelConfig, Product
 from domains.protein.data import Data, collate, two_stretches
 from domains.protein.evaluate import evaluate
 from domains.protein.files import read_chains
@@ -172,27 +172,34 @@ def test_profiles_are_dropped_as_often_as_asked(share, dropped):
 # model
 
 
-def test_predictions_are_symmetric_distributions(data):
-    adapter = make_adapter(data)
-    logits = adapter(collate([random_chain(29), random_chain(23, 1)]))
-    assert logits.shape == (2, 29, 29, len(EDGES) + 1)
+@pytest.mark.parametrize(
+    ("bins", "K", "whole"), [(Bins.coarse, 18, 5), (Bins.trrosetta, 37, 12), (Bins.alphafold, 64, 19.2)]
+)
+def test_predictions_are_symmetric_distributions(data, bins, K, whole):
+    """Bins below 8 Å, in units of them: 4, 4-5 … 7-8; 2.5, 2.5-3 … 7.5-8; 2.3125 … 7.9375, and a fifth of the next."""
+    adapter = make_adapter(data, bins=bins)
+    said = adapter(collate([random_chain(29), random_chain(23, 1)]))
+    logits = said.distance
+    assert logits.shape == (2, 29, 29, K)
     assert torch.allclose(logits, logits.transpose(1, 2), atol=1e-5)
-    contact = adapter.contacts(logits)
+    assert said.states is None  # no training chain had them
+    contact = adapter.contacts(said)
     assert ((contact >= 0) & (contact <= 1)).all()
-    assert torch.allclose(contact, logits.softmax(-1)[..., :5].sum(-1))  # below 4, 4-5, 5-6, 6-7 and 7-8 Å
+    expected = logits.softmax(-1)[..., : int(whole)].sum(-1) + logits.softmax(-1)[..., int(whole)] * (whole % 1)
+    assert torch.allclose(contact, expected)
 
 
 def test_padding_never_moves_a_valid_prediction(data):
     adapter = make_adapter(data)
     short, long = random_chain(17), random_chain(29, 1)
-    alone = adapter(collate([short]))
+    alone = adapter(collate([short])).distance
     batch = collate([short, long])
-    together = adapter(batch)
+    together = adapter(batch).distance
     assert torch.allclose(together[:1, :17, :17], alone, atol=1e-5)
     batch["place"][0, 17:] = 3  # other residues where there are none
-    assert torch.equal(adapter(batch)[0, :17, :17], together[0, :17, :17])
+    assert torch.equal(adapter(batch).distance[0, :17, :17], together[0, :17, :17])
     batch["valid"][0, 17:] = True  # and they do move it, once they count
-    assert not torch.allclose(adapter(batch)[0, :17, :17], together[0, :17, :17], atol=1e-5)
+    assert not torch.allclose(adapter(batch).distance[0, :17, :17], together[0, :17, :17], atol=1e-5)
 
 
 def test_padding_never_moves_the_loss(data):
@@ -210,9 +217,9 @@ def test_padding_never_moves_the_loss(data):
 def test_every_residue_reaches_every_pair(data):
     adapter = make_adapter(data)
     batch = collate([random_chain(29)])
-    before = adapter(batch)
+    before = adapter(batch).distance
     batch["profile"][0, 28] = torch.eye(20)[7]
-    assert (adapter(batch) - before).abs().amax(-1)[0].min() > 0  # pair (0, 1) too, by attention and triangles
+    assert (adapter(batch).distance - before).abs().amax(-1)[0].min() > 0  # pair (0, 1) too, by attention and triangles
 
 
 def test_every_weight_gets_a_gradient(data):
@@ -227,15 +234,15 @@ def test_a_crop_is_predicted_from_its_own_surroundings(data):
     """Tokens are made in the whole chain and chosen afterwards: a residue of a crop knows neighbours outside of it."""
     adapter = make_adapter(data)
     batch = collate([random_chain(29)], [np.array([4, 5, 6, 19, 20])])
-    before, profile = adapter(batch), batch["profile"][0].clone()
+    before, profile = adapter(batch).distance, batch["profile"][0].clone()
     batch["profile"][0, 8] = torch.eye(20)[7]  # two residues outside
-    near = adapter(batch)
+    near = adapter(batch).distance
     batch["profile"][0, 8], batch["profile"][0, 12] = (
         profile[8],
         torch.eye(20)[7],
     )  # too far from all
     assert not torch.equal(near, before)
-    assert torch.equal(adapter(batch), before)
+    assert torch.equal(adapter(batch).distance, before)
 
 
 def test_triangle_multiplication_is_that_of_its_definition():
@@ -342,7 +349,7 @@ def test_variants_of_the_model_keep_its_promises(data, variant):
     """Symmetric, blind to padding, and every weight learns; the default model is another one."""
     adapter = make_adapter(data, **variant)
     short, long = random_chain(17), random_chain(29, 1)
-    alone, together = adapter(collate([short])), adapter(collate([short, long]))
+    alone, together = adapter(collate([short])).distance, adapter(collate([short, long])).distance
     assert torch.allclose(together[:1, :17, :17], alone, atol=1e-5)
     assert torch.allclose(alone, alone.transpose(1, 2), atol=1e-5)
     batch = data.batch("train", [0, 1, 2], rngs(1, 2, 3))
@@ -362,9 +369,9 @@ def test_triangle_attention_stands_in_every_so_many_th_block(data):
 def test_some_rows_at_a_time_are_all_rows(data, variant, monkeypatch):
     adapter, batch = make_adapter(data, **variant), collate([random_chain(29), random_chain(23, 1)])
     with torch.inference_mode():
-        whole = adapter(batch)
+        whole = adapter(batch).distance
         monkeypatch.setattr(domains.protein.pair, "CHUNK", 2 * 29 * 10 * 3)  # three rows
-        assert torch.allclose(adapter(batch), whole, atol=1e-5)
+        assert torch.allclose(adapter(batch).distance, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -536,7 +543,9 @@ def test_predict_writes_a_picture_a_table_and_distances(trained, tmp_path):
         assert str(arrays["sequence"]) == first
         assert arrays["distance"].shape == (44, 44, len(arrays["edges"]) + 1)
         assert np.allclose(arrays["distance"].sum(-1, dtype=float), 1, atol=2e-2)
-        below = arrays["distance"][..., : np.searchsorted(arrays["edges"], 8.0) + 1].sum(-1, dtype=float)
+        whole = np.searchsorted(arrays["edges"], 8.0)  # bins that end below 8 Å
+        low, high = arrays["edges"][whole - 1 : whole + 1]
+        below = arrays["distance"].astype(float) @ np.r_[np.ones(whole), (8 - low) / (high - low), np.zeros(63 - whole)]
         assert np.allclose(below, arrays["contact"], atol=1e-2)
         contact = arrays["contact"]
     with open(paths[1], newline="") as file:

@@ -11,7 +11,7 @@ from domains.protein import features
 from domains.protein.adapter import Adapter
 from domains.protein.alignment import Alignment, parse_a3m
 from domains.protein.chain import Chain, one_hot
-from domains.protein.config import Channel, DataConfig, ModelConfig
+from domains.protein.config import Bins, Channel, DataConfig, ModelConfig
 from domains.protein.data import Data, collate
 from domains.protein.evaluate import evaluate
 from domains.protein.letters import GAP, LETTERS, UNKNOWN
@@ -186,34 +186,36 @@ def test_a_batch_brings_what_was_asked_for(data):
 
 
 def test_an_untrained_model_is_the_baseline(data):
-    """Its contacts rank as the log-odds do, and P(contact) is the logistic function of them."""
-    adapter = make_adapter(data)
+    """Its contacts rank as the log-odds do; where a bin ends at 8 Å, P(contact) is the logistic function of them."""
+    adapter, fine = make_adapter(data, bins=Bins.coarse), make_adapter(data)
     prior = SeparationPrior(data.splits["train"])
     pairs = ProfilePairs(data.splits["train"], prior)
     for chain in data.splits["test"]:
         with torch.inference_mode():
-            contact = adapter.contacts(adapter(collate([chain], channels=ALL)))[0].numpy()
+            batch = collate([chain], channels=ALL)
+            contact, finer = (model.contacts(model(batch))[0].numpy() for model in (adapter, fine))
         assert np.allclose(contact, 1 / (1 + np.exp(-pairs(chain))), atol=1e-5)
-        assert precision(contact, distances(chain), 2) == precision(pairs(chain), distances(chain), 2)
+        for found in (contact, finer):
+            assert precision(found, distances(chain), 2) == precision(pairs(chain), distances(chain), 2)
 
 
 def test_a_longer_chain_than_any_in_training_has_a_baseline(data):
     adapter = make_adapter(data)
     long = random_chain(97, 5)
     with torch.inference_mode():
-        assert adapter(collate([long], channels=ALL)).isfinite().all()
+        assert adapter(collate([long], channels=ALL)).distance.isfinite().all()
 
 
 def test_every_channel_moves_the_prediction_and_every_weight_learns(data):
     adapter = make_adapter(data).train()
     torch.nn.init.normal_(adapter.distogram.weight, std=0.1)
     batch = data.batch("test", [0, 1, 2])
-    before = adapter(batch)
+    before = adapter(batch).distance
     for key, part in (("sites", slice(0, 1)), ("sites", slice(1, 2)), ("pairs", slice(0, 1)), ("pairs", slice(2, 443))):
         changed = {name: tensor.clone() for name, tensor in batch.items()}
         changed[key][..., part] += 1.0
-        assert not torch.allclose(adapter(changed), before, atol=1e-4), (key, part)
-    adapter.loss(before, batch).backward()
+        assert not torch.allclose(adapter(changed).distance, before, atol=1e-4), (key, part)
+    adapter.loss(adapter(batch), batch).backward()
     idle = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
@@ -225,7 +227,7 @@ def test_residues_that_were_not_seen_are_no_targets(data):
     cb[::5] = np.nan
     hidden = replace(chain, cb=cb)
     batch, full = collate([hidden], channels=ALL), collate([chain], channels=ALL)
-    assert torch.allclose(adapter(batch), adapter(full))  # they are there for the model
+    assert torch.allclose(adapter(batch).distance, adapter(full).distance)  # they are there for the model
     loss = adapter.loss(adapter(batch), batch)
     assert loss.isfinite()
     with torch.inference_mode():
