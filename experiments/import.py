@@ -93,7 +93,8 @@ def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
 
 
 def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:
-    """A folder with config.json and model.safetensors: GPT-2 or Llama for text, a decision transformer for rl.
+    """A folder with config.json and model.safetensors: GPT-2 or Llama for text, a decision transformer for rl, ESM-2
+    for protein_language.
 
     Raises:
         ValueError: if a file is missing, or the model of another kind.
@@ -118,5 +119,13 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
                 from_decision_transformer(theirs, state, known),
                 *decision_transformer_config(theirs, known)[1:],
             )
+        case "esm":
+            from domains.protein.masked.config import ModelConfig
+            from domains.protein.ported import esm2_config, from_esm2
+
+            adapter = from_esm2(theirs, state)
+            adapter.config = ModelConfig(**vars(adapter.config))
+            return "protein_language", adapter, esm2_config(theirs)[1], {}
         case other:
-            raise ValueError(f"model_type={other} cannot be imported; possible: gpt2, llama, decision_transformer")
+            known = "gpt2, llama, esm, decision_transformer"
+            raise ValueError(f"model_type={other} cannot be imported; possible: {known}")

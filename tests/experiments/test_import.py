@@ -8,10 +8,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import EsmConfig, EsmForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from experiments.compose import compose
-from experiments.runs import load_run
+from experiments.runs import load_run, room
 
 pytestmark = pytest.mark.filterwarnings("ignore:patches of")
 
@@ -53,6 +53,26 @@ def test_a_folder_of_transformers(tmp_path):
     assert config.domain.name == "text"
     ids = torch.randint(97, (2, 13))
     torch.testing.assert_close(ours({"tokens": ids}), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_esm2_guesses_residues_as_theirs(tmp_path):
+    torch.manual_seed(0)
+    sizes = EsmConfig(
+        vocab_size=33, mask_token_id=32, pad_token_id=1, hidden_size=20, num_hidden_layers=2, num_attention_heads=5,
+        intermediate_size=28, position_embedding_type="rotary", token_dropout=True, emb_layer_norm_before=False,
+    )  # fmt: skip
+    theirs = EsmForMaskedLM(sizes).eval()
+    theirs.save_pretrained(tmp_path / "esm2")
+    attend_import("source=transformers", f"file={tmp_path / 'esm2'}", f"run={tmp_path / 'run'}")
+    config, ours = load_run(tmp_path / "run")
+    assert config.domain.name == "protein_language"
+    tokens = torch.tensor([[0, 5, 32, 7, 11, 2], [0, 9, 5, 2, 1, 1]])
+    expected = theirs(tokens, attention_mask=(tokens != 1).long()).logits
+    torch.testing.assert_close(ours({"tokens": tokens})[tokens != 1], expected[tokens != 1], atol=1e-5, rtol=0)
+    (tmp_path / "in.fasta").write_text(">a\nMKTAY\n")
+    room(config.domain.package, "predict").predict(ours, str(tmp_path / "in.fasta"), tmp_path / "out")
+    assert (tmp_path / "out" / "a.csv").read_text().startswith("i,residue,probability,")
 
 
 def test_what_cannot_be_imported_is_one_clear_error(tmp_path):
