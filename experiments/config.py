@@ -76,6 +76,23 @@ class PredictConfig:
 
 
 @dataclass
+class GenerateConfig:
+    """conf/generate.yaml says what the keys mean."""
+
+    run: str = "???"
+    prompt: Any = "???"
+    length: int = 600
+    temperature: float = 0.7
+    top_k: int | None = 40
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    lookup: int = 0
+    stop: list[str] = field(default_factory=list)
+    seed: int = 0
+    output: str = "${run}/generate"
+
+
+@dataclass
 class CollectConfig:
     """conf/collect.yaml says what the keys mean."""
 

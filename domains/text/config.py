@@ -9,6 +9,16 @@ from core.config import TransformerConfig
 
 class Source(Enum):
     python_docs = "python_docs"  # pydoc_data.topics: the reference prose inside every CPython
+    files = "files"  # the text file data.path, or all text files in that folder
+    url = "url"  # downloaded once from data.url into $ATTEND_DATA, unless data.path is there
+    datasets = "datasets"  # the Hugging Face data set data.path, or what its loader data.path makes of data.files
+
+
+class TokenizerKind(Enum):
+    bytes = "bytes"
+    characters = "characters"  # those of the data
+    bpe = "bpe"  # byte pairs, learnt from the training part
+    file = "file"  # data.tokenizer_path: a tokenizer.json, a folder with GPT-2's two files, or another run
 
 
 @dataclass
@@ -17,7 +27,19 @@ class DataConfig:
 
     domain: str = "text"
     source: Source = Source.python_docs
-    context: int = 256  # bytes a sample
+    path: str | None = None
+    url: str | None = None
+    sha256: str | None = None  # of what is downloaded
+    files: str | None = None  # for source=datasets: the files that a loader such as json reads
+    column: str = "text"  # for source=datasets: where the text stands
+    val: float = 0.02  # of the text, before the test part: a share of its bytes, or so many from 1 on
+    test: float = 0.1  # the last part of the text, counted likewise
+    tokenizer: TokenizerKind = TokenizerKind.bytes
+    tokenizer_path: str | None = None
+    vocabulary: int = 4096  # how many tokens tokenizer=bpe learns
+    context: int = 256  # tokens a sample
+    stride: int | None = None  # how many of a window's tokens are predicted in evaluation: the last half if None
+    packed: bool = False  # no token sees another document
     # the orders at which a byte recalls what followed it before (domains/text/memory.py); [] for a plain model
     recall: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 8, 12, 16, 24, 32])
     batch_size: int = 8
@@ -31,3 +53,6 @@ class ModelConfig(TransformerConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"causal"})  # of a mixer (core/config.py)
     domain: str = "text"
     tied: bool = False  # the embedding is the output head too (Press & Wolf 2017)
+    gpt2_init: bool = False  # all weights drawn as GPT-2's are
+    softcap: float | None = None  # scores are bent to lie within this of 0 (Gemma 2)
+    lora: int | None = None  # train only a change of this rank to each matrix in the blocks (domains/text/lora.py)

@@ -1,8 +1,11 @@
-"""How well unseen text is predicted, beside a compressor that knows the same text."""
+"""How well unseen text is predicted, beside a compressor that knows the same text.
+
+Shapes: N tokens of a split · V vocabulary
+"""
 
 import csv
 import lzma
-from math import log
+from math import exp, log
 from pathlib import Path
 
 import numpy as np
@@ -12,92 +15,114 @@ from domains.adapter import Evaluation, Score, to_device
 from domains.text.adapter import Adapter
 from domains.text.data import Data
 from domains.text.figures import picture
-from domains.text.generate import Sampling, generate
+from domains.text.generate import Sampling, texts
+from domains.text.tokenizers import END
+
+PRIMED = 2**22  # bytes of text at most that xz is given, for the sake of time
+LISTED = 100  # documents of a split at most that get a line each
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Bits per byte of a split, every byte predicted once: windows of `data.context` bytes, moved on by half of that.
+    """What a whole split costs, every token predicted once: windows of `data.context` tokens, `data.stride` apart.
 
-    The baseline is xz at its strongest setting on the same bytes, primed with all text before them: what they add to
-    the compressed size of that text. The model has read the training part, and recalls whatever stands before a byte.
+        nats per token = -1/N Σ ln p(token),  perplexity = exp of that,  bits per byte = Σ nats / (ln 2 · Σ bytes)
+
+    Bits per byte compare tokenizers; the other two are for one tokenizer alone.
+
+    The baseline is xz at its strongest setting on the same text, primed with the text before it: what the split adds to
+    the compressed size of that. Of long texts it is the first part of the split, beside the model's bits on that part.
 
     Writes language.png (curves of the run whose folder holds `folder`, if it has a metrics.csv, above a sample),
-    sample.txt and topics.csv (bits per byte of each topic in the split, model and xz).
+    sample.txt and documents.csv (bits per byte of each document in the split, if they are not too many).
 
     Raises:
-        ValueError: for a split other than val and test.
+        ValueError: for a split other than val and test, or data whose tokens are not those that the model was trained
+            on.
     """
     if split not in ("val", "test"):
         raise ValueError(f"text is evaluated on split=val or split=test, not on {split!r}")
+    if adapter.tokenizer is None or adapter.tokenizer.spec() != data.corpus.tokenizer.spec():
+        raise ValueError("the data have another tokenizer than the model: they have changed since it was trained")
     folder.mkdir(parents=True, exist_ok=True)
-    bits = bits_per_byte(adapter, data, split)
+    nats = nats_per_token(adapter, data, split)  # (N,)
     begin, end = data.bounds[split]
-    rows = by_topic(bits, data, split)
-    xz = xz_bits(data, begin, end) / (end - begin)
-    with (folder / "topics.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["topic", "bytes", "bits_per_byte", "xz_bits_per_byte"])
-        writer.writerows([name, size, f"{ours:.4f}", f"{theirs:.4f}"] for name, size, ours, theirs in rows)
-
+    widths = data.corpus.widths[data.corpus.tokens[begin:end]]  # (N,)
+    bits = float(nats.sum() / log(2) / widths.sum())
+    part, xz = primed_xz(data, begin, end)
+    ours = float(nats[:part].sum() / log(2) / widths[:part].sum())
+    write_documents(folder / "documents.csv", nats, widths, data, split)
     prompt = heading(data, split)
-    sample = bytes(generate(adapter, prompt, Sampling())).decode(errors="replace")
-    title = prompt.decode(errors="replace")
-    (folder / "sample.txt").write_text(title + sample, encoding="utf-8")
-    figure = picture(read_curves(folder.parent / "metrics.csv"), float(bits.mean()), xz, split, title, sample)
+    sample = texts(adapter, [prompt], Sampling()).texts[0]
+    (folder / "sample.txt").write_text(prompt + sample, encoding="utf-8")
+    curves = read_curves(folder.parent / "metrics.csv", len(widths) / widths.sum())
+    figure = picture(curves, bits, xz, split, prompt, sample)
     figure.savefig(folder / "language.png", dpi=120)
     return Evaluation(
-        scores=[Score("bits per byte", float(bits.mean()), "xz -9, primed with the text before", xz)],
+        scores=[Score("bits per byte", ours, "xz -9, primed with the text before", xz)],
         measures={
-            "bits_per_byte": float(bits.mean()),
-            "loss": float(bits.mean() * log(2)),
+            "bits_per_byte": bits,
+            "loss": float(nats.mean()),
+            "perplexity": exp(nats.mean()),
             "xz_bits_per_byte": xz,
-            "bytes": end - begin,
+            "tokens": end - begin,
+            "bytes": int(widths.sum()),
             "context": adapter.context,
-            "stride": adapter.context // 2,
-            "topics": {name: ours for name, _, ours, _ in rows},
+            "stride": data.stride,
         },
         figures=[folder / "language.png"],
     )
 
 
 @torch.inference_mode()
-def bits_per_byte(adapter: Adapter, data: Data, split: str) -> np.ndarray:
-    """What each byte of a split costs, in order."""
+def nats_per_token(adapter: Adapter, data: Data, split: str) -> np.ndarray:
+    """What each token of a split costs, in order."""
     adapter.eval()
     parts = []
     for batch in data.eval_dataloader(split):
         batch = to_device(batch, adapter.device)
-        parts.append(adapter.measure(adapter(batch), batch)["bits_per_byte"].double().cpu())
+        parts.append(adapter.measure(adapter(batch), batch)["loss"].double().cpu())
     return torch.cat(parts).numpy()
 
 
-def by_topic(bits: np.ndarray, data: Data, split: str) -> list[tuple[str, int, float, float]]:
-    """(name, bytes, bits per byte, xz's bits per byte) of each topic, as far as it lies in the split."""
+def write_documents(path: Path, nats: np.ndarray, widths: np.ndarray, data: Data, split: str) -> None:
+    """(document, bytes, bits per byte) of each document, as far as it lies in the split."""
     first, last = data.bounds[split]
-    rows = []
-    for name, begin, end in data.topics:
-        begin, end = max(begin, first), min(end, last)
-        if begin < end:
-            xz = xz_bits(data, begin, end) / (end - begin)
-            rows.append((name, end - begin, float(bits[begin - first : end - first].mean()), xz))
-    return rows
+    starts = data.corpus.documents
+    chosen = range(max(0, int(starts.searchsorted(first, "right")) - 1), int(starts.searchsorted(last)))
+    if len(chosen) > LISTED or not data.corpus.names:
+        return
+    ends = [*starts[1:].tolist(), last]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["document", "bytes", "bits_per_byte"])
+        for n in chosen:
+            part = slice(max(int(starts[n]), first) - first, min(ends[n], last) - first)
+            size = widths[part].sum()
+            writer.writerow([data.corpus.names[n], size, f"{nats[part].sum() / log(2) / size:.4f}"])
 
 
-def heading(data: Data, split: str) -> bytes:
-    """The first paragraph of the first topic that begins in the split."""
+def heading(data: Data, split: str) -> str:
+    """The first paragraph of the first document that begins in the split, or of the split; not more than a context."""
     begin, end = data.bounds[split]
-    start = next((at for _, at, _ in data.topics if begin <= at < end), begin)
-    paragraph, blank, _ = data.text[start:end].tobytes().partition(b"\n\n")
+    starts = data.corpus.documents
+    at = int(starts[min(starts.searchsorted(begin), len(starts) - 1)])
+    start = at if begin <= at < end else begin
+    text = data.corpus.text(start, min(start + data.config.context, end))
+    paragraph, blank, _ = text.lstrip(END).partition("\n\n")
     return paragraph + blank
 
 
-def xz_bits(data: Data, begin: int, end: int) -> int:
-    """What the bytes from begin to end add to the size of all text before them under `xz -9`, in bits."""
-    before, whole = (len(lzma.compress(data.text[:n].tobytes(), preset=9)) for n in (begin, end))
-    return 8 * (whole - before)
+def primed_xz(data: Data, begin: int, end: int) -> tuple[int, float]:
+    """How many tokens from `begin` were compressed, and the bits that a byte of theirs adds to the text before."""
+    widths = data.corpus.widths[data.corpus.tokens[begin : min(end, begin + PRIMED)]]
+    part = int(widths.cumsum().searchsorted(PRIMED // 2, "right"))
+    before = data.corpus.text(max(0, begin - PRIMED), begin).encode()
+    own = data.corpus.text(begin, begin + part).encode()
+    primed, whole = (len(lzma.compress(text, preset=9)) for text in (before, before + own))
+    return part, 8 * (whole - primed) / len(own)
 
 
-def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+def read_curves(path: Path, tokens_a_byte: float = 1.0) -> dict[str, list[tuple[int, float]]]:
     """Loss by step, in bits per byte, from a run's metrics.csv; empty where there is none."""
     curves: dict[str, list[tuple[int, float]]] = {"training": [], "validation": []}
     if path.is_file():
@@ -105,5 +130,5 @@ def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
             for row in csv.DictReader(file):
                 for name, column in (("training", "train/loss"), ("validation", "val/loss")):
                     if row.get(column):
-                        curves[name].append((int(row["step"]) + 1, float(row[column]) / log(2)))
+                        curves[name].append((int(row["step"]) + 1, float(row[column]) / log(2) * tokens_a_byte))
     return curves

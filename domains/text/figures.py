@@ -16,7 +16,7 @@ def picture(
             above.plot(*zip(*points, strict=True), color=colour, label=name, marker=".")
     above.axhline(score, color="tab:green", label=f"this model, {split} split: {score:.3f}")
     above.axhline(xz, color="black", linestyle="--", label=f"xz -9, {split} split: {xz:.3f}")
-    above.set_title("Predicting Python's reference prose")
+    above.set_title("Predicting text that was held out")
     above.set(xlabel="step", ylabel="bits per byte", xlim=(0, None), ylim=(0, None))
     above.legend(frameon=False)
     above.spines[["top", "right"]].set_visible(False)

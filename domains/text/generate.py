@@ -1,18 +1,25 @@
 """Text from a language model, one token at a time.
 
-Shapes: L tokens of the window · V vocabulary · O orders of recall
+Shapes: B rows · L tokens read at once · V vocabulary
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from core.cache import KVCache
-from domains.adapter import Batch, to_device
+from core.config import Mixer
 from domains.text.adapter import Adapter
 from domains.text.memory import Memory
+from domains.text.reading import Forgetful, Word
+from domains.text.small import make_reader
+from domains.text.tokenizers import Tokenizer
+
+NGRAM = 3  # tokens at most that a guess looks up
+BROKEN = 4  # bytes at most that a character waits for
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,12 @@ class Sampling:
         length: tokens to write.
         temperature: scores are divided by it; 0 takes the likeliest token.
         top_k: only so many of the likeliest tokens are drawn from; all of them if None.
-        seed: the same seed gives the same text on the same machine.
+        top_p: only the fewest likeliest tokens that hold so much of the probability (Holtzman et al. 2019).
+        repetition_penalty: scores of tokens that are there already are divided by it, or multiplied where they are
+            negative (Keskar et al. 2019).
+        seed: the same seed gives the same text on the same machine; row n of several draws by seed and n.
+        lookup: so many tokens are guessed at once, as what followed the last few tokens before, and read together; the
+            model decides on each, so the text stays what it is (prompt lookup decoding, Saxena 2023). For one prompt.
     Raises:
         ValueError: for values that cannot be.
     """
@@ -31,55 +43,236 @@ class Sampling:
     length: int = 600
     temperature: float = 0.7
     top_k: int | None = 40
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
     seed: int = 0
+    lookup: int = 0
 
     def __post_init__(self):
         if self.length < 1 or self.temperature < 0 or (self.top_k is not None and self.top_k < 1):
             raise ValueError(f"sampling needs length >= 1, temperature >= 0 and top_k >= 1, got {self}")
+        if not 0 < self.top_p <= 1 or self.repetition_penalty <= 0 or self.lookup < 0:
+            raise ValueError(f"sampling needs 0 < top_p <= 1, repetition_penalty > 0 and lookup >= 0, got {self}")
+
+
+class _Row:
+    """One text: the window that the model sees of it, and what it takes to go on."""
+
+    def __init__(self, adapter: Adapter, number: int, prompt: Sequence[int], seed: int):
+        L = adapter.context
+        memory = Memory(adapter.memory + bytes(prompt[:-L]), adapter.orders) if adapter.orders else None
+        self.number, self.context, self.recall = number, L, memory.append if memory else lambda _: []
+        self.window: list[Word] = [(token, self.recall(token)) for token in prompt[-L:]]
+        self.said, self.written = set(prompt), 0
+        self.draw = np.random.default_rng((seed, number))
+
+    def append(self, token: int) -> None:
+        self.window.append((token, self.recall(token)))
+        self.said.add(token)
+        self.written += 1
+
+    def restart(self) -> None:
+        """A full window goes on with its last half."""
+        if len(self.window) > self.context:
+            self.window = self.window[-(self.context // 2) :]
+
+    def guess(self, count: int) -> list[int]:
+        """What followed the last few tokens when they stood in the window before; of the longest match, the latest."""
+        tokens = [token for token, _ in self.window]
+        for n in range(min(NGRAM, len(tokens) - 1), 0, -1):
+            for start in range(len(tokens) - n - 1, -1, -1):
+                if tokens[start : start + n] == tokens[-n:]:
+                    return tokens[start + n : start + n + count]
+        return []
 
 
 @torch.inference_mode()
-def generate(adapter: Adapter, prompt: Sequence[int], how: Sampling, *, cached: bool = True) -> Iterator[int]:
-    """The tokens that follow `prompt` (bytes, for a model of bytes), as they are made.
+def write(
+    adapter: Adapter,
+    prompts: Sequence[Sequence[int]],
+    how: Sampling,
+    *,
+    cached: bool = True,
+    ended: Callable[[int, int], bool] = lambda row, token: False,
+) -> Iterator[tuple[int, int]]:
+    """(row, token), as they are made: the tokens that follow each prompt. Rows do not depend on each other.
 
-    The model sees a window of at most its context. When that is full, the window restarts from its last half, computed
-    anew, so the text does not depend on `cached`: keys and values are kept from token to token, or all computed again.
+    The model sees a window of at most its context. When a row has filled it, the row goes on with the last half, read
+    anew, so the text does not depend on `cached`: what was read is kept from token to token, or all is read again.
 
+    Args:
+        ended: asked after every token; a row goes no farther when it says so.
     Raises:
-        ValueError: for a prompt that is empty or not of the vocabulary.
+        ValueError: for a prompt that is empty or not of the vocabulary, or lookup that the model or batch cannot have.
     """
-    if not prompt:
-        raise ValueError("the prompt is empty; give at least one character to go on from")
-    if not 0 <= min(prompt) <= max(prompt) < adapter.vocabulary:
-        raise ValueError(
-            f"the prompt's tokens {min(prompt)} to {max(prompt)} must lie in 0 to {adapter.vocabulary - 1}"
-        )
+    _check(adapter, prompts, how)
     adapter.eval()
-    L = min(adapter.context, len(prompt) + how.length)
-    draw = torch.Generator().manual_seed(how.seed)
-    recall = Memory(adapter.memory + bytes(prompt[:-L]), adapter.orders).append if adapter.orders else lambda _: []
-    window = [(token, recall(token)) for token in prompt[-L:]]
-    cache = KVCache(adapter.config.depth, L)
-    for _ in range(how.length):
-        if len(window) > L:
-            window, cache = window[-(L // 2) :], KVCache(adapter.config.depth, L)
-        new = to_device(_batch(window[cache.length :]), adapter.device)
-        scores = adapter(new, cache=cache if cached else None)[0, -1]  # (V,)
-        token = choose(scores.float().cpu(), how, draw)
-        window.append((token, recall(token)))
-        yield token
+    rows = [_Row(adapter, number, prompt, how.seed) for number, prompt in enumerate(prompts)]
+    capacity = min(adapter.context, max(map(len, prompts)) + how.length)
+    reader, guess, scores = None, [], torch.empty(0)
+    while rows:
+        if reader is None or reader.columns == capacity:
+            for row in rows:
+                row.restart()
+            reader, guess = make_reader(adapter, capacity) if cached else Forgetful(adapter, capacity), []
+            scores = reader.begin([row.window for row in rows])  # (B, 1, V)
+        else:
+            guess = rows[0].guess(min(how.lookup, capacity - reader.columns - 1)) if how.lookup else []
+            scores = reader.step([[row.window[-1], *((token, []) for token in guess)] for row in rows])  # (B, L, V)
+        gone, t = set[int](), 0
+        for t, following in enumerate(scores.unbind(1)):
+            for n, token in enumerate(choose(following, how, [row.said for row in rows], [row.draw for row in rows])):
+                rows[n].append(token)
+                yield rows[n].number, token
+                if rows[n].written == how.length or ended(rows[n].number, token):
+                    gone.add(n)
+            if gone or (t < len(guess) and rows[0].window[-1][0] != guess[t]):
+                break
+        if guess:
+            reader.crop(reader.columns - len(guess) + t)
+        if gone and len(gone) < len(rows):
+            reader.keep([n for n in range(len(rows)) if n not in gone])
+        rows = [row for n, row in enumerate(rows) if n not in gone]
 
 
-def choose(scores: Tensor, how: Sampling, draw: torch.Generator) -> int:
-    """One token from the model's scores (V,) for it."""
+def generate(adapter: Adapter, prompt: Sequence[int], how: Sampling, *, cached: bool = True) -> Iterator[int]:
+    """The tokens that follow one prompt, by `write`."""
+    return (token for _, token in write(adapter, [prompt], how, cached=cached))
+
+
+def choose(scores: Tensor, how: Sampling, said: Sequence[set[int]], draws: Sequence[np.random.Generator]) -> list[int]:
+    """A token for every row, from the model's scores (B, V), what the rows have said, and their luck."""
+    scores = scores.float().cpu()
+    if how.repetition_penalty != 1:
+        there = torch.zeros(scores.shape, dtype=torch.bool)
+        for row, tokens in zip(there, said, strict=True):
+            row[list(tokens)] = True
+        lowered = torch.where(scores > 0, scores / how.repetition_penalty, scores * how.repetition_penalty)
+        scores = torch.where(there, lowered, scores)
     if how.temperature == 0:
-        return int(scores.argmax())
-    if how.top_k is not None and how.top_k < len(scores):
-        lowest = scores.topk(how.top_k).values[-1]
-        scores = scores.masked_fill(scores < lowest, float("-inf"))
-    return int(torch.multinomial((scores / how.temperature).softmax(-1), 1, generator=draw))
+        return scores.argmax(-1).tolist()
+    scores = scores / how.temperature
+    if how.top_k is not None and how.top_k < scores.shape[-1]:
+        lowest = scores.topk(how.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < lowest, -torch.inf)
+    shares = scores.double().softmax(-1)  # (B, V)
+    if how.top_p < 1:
+        ordered, order = shares.sort(-1, descending=True)
+        ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= how.top_p, 0.0)
+        shares = torch.zeros_like(shares).scatter(-1, order, ordered)
+    upto = shares.cumsum(-1)
+    spots = torch.tensor([[1 - draw.random()] for draw in draws])  # (B, 1), in (0, 1]
+    return (upto < spots * upto[:, -1:]).sum(-1).tolist()
 
 
-def _batch(window: list[tuple[int, list[int]]]) -> Batch:
-    recalled = torch.tensor([found for _, found in window], dtype=torch.long)  # (L, O)
-    return {"tokens": torch.tensor([[token for token, _ in window]]), "recalled": recalled[None]}
+class Speech:
+    """Tokens as text, as far as it is certain: whole characters, and nothing that may begin a stop string.
+
+    Args:
+        tokenizer: of the tokens.
+        stops: the text ends before any of them.
+    Attributes:
+        ended: a stop string or the end of the document has come.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()):
+        self.tokenizer, self.stops, self.ended = tokenizer, stops, False
+        self.before: list[int] = []  # the last token: some tokenizers write a word's space only behind another
+        self.waiting: list[int] = []
+        self.held = ""
+
+    def hear(self, token: int) -> str:
+        """What one more token makes certain."""
+        if token == self.tokenizer.end:
+            self.ended = True
+            return self.rest()
+        self.waiting.append(token)
+        text = self._said()
+        if text.endswith("\ufffd") and len(self.waiting) < BROKEN:
+            return ""
+        self.before, self.waiting, self.held = [token], [], self.held + text
+        found = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]
+        if found:
+            self.ended, self.held = True, self.held[: min(found)]
+            return self.rest()
+        sizes = range(1, min(len(self.held), max(map(len, self.stops), default=0)) + 1)
+        open_end = max((n for n in sizes if any(stop.startswith(self.held[-n:]) for stop in self.stops)), default=0)
+        said, self.held = self.held[: len(self.held) - open_end], self.held[len(self.held) - open_end :]
+        return said
+
+    def rest(self) -> str:
+        """What was held back."""
+        text, self.held, self.waiting = self.held + self._said(), "", []
+        return text
+
+    def _said(self) -> str:
+        known = len(self.tokenizer.decode(self.before))
+        return self.tokenizer.decode([*self.before, *self.waiting])[known:]
+
+
+@dataclass
+class Written:
+    """What came of some prompts.
+
+    Attributes:
+        texts: one for each prompt, without it.
+        tokens: how many were made, for all of them.
+        seconds: from the first prompt to the last token.
+    """
+
+    texts: list[str]
+    tokens: int
+    seconds: float
+
+
+def texts(
+    adapter: Adapter,
+    prompts: Sequence[str],
+    how: Sampling,
+    *,
+    stops: Sequence[str] = (),
+    show: Callable[[int, str], None] = lambda row, text: None,
+) -> Written:
+    """Go on from prompts until a stop string, the end of the document, or `how.length` tokens.
+
+    Args:
+        show: called with every piece of text as soon as it is certain, and the number of its prompt.
+    Raises:
+        ValueError: for an empty prompt, one that the tokenizer cannot hold, an empty stop string, or a model without a
+            tokenizer.
+    """
+    if adapter.tokenizer is None:
+        raise ValueError("this model has no tokenizer; domains.text.generate.write takes and gives numbers of tokens")
+    if not all(stops):
+        raise ValueError("a stop string is empty; give at least one character")
+    began = time.perf_counter()
+    speeches = [Speech(adapter.tokenizer, stops) for _ in prompts]
+    parts: list[list[str]] = [[] for _ in prompts]
+
+    def say(row: int, text: str) -> None:
+        if text:
+            parts[row].append(text)
+            show(row, text)
+
+    tokens, count = [adapter.tokenizer.encode(prompt).tolist() for prompt in prompts], 0
+    for row, token in write(adapter, tokens, how, ended=lambda row, _: speeches[row].ended):
+        say(row, speeches[row].hear(token))
+        count += 1
+    for row, speech in enumerate(speeches):
+        say(row, speech.rest())
+    return Written(["".join(part) for part in parts], count, time.perf_counter() - began)
+
+
+def _check(adapter: Adapter, prompts: Sequence[Sequence[int]], how: Sampling) -> None:
+    for prompt in prompts:
+        if not len(prompt):
+            raise ValueError("the prompt is empty; give at least one character to go on from")
+        if not 0 <= min(prompt) <= max(prompt) < adapter.vocabulary:
+            raise ValueError(
+                f"the prompt's tokens {min(prompt)} to {max(prompt)} must lie in 0 to {adapter.vocabulary - 1}"
+            )
+    if how.lookup and (len(prompts) > 1 or adapter.orders or adapter.config.mixer is not Mixer.softmax):
+        raise ValueError(
+            f"lookup={how.lookup} is for one prompt, a model without recall, and model.mixer=softmax; here are "
+            f"{len(prompts)}, data.recall={list(adapter.orders)} and {adapter.config.mixer.value}"
+        )

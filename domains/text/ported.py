@@ -17,9 +17,8 @@ from torch import Tensor
 
 from core.config import Activation, Norm, PositionConfig, PositionKind
 from core.porting import SAME, TRANSPOSED, Row, Table, Unused, half_split, load, reordered, stacked
-from domains.text.adapter import Adapter
+from domains.text.adapter import BYTES, Adapter
 from domains.text.config import ModelConfig
-from domains.text.data import BYTES
 
 Theirs = Mapping[str, Any]  # what a config.json holds
 Spec = dict[str, Any]  # what an adapter knows of its data

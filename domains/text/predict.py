@@ -2,13 +2,13 @@
 
 import json
 import os
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from domains.text.adapter import Adapter
-from domains.text.data import BYTES
-from domains.text.generate import Sampling, generate
+from domains.text.generate import Sampling, Written, texts
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
@@ -17,31 +17,46 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     Args:
         source: a text file, whose content is the prompt, or the prompt itself.
     Raises:
-        ValueError: for an empty prompt, a file that cannot be read, or a model whose tokens are not bytes.
+        ValueError: for an empty prompt, a file that cannot be read, or a prompt that the tokenizer cannot hold.
     """
-    if adapter.vocabulary != BYTES:
-        raise ValueError(
-            f"predict reads and writes bytes, and this model has {adapter.vocabulary} tokens of another vocabulary; "
-            "domains.text.generate takes and gives their numbers"
-        )
-    prompt = source.encode()
-    if os.path.isfile(source):
-        try:
-            prompt = Path(source).read_bytes()
-        except OSError as error:
-            raise ValueError(f"{source} cannot be read: {error.strerror}") from error
-    how = Sampling()
-    began = time.perf_counter()
-    continuation = bytes(generate(adapter, prompt, how)).decode(errors="replace")
-    seconds = time.perf_counter() - began
-    record = {
-        "prompt": prompt.decode(errors="replace"),
-        "continuation": continuation,
-        "settings": asdict(how),
-        "bytes_per_second": round(how.length / seconds, 1),
+    return go_on(adapter, [source], Sampling(), folder)[1]
+
+
+def go_on(
+    adapter: Adapter,
+    sources: Sequence[str],
+    how: Sampling,
+    folder: Path,
+    *,
+    stops: Sequence[str] = (),
+    show: Callable[[int, str], None] = lambda row, text: None,
+) -> tuple[Written, list[Path]]:
+    """Write what follows each prompt to continuation.txt, and to continuation.json with how it was made.
+
+    Args:
+        sources: text files or prompts.
+        stops, show: as in domains.text.generate.texts.
+    """
+    prompts = [read(source) for source in sources]
+    made = texts(adapter, prompts, how, stops=stops, show=show)
+    record: dict[str, Any] = {
+        "texts": [{"prompt": a, "continuation": b} for a, b in zip(prompts, made.texts, strict=True)],
+        "settings": asdict(how) | {"stops": list(stops)},
+        "tokens": made.tokens,
+        "tokens_per_second": round(made.tokens / made.seconds, 1),
     }
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "continuation.txt", folder / "continuation.json"]
-    paths[0].write_text(continuation, encoding="utf-8")
+    paths[0].write_text("\n\n".join(made.texts), encoding="utf-8")
     paths[1].write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return paths
+    return made, paths
+
+
+def read(source: str) -> str:
+    """The content of a text file of that name, or `source` itself."""
+    if not os.path.isfile(source):
+        return source
+    try:
+        return Path(source).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"{source} cannot be read: {error.strerror}") from error

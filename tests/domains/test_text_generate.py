@@ -1,0 +1,280 @@
+"""Writing text: what is kept changes nothing, rows do not depend on each other, and every rule of choice by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core.config import Activation, Mixer, Norm, PositionConfig, PositionKind
+from domains.text.adapter import Adapter
+from domains.text.config import ModelConfig
+from domains.text.generate import Sampling, Speech, choose, generate, texts, write
+from domains.text.memory import Memory
+from domains.text.reading import Attending, Forgetful, Reader, Recurrent
+from domains.text.small import Small, make_reader
+from domains.text.tokenizers import Bytes, Characters
+
+CONTEXT, VOCABULARY = 23, 31
+PROMPTS = [[5, 3, 7, 3, 5, 3, 7], [2], [11] * 3 + [4, 9] * 14]  # the last is longer than the context
+ATTENDING = (Mixer.softmax, Mixer.window)
+KINDS = [PositionKind.none, PositionKind.learned, PositionKind.sinusoidal, PositionKind.rotary]
+SCORED = [PositionKind.alibi, PositionKind.relative]
+CASES = [(mixer, kind) for mixer in Mixer for kind in [*KINDS, *(SCORED if mixer in ATTENDING else [])]]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"activation": Activation.gelu_tanh, "tied": True, "gpt2_init": True},
+    "llama": {"norm": Norm.rms, "activation": Activation.swiglu, "bias": False, "kv_heads": 2},
+    "modern": {"norm": Norm.rms, "activation": Activation.relu2, "bias": False, "qk_norm": True, "softcap": 3.0},
+    "rest": {"activation": Activation.relu, "layer_scale": 0.5, "embed_norm": True, "norm_eps": 1e-2, "lora": 3},
+    "layer norm without shift": {"activation": Activation.gelu, "bias": False, "kv_heads": 1, "qk_norm": True},
+}
+
+
+def make(mixer: Mixer = Mixer.softmax, kind: PositionKind = PositionKind.rotary, **settings: Any) -> Adapter:
+    """With weights that make every part matter."""
+    config = ModelConfig(dim=24, depth=2, heads=4, mixer=mixer, window=5, mlp_ratio=1.5, **settings)
+    spec = {"context": CONTEXT, "vocabulary": VOCABULARY, "orders": [], "memory": ""}
+    adapter = Adapter(config, PositionConfig(kind), spec)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
+    return adapter.eval()
+
+
+def rows_of(adapter: Adapter, how: Sampling, prompts=PROMPTS, **options) -> list[list[int]]:
+    rows: list[list[int]] = [[] for _ in prompts]
+    for row, token in write(adapter, prompts, how, **options):
+        rows[row].append(token)
+    return rows
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("mixer", "kind"), CASES, ids=lambda value: value.value)
+def test_cached_text_is_the_uncached_text_and_that_of_every_row_alone(mixer, kind, temperature):
+    adapter, how = make(mixer, kind), Sampling(length=2 * CONTEXT, temperature=temperature)  # windows restart
+    cached = rows_of(adapter, how)
+    assert cached == rows_of(adapter, how, cached=False)
+    assert temperature or cached == [list(generate(adapter, prompt, how)) for prompt in PROMPTS]
+    assert not temperature or all(len(set(row)) > 5 for row in cached)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("kind", [*KINDS, *SCORED], ids=lambda kind: kind.value)
+@torch.inference_mode()
+def test_readers_score_as_the_model_does(settings, kind):
+    """Prompts of one length and of several, then words one by one and two at once."""
+    adapter = make(kind=kind, **settings)
+    for prompts in ([PROMPTS[0]] * 2, PROMPTS[:2]):
+        readers: list[Reader] = [kind(adapter, CONTEXT) for kind in (Forgetful, Attending, Small)]
+        scores = [[reader.begin([words(prompt) for prompt in prompts])] for reader in readers]
+        for new in ([3], [8], [1, 4], [6]):
+            for reader, seen in zip(readers, scores, strict=True):
+                seen.append(reader.step([words(new), words([token + 2 for token in new])]))
+        want, *others = (torch.cat(seen, 1) for seen in scores)
+        assert want.std() > 0.3
+        for got in others:
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def words(tokens: list[int]) -> list[tuple[int, list[int]]]:
+    return [(token, []) for token in tokens]
+
+
+def test_every_model_has_its_reader():
+    assert type(make_reader(make(), 7)) is Small
+    assert type(make_reader(make(Mixer.window), 7)) is Attending
+    assert type(make_reader(make(Mixer.gated_delta), 7)) is Recurrent
+
+
+@pytest.mark.parametrize("reader", [Attending, Small])
+@torch.inference_mode()
+def test_what_is_forgotten_was_never_read(reader):
+    adapter = make()
+    one, other = reader(adapter, CONTEXT), reader(adapter, CONTEXT)
+    for each in (one, other):
+        each.begin([words(PROMPTS[0])])
+    one.step([words([1, 2, 3])])
+    one.crop(8)
+    other.step([words([1])])
+    torch.testing.assert_close(one.step([words([9])]), other.step([words([9])]), rtol=0, atol=1e-6)
+
+
+def test_rows_end_by_themselves():
+    adapter, how = make(), Sampling(length=CONTEXT, temperature=0)
+    whole = rows_of(adapter, how)
+    counts = [0, 0, 0]
+
+    def ended(row: int, token: int) -> bool:
+        counts[row] += 1
+        return counts[row] == (4, 9, 2)[row]
+
+    assert rows_of(adapter, how, ended=ended) == [whole[0][:4], whole[1][:9], whole[2][:2]]
+
+
+def test_recalled_words_are_those_of_the_whole_text():
+    spec = {"context": CONTEXT, "orders": [1, 3], "memory": "abcabdab"}
+    torch.manual_seed(3)
+    adapter = Adapter(ModelConfig(dim=24, heads=3, depth=1), PositionConfig(PositionKind.rotary), spec)
+    torch.nn.init.normal_(adapter.next.weight, std=0.5)
+    how = Sampling(length=2 * CONTEXT, temperature=0)
+    prompts = [list(b"abcab"), list(b"dabd")]
+    assert rows_of(adapter, how, prompts) == rows_of(adapter, how, prompts, cached=False)
+    memory = Memory(b"abcabdab", [1, 3])
+    first = [(token, memory.append(token)) for token in prompts[0]]
+    with torch.inference_mode():
+        want = Forgetful(adapter, CONTEXT).begin([first])[0, -1].argmax().item()
+    assert next(generate(adapter, prompts[0], how)) == want
+
+
+# Guesses
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_guesses_save_steps_and_change_nothing(monkeypatch, temperature, penalty):
+    adapter, steps = make(), []
+    step = Small.step
+    monkeypatch.setattr(Small, "step", lambda self, rows: steps.append(len(rows[0])) or step(self, rows))
+    plain = Sampling(length=3 * CONTEXT, temperature=temperature, repetition_penalty=penalty, seed=5, top_k=None)
+    guessed = Sampling(**(vars(plain) | {"lookup": 4}))
+    for prompt in PROMPTS:
+        want, before = list(generate(adapter, prompt, plain)), len(steps)
+        steps.clear()
+        assert list(generate(adapter, prompt, guessed)) == want
+        if temperature == 0 and penalty == 1:  # this model repeats itself
+            assert len(steps) < before or len(prompt) == 1
+        steps.clear()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "prompts"),
+    [(make(), PROMPTS), (make(Mixer.window), PROMPTS[:1]), (make(Mixer.linear), PROMPTS[:1])],
+    ids=["several prompts", "window", "linear"],
+)
+def test_guesses_that_cannot_be(adapter, prompts):
+    with pytest.raises(ValueError, match=r"lookup=2 is for one prompt, .* and model\.mixer=softmax"):
+        next(write(adapter, prompts, Sampling(lookup=2)))
+
+
+# The rules of choice
+
+SCORES = torch.tensor([[0.0, 3.0, 2.0, -1.0]])
+
+
+def chosen(how: Sampling, said: set[int] | None = None, scores=SCORES, times: int = 200) -> list[int]:
+    draw = np.random.default_rng(0)
+    return [choose(scores, how, [said or set()], [draw])[0] for _ in range(times)]
+
+
+def test_shares_are_those_of_softmax():
+    found = np.bincount(chosen(Sampling(temperature=2.0, top_k=None), times=5000), minlength=4) / 5000
+    want = (SCORES[0] / 2).softmax(-1).numpy()
+    assert np.abs(found - want).max() < 0.03  # four standard deviations
+
+
+def test_top_k_and_top_p():
+    assert set(chosen(Sampling(temperature=9.0, top_k=2))) == {1, 2}
+    shares = SCORES[0].softmax(-1).sort(descending=True).values  # 0.70, 0.26, 0.03, 0.01
+    for kept, (below, above) in enumerate([(0.01, shares[0] - 0.01), (shares[0] + 0.01, shares[:2].sum() - 0.01)], 1):
+        for top_p in (below, above):
+            found = chosen(Sampling(temperature=1.0, top_k=None, top_p=float(top_p)), times=400)
+            assert set(found) == set([1, 2][:kept])
+    assert set(chosen(Sampling(temperature=9.0, top_k=None, top_p=1.0))) == {0, 1, 2, 3}
+
+
+def test_repetition_is_punished_on_either_side_of_zero():
+    """3 / 2 falls below 2; and -1 · 2 below -1.5."""
+    assert chosen(Sampling(temperature=0, repetition_penalty=2.0), {1}, times=1) == [2]
+    scores = torch.tensor([[-1.0, -1.5]])
+    assert chosen(Sampling(temperature=0, repetition_penalty=2.0), {0}, scores, times=1) == [1]
+    assert chosen(Sampling(temperature=0, repetition_penalty=1.0), {0}, scores, times=1) == [0]
+
+
+def test_seeds():
+    adapter, how = make(), Sampling(length=41, temperature=1.5, seed=5)
+    same = rows_of(adapter, how, [PROMPTS[0]] * 2)
+    assert same == rows_of(adapter, how, [PROMPTS[0]] * 2)
+    assert same[0] == list(generate(adapter, PROMPTS[0], how))
+    assert same[0] != same[1]
+    assert same[0] != list(generate(adapter, PROMPTS[0], Sampling(41, 1.5, seed=6)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"length": 0}, {"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"repetition_penalty": 0.0}],
+)
+def test_sampling_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match="sampling needs"):
+        Sampling(**wrong)
+
+
+# Tokens as text
+
+
+def said(speech: Speech, tokens) -> list[str]:
+    out = []
+    for token in tokens:
+        out.append(speech.hear(token))
+        if speech.ended:
+            return out
+    return [*out, speech.rest()]
+
+
+def test_characters_are_whole():
+    assert said(Speech(Bytes()), "aé€😀".encode()) == ["a", "", "é", "", "", "€", "", "", "", "😀", ""]
+    assert "".join(said(Speech(Bytes()), b"a\xff\xffb\xe2\x82")) == "a\ufffd\ufffdb\ufffd"
+
+
+def test_a_stop_string_is_not_said_nor_what_may_become_one():
+    speech = Speech(Bytes(), ["\n\n", "END"])
+    assert said(speech, b"a\nbEN\n\nc") == ["a", "", "\nb", "", "", "EN", ""]
+    assert speech.ended
+    assert said(Speech(Bytes(), ["xyz"]), b"wxy") == ["w", "", "", "xy"]
+
+
+def test_the_end_of_a_document_ends_the_text():
+    speech = Speech(Characters("ab\0"))
+    assert said(speech, [1, 2, 0, 1]) == ["a", "b", ""]
+    assert speech.ended
+
+
+def spoken() -> Adapter:
+    spec = {"context": CONTEXT, "vocabulary": 256, "orders": [], "memory": ""}
+    torch.manual_seed(2)
+    adapter = Adapter(ModelConfig(dim=24, heads=3), PositionConfig(PositionKind.rotary), spec)
+    torch.nn.init.normal_(adapter.next.weight, std=0.5)
+    with torch.no_grad():  # letters alone
+        adapter.next.weight[[n for n in range(256) if not 97 <= n <= 102]] *= 0.01
+    return adapter
+
+
+def test_texts_are_shown_as_they_come_and_end_at_a_stop_string():
+    adapter, how, prompts = spoken(), Sampling(length=47, temperature=1.0, top_k=6, seed=3), ["abc", "d"]
+    shown: list[tuple[int, str]] = []
+    whole = texts(adapter, prompts, how, show=lambda row, text: shown.append((row, text)))
+    assert whole.tokens == 2 * 47
+    assert whole.seconds > 0
+    for row, text in enumerate(whole.texts):
+        assert "".join(part for n, part in shown if n == row) == text
+        assert len(text) == 47
+    stop = whole.texts[0][9:11]
+    short = texts(adapter, prompts, how, stops=[stop])
+    assert short.texts == [text.partition(stop)[0] for text in whole.texts]
+    assert short.tokens < whole.tokens
+
+
+def test_texts_that_cannot_be():
+    adapter = spoken()
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        texts(adapter, ["abc", ""], Sampling())
+    with pytest.raises(ValueError, match="stop string is empty"):
+        texts(adapter, ["abc"], Sampling(), stops=[""])
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        texts(make(), ["abc"], Sampling())
+    for prompt in ([VOCABULARY], [3, -1]):
+        with pytest.raises(ValueError, match="must lie in 0 to 30"):
+            next(generate(make(), prompt, Sampling()))
