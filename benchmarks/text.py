@@ -1,0 +1,224 @@
+"""Small language models beside others of the same shape, in turns.
+
+    python benchmarks/text.py generation FILE [--turns 5]   greedy tokens a second, beside transformers' generate
+    python benchmarks/text.py training [--turns 30]         tokens a second of a training step, beside a plain GPT-2
+
+FILE is glassllm/weights/en.npz of the package glassllm 0.1.0 (pip download --no-deps glassllm==0.1.0), a Llama of
+0.85 M parameters. Prints a table and writes benchmarks/text_generation.json or text_training.json.
+
+Shapes: B batch · L tokens · C width · H heads · V vocabulary
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from core.config import Activation, Norm, PositionConfig, PositionKind
+from domains.config import OptimizerConfig, Rule
+from domains.optimizers import make_optimizer
+from domains.text.adapter import Adapter
+from domains.text.config import ModelConfig
+from domains.text.generate import Sampling, write
+from domains.text.ported import from_transformers
+from experiments.bench import clock, peak
+from experiments.runs import environment, write_json
+
+TOKENS = 200  # to write
+PROMPT = 8  # tokens
+B, L, V = 12, 64, 65  # of training: nanoGPT's setting for a CPU
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("what", choices=("generation", "training"))
+    options.add_argument("file", nargs="?")
+    options.add_argument("--turns", type=int, default=5)
+    given = options.parse_args()
+    rows = generation(given.file, given.turns) if given.what == "generation" else training(given.turns)
+    file = Path(__file__).with_name(f"text_{given.what}.json")
+    write_json(file, {"rows": rows, "turns": given.turns, **environment()})
+
+
+def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
+    """Seconds of each call; who comes first changes from turn to turn, and the first turn does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(turns + 1):
+        for name, call in [*calls.items()][:: 1 if turn % 2 else -1]:
+            seconds[name].append(clock(call, torch.device("cpu")))
+    return {name: taken[1:] for name, taken in seconds.items()}
+
+
+def generation(file: str, turns: int) -> list[dict[str, Any]]:
+    theirs = llama(file)
+    ours, rows = from_transformers(theirs.config.to_dict(), theirs.state_dict()), []
+    for batch in (1, 8):
+        prompts = torch.randint(
+            V, theirs.config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(0)
+        )
+        found: dict[str, list[list[int]]] = {}
+
+        def documented(prompts: Tensor = prompts, found: dict = found) -> None:
+            ids: Any = theirs.generate(
+                prompts,
+                attention_mask=torch.ones_like(prompts),
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                pad_token_id=0,
+            )
+            found["transformers"] = ids[:, PROMPT:].tolist()
+
+        def written(prompts: Tensor = prompts, found: dict = found) -> None:
+            made: list[list[int]] = [[] for _ in prompts]
+            for row, token in write(ours, prompts.tolist(), Sampling(TOKENS, temperature=0)):
+                made[row].append(token)
+            found["ours"] = made
+
+        seconds = in_turns({"transformers": documented, "ours": written}, turns)
+        speeds = {name: batch * TOKENS / median(taken) for name, taken in seconds.items()}
+        ratio = median(a / b for a, b in zip(seconds["transformers"], seconds["ours"], strict=True))
+        same = found["ours"] == found["transformers"]
+        rows.append({"batch": batch, "tokens_per_second": speeds, "times": ratio, "same_tokens": same})
+        print(rows[-1])
+    return rows
+
+
+def llama(file: str) -> Any:
+    """glassllm's decoder as transformers' Llama. It turns neighbouring features, a Llama those half a head apart."""
+    with np.load(file, allow_pickle=False) as arrays:
+        sizes = json.loads(str(arrays["__config__"]))
+        weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files if name[0] != "_"}
+    C, H, G = sizes["d_model"], sizes["n_heads"], sizes["n_kv_heads"]
+    config = LlamaConfig(
+        vocab_size=sizes["vocab_size"],
+        hidden_size=C,
+        intermediate_size=weights["blocks.0.ffn.W1"].shape[1],
+        num_hidden_layers=sizes["n_layers"],
+        num_attention_heads=H,
+        num_key_value_heads=G,
+        max_position_embeddings=512,  # its rotation does not end where its training did
+        rms_norm_eps=sizes["eps"],
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+    def halves(weight: Tensor, heads: int) -> Tensor:
+        return weight.T.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+    state = {"model.embed_tokens.weight": weights["E"], "lm_head.weight": weights["E"]}
+    state["model.norm.weight"] = weights["norm_f.gamma"]
+    for n in range(sizes["n_layers"]):
+        own, name = f"blocks.{n}", f"model.layers.{n}"
+        state |= {
+            f"{name}.input_layernorm.weight": weights[f"{own}.norm1.gamma"],
+            f"{name}.post_attention_layernorm.weight": weights[f"{own}.norm2.gamma"],
+            f"{name}.self_attn.q_proj.weight": halves(weights[f"{own}.attn.W_Q"], H),
+            f"{name}.self_attn.k_proj.weight": halves(weights[f"{own}.attn.W_K"], G),
+            f"{name}.self_attn.v_proj.weight": weights[f"{own}.attn.W_V"].T,
+            f"{name}.self_attn.o_proj.weight": weights[f"{own}.attn.W_O"].T,
+            f"{name}.mlp.gate_proj.weight": weights[f"{own}.ffn.W1"].T,
+            f"{name}.mlp.up_proj.weight": weights[f"{own}.ffn.W3"].T,
+            f"{name}.mlp.down_proj.weight": weights[f"{own}.ffn.W2"].T,
+        }
+    model = LlamaForCausalLM(config).eval()
+    model.load_state_dict(state)
+    return model
+
+
+class PlainGPT2(nn.Module):
+    """As nanoGPT writes it: learned positions, LayerNorm and Linear without bias, GELU, a tied head."""
+
+    def __init__(self, C: int, depth: int, H: int):
+        super().__init__()
+        self.H = H
+        self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(L, C)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "ln_1": nn.LayerNorm(C, bias=False),
+                    "c_attn": nn.Linear(C, 3 * C, bias=False),
+                    "c_proj": nn.Linear(C, C, bias=False),
+                    "ln_2": nn.LayerNorm(C, bias=False),
+                    "c_fc": nn.Linear(C, 4 * C, bias=False),
+                    "out": nn.Linear(4 * C, C, bias=False),
+                }
+            )
+            for _ in range(depth)
+        )
+        self.ln_f = nn.LayerNorm(C, bias=False)
+        for p in self.parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=0.02)
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1]))
+        for b in self.blocks:
+            block: Any = b
+            q, k, v = block["c_attn"](block["ln_1"](x)).split(x.shape[-1], dim=2)
+            q, k, v = (t.unflatten(-1, (self.H, -1)).transpose(1, 2) for t in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block["c_proj"](y.transpose(1, 2).contiguous().flatten(2))
+            x = x + block["out"](F.gelu(block["c_fc"](block["ln_2"](x))))
+        return F.cross_entropy(F.linear(self.ln_f(x), self.wte.weight).view(-1, V), targets.view(-1))
+
+
+def training(turns: int) -> list[dict[str, Any]]:
+    """4 layers, 4 heads, 128 wide, 64 tokens, batches of 12: steps with the optimizer that each is trained with."""
+    torch.manual_seed(0)
+    ids, targets = torch.randint(V, (2, B, L))
+    batch = {"tokens": ids, "targets": targets, "recalled": torch.empty(B, L, 0)}
+    spec = {"context": L, "vocabulary": V, "orders": [], "memory": ""}
+    shape: dict[str, Any] = {"dim": 128, "depth": 4, "heads": 4}
+    plain = PlainGPT2(128, 4, 4)
+    gpt2 = Adapter(
+        ModelConfig(**shape, activation=Activation.gelu_tanh, tied=True, gpt2_init=True),
+        PositionConfig(PositionKind.learned),
+        spec,
+    )
+    modern = Adapter(
+        ModelConfig(**shape, activation=Activation.relu2, norm=Norm.rms, qk_norm=True, bias=False, zero_init=True),
+        PositionConfig(PositionKind.rotary),
+        spec,
+    )
+    rules = {
+        "plain GPT-2, torch's AdamW": (plain, torch.optim.AdamW(plain.parameters(), 1e-3, (0.9, 0.99))),
+        "gpt2 preset, AdamW": (gpt2, make_optimizer(gpt2, OptimizerConfig())),
+        "modern preset, AdamW": (modern, make_optimizer(modern, OptimizerConfig())),
+        "modern preset, Muon": (modern, make_optimizer(modern, OptimizerConfig(rule=Rule.muon))),
+    }
+
+    def step(name: str) -> None:
+        model, optimizer = rules[name]
+        optimizer.zero_grad()
+        loss = model(ids, targets) if isinstance(model, PlainGPT2) else model.loss(model(batch), batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    calls = {name: (lambda name=name: step(name)) for name in rules}
+    seconds, first = in_turns(calls, turns), next(iter(rules))
+    rows = []
+    for name, call in calls.items():
+        rows.append(
+            {
+                "what": name,
+                "tokens_per_second": B * L / median(seconds[name]),
+                "times": median(a / b for a, b in zip(seconds[first], seconds[name], strict=True)),
+                "peak_mb": median(peak(call, torch.device("cpu")) for _ in range(5)) / 1e6,
+            }
+        )
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
