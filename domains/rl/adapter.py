@@ -18,6 +18,7 @@ from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
 from domains.rl.actions import make_actions
 from domains.rl.config import ModelConfig
+from domains.rl.states import ImageToToken
 
 
 class Adapter(DomainAdapter):
@@ -26,17 +27,18 @@ class Adapter(DomainAdapter):
         R_0 s_0 a_0  R_1 s_1 a_1  …        a_t is predicted from the token of s_t
 
     The three tokens of a time step share its position. Without returns (`config.returns`) only s and a are there: that
-    is behaviour cloning. Source: Chen et al. 2021, with the vector states of its Gym experiments, and the actions of
-    those or of its Atari experiments (`domains.rl.actions`).
+    is behaviour cloning. Source: Chen et al. 2021, with the states and the actions of its Gym experiments or of its
+    Atari experiments (`domains.rl.actions`, `domains.rl.states`).
 
     Args:
         config: sizes and choices.
         position: how tokens know their time step in the episode.
-        spec: {"states", "actions", "limit", "mean", "std", "return_scale"} of the data: state width S, number of
-            actions A, the most steps of an episode, statistics of the states, and the return that is fed as 1. Actions
-            that are vectors have bounds "low" and "high", (A,) each, instead of "actions".
+        spec: {"states", "actions", "limit", "mean", "std", "return_scale"} of the data: state width S or the shape of
+            an image, number of actions A, the most steps of an episode, statistics of the states (of all pixels
+            together), and the return that is fed as 1. Actions that are vectors have bounds "low" and "high", (A,)
+            each, instead of "actions".
     Raises:
-        ValueError: for actions that cannot be.
+        ValueError: for actions that cannot be, or a patch that does not fit.
     """
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
@@ -50,7 +52,10 @@ class Adapter(DomainAdapter):
         self.actions = make_actions(spec)
         self.measures = self.actions.measures
         self.embed_return = nn.Linear(1, config.dim) if config.returns else None
-        self.embed_state = nn.Linear(spec["states"], config.dim)
+        if isinstance(spec["states"], int):
+            self.embed_state = nn.Linear(spec["states"], config.dim)
+        else:
+            self.embed_state = ImageToToken(spec["states"], config.dim, config.patch_size)
         self.embed_action = self.actions.embedding(config.dim)
         self.transformer = Transformer(config, make_position(position, config, (spec["limit"],)))
         self.act = nn.Linear(config.dim, self.actions.width)

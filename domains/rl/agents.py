@@ -124,12 +124,12 @@ class DecisionActor:
         """The action for what is seen now; `last_reward` is what the action before was worth.
 
         Raises:
-            ValueError: for an observation of another width, or beyond the time limit that the model knows.
+            ValueError: for an observation of another shape, or beyond the time limit that the model knows.
         """
         played, step = self.played, self.step
-        limit, width = played.states.shape[1:]
-        if np.shape(observation) != (width,):
-            raise ValueError(f"an observation has {width} numbers, got {np.shape(observation)}")
+        limit, shape = played.states.shape[1], played.states.shape[2:]
+        if np.shape(observation) != shape:
+            raise ValueError(f"an observation has the shape {shape}, got {np.shape(observation)}")
         if step == limit:
             raise ValueError(f"the model knows no step after {limit}; begin the next episode by reset()")
         played.states[0, step], played.lengths[0] = observation, step + 1

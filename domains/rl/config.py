@@ -47,3 +47,4 @@ class ModelConfig(TransformerConfig):
     domain: str = "rl"
     embed_norm: bool = True
     returns: bool = True  # tokens of what is still to come
+    patch_size: int = 8  # of states that are images, in pixels: 1, 2, 4, 8 …

@@ -58,7 +58,10 @@ class Data(DomainData):
 
     def spec(self):
         train = self.splits["train"]
-        states = np.concatenate([self.played.states[n, : self.played.lengths[n]] for n in train])  # (steps, S)
+        states = np.concatenate(
+            [self.played.states[n, : self.played.lengths[n]] for n in train]
+        )  # (steps, S) or images
+        axis = 0 if states.ndim == 2 else None  # all pixels together
         returns = self.played.returns[train]
         return {
             "environment": self.environment,
@@ -66,8 +69,8 @@ class Data(DomainData):
             "context": self.config.context,
             "recall": self.config.recall.value,
             "delayed": self.config.delayed,
-            "mean": [float(v) for v in states.mean(0, dtype=np.float64)],
-            "std": [float(v) for v in states.std(0, dtype=np.float64)],
+            "mean": np.atleast_1d(states.mean(axis, dtype=np.float64)).tolist(),
+            "std": np.atleast_1d(states.std(axis, dtype=np.float64)).tolist(),
             "best_return": float(returns.max()),
             "return_scale": float(np.abs(returns).max()) or 1.0,
         }

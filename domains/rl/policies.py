@@ -101,6 +101,8 @@ class Network:
     """
 
     def __init__(self, name: str, arrays: dict[str, Any], about: dict[str, Any]):
+        if not isinstance(about["states"], int):
+            raise ValueError(f"policy={name} takes vectors, and the environment shows images; possible: policy=random")
         depth = int(arrays.get("n_layers", 1))
         needed = {"n_layers", "act", "out"} | {f"{what}{n}" for n in range(depth) for what in "wb"}
         if missing := needed - arrays.keys():

@@ -207,7 +207,7 @@ def test_the_actor_plays_what_the_rollout_plays(recall):
 
 def test_the_actor_refuses_what_it_cannot_see():
     actor = DecisionActor(cartpole(limit=2), 60.0)
-    with pytest.raises(ValueError, match=r"an observation has 4 numbers, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"an observation has the shape \(4,\), got \(3,\)"):
         actor.act(np.zeros(3))
     for _ in range(2):
         actor.act(np.zeros(4))

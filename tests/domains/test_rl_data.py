@@ -120,7 +120,14 @@ def holed(array):
         (with_(episode_length=lambda a: np.array([6, 0, 7, 3, 2])), "no episode empty"),
         (with_(episode_seed=lambda a: a[:-1]), "one of episode_length, .* for each of its 5 episodes"),
         (with_(observations=holed), "has observations that are not finite"),
-        (with_(actions=lambda a: a[:, None]), r"actions \(18, 1\) of int64; possible: observations"),
+        (
+            with_(actions=lambda a: a[:, None]),
+            r"actions \(18, 1\) of int64; possible: observations \(steps, width\) or images",
+        ),
+        (
+            with_(observations=lambda a: a[:, None]),
+            r"observations \(18, 1, 4\) of float32, .*possible: .* images of bytes",
+        ),
         (with_(actions=lambda a: a - 1), "has the action -1; actions are numbered from 0"),
         (with_(terminated=lambda a: a & False), "and no other, must be terminated or truncated"),
         (with_(truncated=lambda a: a | True), "and no other, must be terminated or truncated"),
@@ -205,7 +212,11 @@ def test_no_environment_is_needed_to_train(kind, saved):
 @pytest.mark.parametrize(
     ("arrays", "env", "message"),
     [
-        (made(states=3), "CartPole-v1", "some.npz does not fit CartPole-v1: its states have 3 numbers and not 4. Name"),
+        (
+            made(states=3),
+            "CartPole-v1",
+            "some.npz does not fit CartPole-v1: its states have 3 numbers and not 4 numbers. Name",
+        ),
         (made("vectors"), "CartPole-v1", "its actions are vectors of 3 numbers and not whole numbers"),
         (made(states=3), "Pendulum-v1", "its actions are whole numbers and not vectors of 1 numbers"),
         (made("vectors", 3), "Pendulum-v1", "its actions are vectors of 3 numbers and not vectors of 1 numbers"),
