@@ -17,17 +17,30 @@ KEPT = ("seed", "steps", "seconds", "parameters", "precision", "date", "machine"
 def main(name: str, *runs: str) -> None:
     """Prints mean and deviation of each measure."""
     rows: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
     for run in map(Path, runs):
         summary = json.loads((run / "summary.json").read_text())
         found = json.loads((run / "evaluate" / "summary.json").read_text())
-        measures = {key: value for key, value in found["measures"].items() if isinstance(value, int | float)}
+        measures = numbers(found["measures"])
         rows.append({key: summary[key] for key in KEPT} | {"split": found["split"], "measures": measures})
     together = {}
-    for key in rows[0]["measures"]:
+    for key in [key for key in rows[0]["measures"] if all(key in row["measures"] for row in rows)]:
         values = [row["measures"][key] for row in rows]
         together[key] = {"mean": mean(values), "deviation": stdev(values) if len(values) > 1 else None}
         print(key, together[key])
-    write_json(Path(__file__).parents[1] / "docs" / "results" / f"{name}.json", {"together": together, "runs": rows})
+    told = {"domain": summary["domain"], "together": together, "runs": rows}
+    write_json(Path(__file__).parents[1] / "docs" / "results" / f"{name}.json", told)
+
+
+def numbers(measures: dict[str, Any], path: str = "") -> dict[str, float]:
+    """Every number among the measures, those within others by their path: achieved/500/mean."""
+    found = {}
+    for key, value in measures.items():
+        if isinstance(value, dict):
+            found |= numbers(value, f"{path}{key}/")
+        elif isinstance(value, int | float):
+            found[f"{path}{key}"] = value
+    return found
 
 
 if __name__ == "__main__":

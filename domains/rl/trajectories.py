@@ -69,8 +69,8 @@ def windows(played: Trajectories, to_go: np.ndarray, episodes: np.ndarray, first
     """What the model is shown of `episodes` (B,): `context` steps K from the step `first` (B,) on.
 
     Returns:
-        "returns" (B, K), the returns-to-go; "states" (B, K, S) or images; "actions" (B, K) or (B, K, A); "steps" (B, K),
-        the time steps; "real" (B, K), False on the padding at the right.
+        "returns" (B, K), the returns-to-go; "states" (B, K, S) or images; "actions" (B, K) or (B, K, A); "steps"
+        (B, K), the time steps; "real" (B, K), False on the padding at the right.
     """
     at = first[:, None] + np.arange(context)  # (B, K)
     real = at < played.lengths[episodes, None]

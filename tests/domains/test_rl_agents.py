@@ -1,5 +1,6 @@
 """A trained model at play: less work and the same actions, caches, delayed rewards, behaviour cloning, the actor."""
 
+import csv
 import json
 import warnings
 
@@ -17,6 +18,7 @@ from domains.rl.evaluate import UNASKED, evaluate, rank_correlation, target
 from domains.rl.predict import predict, write_film
 from domains.rl.rollout import rollout
 from domains.rl.trajectories import Trajectories, windows, write
+from domains.rl.watch import picture
 
 T, K, S = 23, 7, 5  # steps of the longest episode, context, state width
 LENGTHS = np.array([23, 4, 11, 17, 1])
@@ -265,6 +267,24 @@ def test_behaviour_cloning_is_asked_for_nothing(files, tmp_path):
     assert achieved["mean"] == score.value == achieved["steps"]
     assert achieved["normalised"] == pytest.approx(100 * (score.value - 23.3) / (500 - 23.3))
     assert json.loads(predict(adapter, "CartPole-v1", tmp_path / "p")[1].read_text())["target_return"] is None
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_training_can_be_watched(returns, files, tmp_path):
+    adapter, data = trained_on(files / "CartPole-v1.npz", returns=returns)
+    for step in (10, 20):
+        picture(adapter, data, tmp_path / f"step_{step:06d}.png")
+    with open(tmp_path / "returns.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    best = adapter.spec["best_return"]
+    asked = [part * best for part in (0.2, 0.5, 1.0)] if returns else [best]
+    assert [float(row["target"]) for row in rows] == pytest.approx(asked * 2)
+    assert {row["picture"] for row in rows} == {"step_000010", "step_000020"}
+    assert all(float(row["return"]) >= 1 for row in rows)
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    blind, data = trained_on(files / "CartPole-v1.npz", returns=returns, environment="none")
+    with pytest.raises(ValueError, match="picture_interval plays the environment, and there is none"):
+        picture(blind, data, tmp_path / "step_000030.png")
 
 
 def test_targets_of_costs_lie_between_bad_and_best():

@@ -28,7 +28,7 @@ from domains.sampling import StepDataset
 PIXELS, LAMP, STEPS = "CartPolePixels-v0", "Lamp-v0", 2
 
 
-def drawn(render_mode=None):
+def drawn(**options):
     """CartPole, seen from afar: 20×30 pixels in three colours."""
     env = AddRenderObservation(gymnasium.make("CartPole-v1", render_mode="rgb_array"))
     return TransformObservation(
@@ -59,7 +59,7 @@ class Lamp(gymnasium.Env):
 @pytest.fixture(autouse=True)
 def registered():
     gymnasium.register(PIXELS, drawn, max_episode_steps=13)
-    gymnasium.register(LAMP, lambda: Lamp(), max_episode_steps=STEPS)
+    gymnasium.register(LAMP, lambda **options: Lamp(), max_episode_steps=STEPS)
     yield
     for env_id in (PIXELS, LAMP):
         del gymnasium.registry[env_id]
