@@ -70,36 +70,41 @@ def batched(agent: type[ReturnConditioned], adapter: Adapter, episodes: int) -> 
 
 @torch.no_grad()
 def documented(model: Any, seed: int) -> np.ndarray:
-    """One episode as the documentation of transformers plays it (huggingface.co/blog/train-decision-transformers)."""
+    """One episode as huggingface.co/blog/train-decision-transformers plays it, line by line."""
     env = make(ENV)
+    mean, std = torch.zeros(17), torch.ones(17)
     states = torch.from_numpy(env.reset(seed=seed)[0]).float()[None]  # (t, S)
-    actions, to_go = torch.zeros(0, 6), torch.full((1, 1), TARGET / SCALE)
+    actions, rewards = torch.zeros(0, 6), torch.zeros(0)
+    to_go, steps = torch.full((1, 1), TARGET / SCALE), torch.zeros(1, 1, dtype=torch.long)
     over = False
     while not over:
-        actions = torch.cat([actions, torch.zeros(1, 6)])
-        actions[-1] = get_action(model, states, actions, to_go)
+        actions, rewards = torch.cat([actions, torch.zeros(1, 6)]), torch.cat([rewards, torch.zeros(1)])
+        actions[-1] = get_action(model, (states - mean) / std, actions, to_go, steps)
         state, reward, terminated, truncated, _ = env.step(actions[-1].numpy())
         states = torch.cat([states, torch.from_numpy(state).float()[None]])
-        to_go = torch.cat([to_go, to_go[-1:] - float(reward) / SCALE])
+        rewards[-1] = float(reward)
+        to_go = torch.cat([to_go, to_go[:, -1:] - float(reward) / SCALE], 1)
+        steps = torch.cat([steps, torch.full((1, 1), len(actions))], 1)
         over = terminated or truncated
     env.close()
     return actions.numpy()[None]
 
 
-def get_action(model: Any, states: torch.Tensor, actions: torch.Tensor, to_go: torch.Tensor) -> torch.Tensor:
+def get_action(model: Any, states: torch.Tensor, actions: torch.Tensor, to_go: torch.Tensor, steps: torch.Tensor):
     """The last steps, padded at the left, to the last action."""
-    steps = torch.arange(len(actions))[:, None]
-    padding = max(0, CONTEXT - len(actions))
-    last = [torch.nn.functional.pad(x[-CONTEXT:], (0, 0, padding, 0))[None] for x in (states, actions, to_go, steps)]
-    mask = (torch.arange(CONTEXT) >= padding).long()[None]
-    return model(
-        states=last[0],
-        actions=last[1],
+    states, actions = states[None, -CONTEXT:], actions[None, -CONTEXT:]
+    to_go, steps = to_go[:, -CONTEXT:, None], steps[:, -CONTEXT:]
+    padding = CONTEXT - states.shape[1]
+    mask = torch.cat([torch.zeros(padding), torch.ones(states.shape[1])]).long()[None]
+    predicted = model(
+        states=torch.cat([torch.zeros(1, padding, 17), states], 1),
+        actions=torch.cat([torch.zeros(1, padding, 6), actions], 1),
         rewards=None,
-        returns_to_go=last[2],
-        timesteps=last[3][..., 0],
+        returns_to_go=torch.cat([torch.zeros(1, padding, 1), to_go], 1),
+        timesteps=torch.cat([torch.zeros(1, padding, dtype=torch.long), steps], 1),
         attention_mask=mask,
-    ).action_preds[0, -1]
+    )
+    return predicted.action_preds[0, -1]
 
 
 if __name__ == "__main__":

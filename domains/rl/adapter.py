@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.cache import Cache, KeysAndValues
+from core.attention import attend
+from core.cache import Cache, KeysAndValues, LastKeysAndValues
 from core.config import Mixer, PositionConfig
 from core.layers import Transformer, TransformerBlock
 from core.masks import Causal
@@ -93,31 +94,35 @@ class Adapter(DomainAdapter):
         assert tokens.at is not None
         new = slice(self.per_step - 1 if cache is not None and cache.length else 0, -1)
         x, at = tokens.x[:, new], tokens.at[:, new]
-        if cache is None and self.config.mixer in (Mixer.softmax, Mixer.window):
-            hidden = last_hidden(self.transformer, x, at)
+        if self.config.mixer in (Mixer.softmax, Mixer.window):
+            hidden = last_hidden(self.transformer, x, at, cache)
         else:
             hidden = self.transformer(x, mask=tokens.mask, at=at, cache=cache)[:, -1]
         return self.actions.outward(self.act(hidden))
 
 
-def last_hidden(transformer: Transformer, x: Tensor, at: Tensor) -> Tensor:
-    """transformer(x, mask=Causal(), at=at)[:, -1], (B, C): in the last block, the others are but keys and values.
+def last_hidden(transformer: Transformer, x: Tensor, at: Tensor, cache: Cache | None = None) -> Tensor:
+    """transformer(x, mask=Causal(), at=at, cache=cache)[:, -1], (B, C), of a model that is not in training.
+
+    In the last block all tokens but one are only keys and values.
 
     Args:
         transformer: one of softmax attention.
         x: (B, L, C).
         at: (B, L, 1).
+        cache: what came before; filled with these tokens.
     """
     position, depth = transformer.position, len(transformer.blocks)
     *before, last = transformer.blocks
     assert isinstance(last, TransformerBlock)
     assert isinstance(last.mixer, MultiHeadAttention)
-    x = transformer.embed_norm(position.add(x, at))
-    for block, rotation in zip(before, position.rotations(at, depth), strict=False):
-        x = block(x, mask=Causal(), bias=position.bias(at, at), rotation=rotation)
-    seen = KeysAndValues(capacity=x.shape[1])
-    _, k, v = last.mixer.project(last.norm1(x[:, :-1]), position.rotations(at[:, :-1], depth)[-1])
-    seen.append(k, v)
-    rotation, bias = position.rotations(at[:, -1:], depth)[-1], position.bias(at[:, -1:], at)
-    x = last(x[:, -1:], mask=Causal(), bias=bias, rotation=rotation, cache=seen)  # (B, 1, C)
-    return transformer.norm(x)[:, 0]
+    seen, kept = (at, [None] * depth) if cache is None else (cache.see(at), cache.blocks)
+    x, rotations = transformer.embed_norm(position.add(x, at)), position.rotations(at, depth)
+    for block, rotation, keys in zip(before, rotations, kept, strict=False):
+        x = block(x, mask=Causal(), bias=position.bias(at, seen), rotation=rotation, cache=keys)
+    q, k, v = last.mixer.project(last.norm1(x), rotations[-1])
+    if isinstance(kept[-1], KeysAndValues | LastKeysAndValues):
+        k, v = kept[-1].append(k, v)
+    mask, bias = Causal() & last.mixer.within, position.bias(at[:, -1:], seen)
+    x = x[:, -1:] + last.scale1(last.mixer.join(attend(q[:, :, -1:], k, v, mask=mask, bias=bias)))  # (B, 1, C)
+    return transformer.norm(x + last.scale2(last.feed_forward(last.norm2(x))))[:, 0]
