@@ -24,7 +24,7 @@ HELP = """attend: one self-attention core, four domains
   attend train domain=vision|protein|rl|text [run=FOLDER] [trainer.max_steps=…]
   attend evaluate run=FOLDER
   attend predict run=FOLDER input=…
-  attend collect env=… [policy=random|heuristic|FILE.npz] [noise=…] [episodes=…]
+  attend collect env=… [policy=random|heuristic|FILE.npz|FILE.zip] [noise=…] [episodes=…]
   attend import source=timm|transformers [name=…] [file=…] run=FOLDER
   attend COMMAND --help            what can be set
   eval "$(attend -sc install=bash)"   completion with TAB (bash, zsh, fish)

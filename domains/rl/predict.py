@@ -83,7 +83,7 @@ def write_steps(path: Path, target: float, played: Trajectories, *, delayed: boo
 
 
 def write_film(path: Path, env_id: str, seed: int, actions: np.ndarray) -> list[Path]:
-    """The path, if there is something to see and it can be drawn here."""
+    """The path, if there is something to see and it can be drawn here. (Pillow is there; imageio would call it.)"""
     try:
         frames, milliseconds = replay(env_id, seed, actions)
     except (gymnasium.error.Error, AttributeError, ImportError, NotImplementedError, OSError, RuntimeError) as error:
