@@ -35,6 +35,7 @@ class DataConfig:
     delayed: bool = False  # the whole return comes at the end of an episode
     context: int = 10  # time steps in a sample, and in the memory of the agent
     recall: Recall = Recall.exact
+    temperature: float = 1.0  # at which the agent draws actions that are numbers; below 1 nearer to the likeliest
     batch_size: int = 64
     workers: int = 0
 

@@ -43,6 +43,10 @@ class Data(DomainData):
             raise ValueError(
                 f"data needs 0 < held_out < 0.5 and 0 < top_share <= 1, got {c.held_out} and {c.top_share}"
             )
+        if c.temperature <= 0:
+            raise ValueError(
+                f"data.temperature={c.temperature} must be above 0; 0.01 is as good as the likeliest action"
+            )
         self.environment, self.played = self._load()
         self.to_go = self.played.returns_to_go(delayed=c.delayed)  # (N, T)
         N = len(self.played.lengths)
@@ -68,6 +72,7 @@ class Data(DomainData):
             **self._about(),
             "context": self.config.context,
             "recall": self.config.recall.value,
+            "temperature": self.config.temperature,
             "delayed": self.config.delayed,
             "mean": np.atleast_1d(states.mean(axis, dtype=np.float64)).tolist(),
             "std": np.atleast_1d(states.std(axis, dtype=np.float64)).tolist(),

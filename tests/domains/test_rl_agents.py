@@ -16,7 +16,7 @@ from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.evaluate import UNASKED, evaluate, rank_correlation, target
 from domains.rl.predict import predict, write_film
-from domains.rl.rollout import rollout
+from domains.rl.rollout import nothing_played, rollout
 from domains.rl.trajectories import Trajectories, windows, write
 from domains.rl.watch import picture
 
@@ -175,6 +175,17 @@ def test_delayed_rewards_take_nothing_off_the_target(delayed, left, monkeypatch)
     monkeypatch.setattr(agent, "last", lambda *where: seen.append(last(*where)) or seen[-1])
     rollout("CartPole-v1", agent, [1])
     assert [batch["returns"][0, -1].item() for batch in seen[:4]] == left
+
+
+def test_a_low_temperature_leaves_little_to_chance():
+    seeds, taken = list(range(40)), {}
+    for temperature in (1e-3, 1.0):
+        agent = make_agent(cartpole(temperature=temperature), [90.0] * 40, seeds)
+        played = nothing_played(40, agent.adapter.spec)
+        played.states[:] = 0.1
+        taken[temperature] = agent(played, np.arange(40), 0)
+    assert len(set(taken[1e-3])) == 1  # all see the same
+    assert 8 < taken[1.0].sum() < 32
 
 
 @torch.inference_mode()

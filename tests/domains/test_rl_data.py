@@ -241,6 +241,7 @@ def test_an_environment_can_be_named(saved):
         ({"path": None}, "data=trajectories needs data.path=FILE.npz; attend collect"),
         ({"held_out": 0.5}, "0 < held_out < 0.5"),
         ({"top_share": 0.0}, "0 < top_share <= 1"),
+        ({"temperature": 0.0}, "data.temperature=0.0 must be above 0"),
         ({"source": Source.minari}, "minari"),
     ],
 )
