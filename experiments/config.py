@@ -30,7 +30,7 @@ class TrainerConfig:
     log_every_n_steps: int = 25
     gradient_clip_val: float | None = 1.0
     accumulate_grad_batches: int = 1
-    picture_interval: int | None = None  # steps between pictures of what the model looks at (domain=vision)
+    picture_interval: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
     ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
 
 

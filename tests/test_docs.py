@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.bench import cells
+from experiments.evaluate import figure
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -27,9 +28,29 @@ def test_the_recipes_scores_are_those_of_the_files():
     page = (DOCS / "vision.md").read_text(encoding="utf-8")
     for file in sorted((DOCS / "results").glob("*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
+        if found.get("domain", "vision") != "vision":
+            continue
         accuracy, first = found["together"]["accuracy"], found["runs"][0]
         spread = "" if accuracy["deviation"] is None else f" ± {100 * accuracy['deviation']:.1f}"
         numbers = f"| {100 * accuracy['mean']:.1f}{spread} % | {len(found['runs'])} | {first['parameters']:,} |"
         assert f"{numbers} {first['seconds']:,.0f} |" in page, file
     for row in json.loads((DOCS.parent / "benchmarks" / "vision.json").read_text(encoding="utf-8"))["rows"]:
         assert f"{row['time_ratio']:.2f}" in page
+
+
+def test_the_returns_are_those_of_the_files():
+    page = (DOCS / "rl.md").read_text(encoding="utf-8")
+    for file in sorted((DOCS / "results").glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found.get("domain") != "rl":
+            continue
+        together, first = found["together"], found["runs"][0]
+        achieved = {name.split("/")[1]: value for name, value in together.items() if re.match("achieved/.*mean", name)}
+        asked = max(achieved, key=lambda target: achieved[target]["mean"])  # the best target; "mean" if none was asked
+        mean, deviation = achieved[asked]["mean"], achieved[asked]["deviation"]
+        spread = "" if deviation is None else f" ± {figure(deviation)}"
+        told = "–" if asked == "mean" else asked
+        numbers = f"| {told} | {figure(mean)}{spread} | {figure(together['data_mean_return']['mean'])} |"
+        assert f"{numbers} {len(found['runs'])} | {first['parameters']:,} | {first['seconds']:,.0f} |" in page, file
+    for row in json.loads((DOCS / "rl_speed.json").read_text(encoding="utf-8"))["rows"]:
+        assert f"| {row['what']} | {row['steps_per_second']:,.0f} | {row['times']:.1f} |" in page

@@ -51,9 +51,9 @@ class Discrete(nn.Module):
             "loss": F.cross_entropy(predictions, actions, reduction="none"),
         }
 
-    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        """(n, A) to n actions, each drawn by a generator of its own."""
-        chances = predictions.double().softmax(-1).cpu().numpy()
+    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
+        """(n, A) to n actions, each drawn by a generator of its own; a low temperature leaves less to chance."""
+        chances = (predictions.double() / temperature).softmax(-1).cpu().numpy()
         draws = np.array([rng.random() for rng in rngs])
         return np.minimum((chances.cumsum(-1) < draws[:, None]).sum(-1), self.width - 1)
 
@@ -108,8 +108,8 @@ class Box(nn.Module):
         missed = self.inward(predictions) - self.inward(actions)  # (n, A)
         return {"error": missed.abs().mean(-1) / 2, "loss": missed.square().mean(-1)}
 
-    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        """The predictions (n, A) themselves: nothing is left to chance."""
+    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
+        """The predictions (n, A) themselves, at any temperature: nothing is left to chance."""
         return predictions.cpu().numpy()
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.cache import Cache, KeysAndValues
+from core.attention import attend
+from core.cache import Cache, KeysAndValues, LastKeysAndValues
 from core.config import Mixer, PositionConfig
 from core.layers import Transformer, TransformerBlock
 from core.masks import Causal
@@ -18,6 +19,7 @@ from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
 from domains.rl.actions import make_actions
 from domains.rl.config import ModelConfig
+from domains.rl.states import ImageToToken
 
 
 class Adapter(DomainAdapter):
@@ -26,17 +28,18 @@ class Adapter(DomainAdapter):
         R_0 s_0 a_0  R_1 s_1 a_1  …        a_t is predicted from the token of s_t
 
     The three tokens of a time step share its position. Without returns (`config.returns`) only s and a are there: that
-    is behaviour cloning. Source: Chen et al. 2021, with the vector states of its Gym experiments, and the actions of
-    those or of its Atari experiments (`domains.rl.actions`).
+    is behaviour cloning. Source: Chen et al. 2021, with the states and the actions of its Gym experiments or of its
+    Atari experiments (`domains.rl.actions`, `domains.rl.states`).
 
     Args:
         config: sizes and choices.
         position: how tokens know their time step in the episode.
-        spec: {"states", "actions", "limit", "mean", "std", "return_scale"} of the data: state width S, number of
-            actions A, the most steps of an episode, statistics of the states, and the return that is fed as 1. Actions
-            that are vectors have bounds "low" and "high", (A,) each, instead of "actions".
+        spec: {"states", "actions", "limit", "mean", "std", "return_scale"} of the data: state width S or the shape of
+            an image, number of actions A, the most steps of an episode, statistics of the states (of all pixels
+            together), and the return that is fed as 1. Actions that are vectors have bounds "low" and "high", (A,)
+            each, instead of "actions".
     Raises:
-        ValueError: for actions that cannot be.
+        ValueError: for actions that cannot be, or a patch that does not fit.
     """
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
@@ -50,7 +53,10 @@ class Adapter(DomainAdapter):
         self.actions = make_actions(spec)
         self.measures = self.actions.measures
         self.embed_return = nn.Linear(1, config.dim) if config.returns else None
-        self.embed_state = nn.Linear(spec["states"], config.dim)
+        if isinstance(spec["states"], int):
+            self.embed_state = nn.Linear(spec["states"], config.dim)
+        else:
+            self.embed_state = ImageToToken(spec["states"], config.dim, config.patch_size)
         self.embed_action = self.actions.embedding(config.dim)
         self.transformer = Transformer(config, make_position(position, config, (spec["limit"],)))
         self.act = nn.Linear(config.dim, self.actions.width)
@@ -88,31 +94,35 @@ class Adapter(DomainAdapter):
         assert tokens.at is not None
         new = slice(self.per_step - 1 if cache is not None and cache.length else 0, -1)
         x, at = tokens.x[:, new], tokens.at[:, new]
-        if cache is None and self.config.mixer in (Mixer.softmax, Mixer.window):
-            hidden = last_hidden(self.transformer, x, at)
+        if self.config.mixer in (Mixer.softmax, Mixer.window):
+            hidden = last_hidden(self.transformer, x, at, cache)
         else:
             hidden = self.transformer(x, mask=tokens.mask, at=at, cache=cache)[:, -1]
         return self.actions.outward(self.act(hidden))
 
 
-def last_hidden(transformer: Transformer, x: Tensor, at: Tensor) -> Tensor:
-    """transformer(x, mask=Causal(), at=at)[:, -1], (B, C): in the last block, the others are but keys and values.
+def last_hidden(transformer: Transformer, x: Tensor, at: Tensor, cache: Cache | None = None) -> Tensor:
+    """transformer(x, mask=Causal(), at=at, cache=cache)[:, -1], (B, C), of a model that is not in training.
+
+    In the last block all tokens but one are only keys and values.
 
     Args:
         transformer: one of softmax attention.
         x: (B, L, C).
         at: (B, L, 1).
+        cache: what came before; filled with these tokens.
     """
     position, depth = transformer.position, len(transformer.blocks)
     *before, last = transformer.blocks
     assert isinstance(last, TransformerBlock)
     assert isinstance(last.mixer, MultiHeadAttention)
-    x = transformer.embed_norm(position.add(x, at))
-    for block, rotation in zip(before, position.rotations(at, depth), strict=False):
-        x = block(x, mask=Causal(), bias=position.bias(at, at), rotation=rotation)
-    seen = KeysAndValues(capacity=x.shape[1])
-    _, k, v = last.mixer.project(last.norm1(x[:, :-1]), position.rotations(at[:, :-1], depth)[-1])
-    seen.append(k, v)
-    rotation, bias = position.rotations(at[:, -1:], depth)[-1], position.bias(at[:, -1:], at)
-    x = last(x[:, -1:], mask=Causal(), bias=bias, rotation=rotation, cache=seen)  # (B, 1, C)
-    return transformer.norm(x)[:, 0]
+    seen, kept = (at, [None] * depth) if cache is None else (cache.see(at), cache.blocks)
+    x, rotations = transformer.embed_norm(position.add(x, at)), position.rotations(at, depth)
+    for block, rotation, keys in zip(before, rotations, kept, strict=False):
+        x = block(x, mask=Causal(), bias=position.bias(at, seen), rotation=rotation, cache=keys)
+    q, k, v = last.mixer.project(last.norm1(x), rotations[-1])
+    if isinstance(kept[-1], KeysAndValues | LastKeysAndValues):
+        k, v = kept[-1].append(k, v)
+    mask, bias = Causal() & last.mixer.within, position.bias(at[:, -1:], seen)
+    x = x[:, -1:] + last.scale1(last.mixer.join(attend(q[:, :, -1:], k, v, mask=mask, bias=bias)))  # (B, 1, C)
+    return transformer.norm(x + last.scale2(last.feed_forward(last.norm2(x))))[:, 0]

@@ -25,22 +25,22 @@ class ReturnConditioned:
     predicts: a number is drawn, a vector is taken as it is (`domains.rl.actions`).
 
     Args:
-        adapter: the trained model; its `spec` says what K is, and whether rewards are delayed: what is left of the
-            return is then all of it to the end.
+        adapter: the trained model; its `spec` says what K is, at which temperature numbers are drawn, and whether
+            rewards are delayed: what is left of the return is then all of it to the end.
         targets: (N,), the return asked of each episode. A model without returns does not see it.
         seeds: (N,), for the draws of each episode.
     """
 
     def __init__(self, adapter: Adapter, targets: Sequence[float], seeds: Sequence[int]):
         self.adapter, self.context = adapter.eval(), adapter.spec["context"]
-        self.delayed = adapter.spec.get("delayed", False)
+        self.delayed, self.temperature = adapter.spec.get("delayed", False), adapter.spec.get("temperature", 1.0)
         self.targets = np.asarray(targets, np.float32)
         self.rngs = [np.random.default_rng((int(seed), 1)) for seed in seeds]
 
     @torch.inference_mode()
     def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
         predictions = self.predict(played, running, step)  # (n, A)
-        return self.adapter.actions.act(predictions, [self.rngs[n] for n in running])
+        return self.adapter.actions.act(predictions, [self.rngs[n] for n in running], self.temperature)
 
     def predict(self, played: Trajectories, running: np.ndarray, step: int) -> Tensor:
         return self.adapter.latest(self.last(min(step + 1, self.context), played, running, step))
@@ -124,12 +124,12 @@ class DecisionActor:
         """The action for what is seen now; `last_reward` is what the action before was worth.
 
         Raises:
-            ValueError: for an observation of another width, or beyond the time limit that the model knows.
+            ValueError: for an observation of another shape, or beyond the time limit that the model knows.
         """
         played, step = self.played, self.step
-        limit, width = played.states.shape[1:]
-        if np.shape(observation) != (width,):
-            raise ValueError(f"an observation has {width} numbers, got {np.shape(observation)}")
+        limit, shape = played.states.shape[1], played.states.shape[2:]
+        if np.shape(observation) != shape:
+            raise ValueError(f"an observation has the shape {shape}, got {np.shape(observation)}")
         if step == limit:
             raise ValueError(f"the model knows no step after {limit}; begin the next episode by reset()")
         played.states[0, step], played.lengths[0] = observation, step + 1

@@ -35,6 +35,7 @@ class DataConfig:
     delayed: bool = False  # the whole return comes at the end of an episode
     context: int = 10  # time steps in a sample, and in the memory of the agent
     recall: Recall = Recall.exact
+    temperature: float = 1.0  # at which the agent draws actions that are numbers; below 1 nearer to the likeliest
     batch_size: int = 64
     workers: int = 0
 
@@ -47,3 +48,4 @@ class ModelConfig(TransformerConfig):
     domain: str = "rl"
     embed_norm: bool = True
     returns: bool = True  # tokens of what is still to come
+    patch_size: int = 8  # of states that are images, in pixels: 1, 2, 4, 8 …

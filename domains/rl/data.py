@@ -43,6 +43,10 @@ class Data(DomainData):
             raise ValueError(
                 f"data needs 0 < held_out < 0.5 and 0 < top_share <= 1, got {c.held_out} and {c.top_share}"
             )
+        if c.temperature <= 0:
+            raise ValueError(
+                f"data.temperature={c.temperature} must be above 0; 0.01 is as good as the likeliest action"
+            )
         self.environment, self.played = self._load()
         self.to_go = self.played.returns_to_go(delayed=c.delayed)  # (N, T)
         N = len(self.played.lengths)
@@ -58,16 +62,20 @@ class Data(DomainData):
 
     def spec(self):
         train = self.splits["train"]
-        states = np.concatenate([self.played.states[n, : self.played.lengths[n]] for n in train])  # (steps, S)
+        states = np.concatenate(
+            [self.played.states[n, : self.played.lengths[n]] for n in train]
+        )  # (steps, S) or images
+        axis = 0 if states.ndim == 2 else None  # all pixels together
         returns = self.played.returns[train]
         return {
             "environment": self.environment,
             **self._about(),
             "context": self.config.context,
             "recall": self.config.recall.value,
+            "temperature": self.config.temperature,
             "delayed": self.config.delayed,
-            "mean": [float(v) for v in states.mean(0, dtype=np.float64)],
-            "std": [float(v) for v in states.std(0, dtype=np.float64)],
+            "mean": np.atleast_1d(states.mean(axis, dtype=np.float64)).tolist(),
+            "std": np.atleast_1d(states.std(axis, dtype=np.float64)).tolist(),
             "best_return": float(returns.max()),
             "return_scale": float(np.abs(returns).max()) or 1.0,
         }

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 import domains.rl.key_to_door  # registers it  # noqa: F401
+from domains.rl.states import described, told
 from domains.rl.trajectories import Trajectories
 
 EXTRAS = {"envs.mujoco": "mujoco", "envs.box2d": "box2d"}  # part of the entry point: extra in pyproject.toml
@@ -63,18 +64,22 @@ def describe(env_id: str) -> dict[str, Any]:
     """What a model must know of an environment.
 
     Returns:
-        "limit", the time limit T; "states", the state width S; and "actions", their number, or "low" and "high", (A,)
-        each, the bounds of actions that are vectors.
+        "limit", the time limit T; "states", the state width S, or the shape of an image; and "actions", their number,
+        or "low" and "high", (A,) each, the bounds of actions that are vectors.
     Raises:
-        ValueError: if there is no such environment, or it has no time limit, states that are no vectors, or actions of
-            another kind.
+        ValueError: if there is no such environment, or it has no time limit, states that are neither vectors nor
+            images, or actions of another kind.
     """
     env = make(env_id)
     limit, space, actions = env.spec and env.spec.max_episode_steps, env.observation_space, env.action_space
     env.close()
-    if not (limit and isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1):
-        raise ValueError(f"{env_id} cannot be played: it needs a time limit and states that are vectors, not {space}")
-    about = {"limit": limit, "states": space.shape[0]}
+    box = isinstance(space, gymnasium.spaces.Box)
+    if not (limit and box and (len(space.shape) == 1 or (len(space.shape) in (2, 3) and space.dtype == np.uint8))):
+        raise ValueError(
+            f"{env_id} cannot be played: it needs a time limit and states that are vectors, or images of bytes, not"
+            f" {space}"
+        )
+    about: dict[str, Any] = {"limit": limit, "states": described(space.shape)}
     match actions:
         case gymnasium.spaces.Discrete(start=0):
             return about | {"actions": int(actions.n)}
@@ -86,7 +91,7 @@ def describe(env_id: str) -> dict[str, Any]:
 
 def describe_data(played: Trajectories) -> dict[str, Any]:
     """The same of episodes without an environment: what occurs in them is all that there is."""
-    about = {"limit": played.states.shape[1], "states": played.states.shape[2]}
+    about: dict[str, Any] = {"limit": played.states.shape[1], "states": described(played.states.shape[2:])}
     taken = played.actions[played.real]
     if taken.ndim == 1:
         return about | {"actions": int(taken.max()) + 1}
@@ -98,7 +103,7 @@ def check_fit(played: Trajectories, env_id: str, source: str) -> None:
     found, about, taken = describe_data(played), describe(env_id), played.actions[played.real]
     wrong = []
     if found["states"] != about["states"]:
-        wrong.append(f"states have {found['states']} numbers and not {about['states']}")
+        wrong.append(f"states have {told(found['states'])} and not {told(about['states'])}")
     if found["limit"] > about["limit"]:
         wrong.append(f"longest episode has {found['limit']} steps and not at most {about['limit']}")
     match found, about:

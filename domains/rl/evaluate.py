@@ -1,6 +1,7 @@
 """Asked for a return, how much does the agent achieve? Episodes over a sweep of targets, and the data's own returns."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
 
     parts = EPISODES if adapter.config.returns else {1.0: UNASKED}
     asked = {part: target(part, shown, adapter.spec["best_return"]) for part in parts}
-    targets = [asked[part] for part, count in parts.items() for _ in range(count)]  # N of them
-    seeds = [FIRST_SEED + n for count in parts.values() for n in range(count)]
-    played = rollout(adapter.spec["environment"], make_agent(adapter, targets, seeds), seeds)
+    targets, seeds, played = ask(adapter, {asked[part]: count for part, count in parts.items()}, FIRST_SEED)
     write_episodes(folder / "episodes.csv", targets, seeds, played)
     measures["steps_played"] = int(played.lengths.sum())
     if not adapter.config.returns:
@@ -63,6 +62,15 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         for part in HEADLINE
     ]
     return Evaluation(scores, measures, [picture])
+
+
+def ask(
+    adapter: Adapter, episodes: Mapping[float, int], first_seed: int
+) -> tuple[list[float], list[int], Trajectories]:
+    """Plays so many episodes for each target, all side by side: their targets, their seeds, and what was played."""
+    targets = [target for target, count in episodes.items() for _ in range(count)]  # N of them
+    seeds = [first_seed + n for count in episodes.values() for n in range(count)]
+    return targets, seeds, rollout(adapter.spec["environment"], make_agent(adapter, targets, seeds), seeds)
 
 
 def target(part: float, shown: np.ndarray, best: float) -> float:

@@ -1,4 +1,4 @@
-"""Who plays when trajectories are collected: chance, Gymnasium's own controller, or a network of plain arrays.
+"""Who plays when trajectories are collected: chance, Gymnasium's own controller, or a trained network.
 
 Shapes: n episodes that run · S state width · A number of actions, or width of one
 """
@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from domains.rl.actions import make_actions
+from domains.rl.baselines3 import read_baselines3
 from domains.rl.trajectories import Trajectories
 
 ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
@@ -30,7 +31,7 @@ class Controller(Protocol):
 
 
 def make_controller(name: str, env_id: str, about: dict[str, Any]) -> Controller:
-    """random, heuristic or the path of an .npz network, for an environment of which `about` is known (`describe`).
+    """random, heuristic or the path of a network, for an environment of which `about` is known (`describe`).
 
     Raises:
         ValueError: for an unknown name, an environment without heuristic, or a network that does not fit.
@@ -43,8 +44,13 @@ def make_controller(name: str, env_id: str, about: dict[str, Any]) -> Controller
         case "heuristic":
             raise ValueError(f"policy=heuristic is there for {', '.join(LANDERS)}, not for {env_id}")
         case path if path.endswith(".npz"):
-            return Network(Path(path), about)
-    raise ValueError(f"policy={name} is unknown; possible: random, heuristic, or the path of a network in an .npz file")
+            return Network(path, read_network(Path(path)), about)
+        case path if path.endswith(".zip"):
+            return Network(path, read_baselines3(Path(path), discrete="actions" in about), about)
+    raise ValueError(
+        f"policy={name} is unknown; possible: random, heuristic, or the path of a network in an .npz file or of a"
+        " Stable-Baselines3 model in a .zip file"
+    )
 
 
 class Random:
@@ -72,31 +78,38 @@ class Heuristic:
         return np.array([self.heuristic(self.env, state) for state in states])
 
 
+def read_network(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz file. Raises ValueError if there is none."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise ValueError(f"policy={path} is no .npz file; a network in one is described in docs/data.md")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 class Network:
-    """A trained actor, a perceptron of plain arrays in an .npz file (docs/data.md says which).
+    """A trained actor, a perceptron.
 
         a = out(W_n … act(W_1 s + b_1) … + b_n)
 
     Args:
-        path: the file.
+        name: where it comes from, for complaints.
+        arrays: as docs/data.md lists them (`read_network`).
         about: the environment, as `describe` has it. A network whose input is one number wider than a state takes the
             part of the time limit that is left there, as some of DLR-RM/rl-trained-agents do.
     Raises:
-        ValueError: for a file that is none, or does not fit the environment.
+        ValueError: for arrays that are no network, or do not fit the environment.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any]):
-        if not path.is_file() or not zipfile.is_zipfile(path):
-            raise ValueError(f"policy={path} is no .npz file; a network in one is described in docs/data.md")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+    def __init__(self, name: str, arrays: dict[str, Any], about: dict[str, Any]):
+        if not isinstance(about["states"], int):
+            raise ValueError(f"policy={name} takes vectors, and the environment shows images; possible: policy=random")
         depth = int(arrays.get("n_layers", 1))
         needed = {"n_layers", "act", "out"} | {f"{what}{n}" for n in range(depth) for what in "wb"}
         if missing := needed - arrays.keys():
-            raise ValueError(f"policy={path} is no network: it has no {', '.join(sorted(missing))} (docs/data.md)")
+            raise ValueError(f"policy={name} is no network: it has no {', '.join(sorted(missing))} (docs/data.md)")
         if str(arrays["act"]) not in ACTIVATIONS or str(arrays["out"]) not in OUTPUTS:
             raise ValueError(
-                f"policy={path} has act={arrays['act']} and out={arrays['out']}; possible: {', '.join(ACTIVATIONS)} and"
+                f"policy={name} has act={arrays['act']} and out={arrays['out']}; possible: {', '.join(ACTIVATIONS)} and"
                 f" {', '.join(OUTPUTS)}"
             )
         self.about = about
@@ -108,16 +121,16 @@ class Network:
             std = np.sqrt(arrays["obs_var"] + arrays["eps"])
             self.norm = arrays["obs_mean"], std, float(arrays["clip_obs"])
         self.timed = self.layers[0][0].shape[1] == about["states"] + 1
-        self._check(path)
+        self._check(name)
 
-    def _check(self, path: Path) -> None:
+    def _check(self, name: str) -> None:
         inputs, outputs = self.layers[0][0].shape[1] - self.timed, len(self.layers[-1][1])
         discrete, width = self.out.startswith("argmax"), make_actions(self.about).width
         fits = outputs % width == 0 if self.out == "argmax_q" else outputs == width
         if inputs != self.about["states"] or discrete != ("actions" in self.about) or not fits:
             kind = "numbered actions" if discrete else "actions that are vectors"
             raise ValueError(
-                f"policy={path} does not fit: it takes states of {inputs} numbers and gives {outputs} for {kind}; the"
+                f"policy={name} does not fit: it takes states of {inputs} numbers and gives {outputs} for {kind}; the"
                 f" environment has states of {self.about['states']} and {_shape(self.about)}"
             )
 

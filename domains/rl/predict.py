@@ -71,18 +71,19 @@ def write_steps(path: Path, target: float, played: Trajectories, *, delayed: boo
     to_go = played.returns_to_go(np.full(len(played.lengths), target), delayed=delayed)
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        state = [f"state_{i}" for i in range(played.states.shape[2])]
+        width = played.states.shape[2] if played.states.ndim == 3 else 0  # images are left out
+        state = [f"state_{i}" for i in range(width)]
         action = [f"action_{i}" for i in range(played.actions.shape[2])] if played.actions.ndim == 3 else ["action"]
         rows.writerow(["episode", "step", "return_to_go", *state, *action, "reward"])
         for n, length in enumerate(played.lengths):
             for t in range(length):
                 actions = np.atleast_1d(played.actions[n, t])
-                values = (to_go[n, t], *played.states[n, t], *actions, played.rewards[n, t])
+                values = (to_go[n, t], *played.states[n, t].flat[:width], *actions, played.rewards[n, t])
                 rows.writerow([n, t, *(f"{value:g}" for value in values)])
 
 
 def write_film(path: Path, env_id: str, seed: int, actions: np.ndarray) -> list[Path]:
-    """The path, if there is something to see and it can be drawn here."""
+    """The path, if there is something to see and it can be drawn here. (Pillow is there; imageio would call it.)"""
     try:
         frames, milliseconds = replay(env_id, seed, actions)
     except (gymnasium.error.Error, AttributeError, ImportError, NotImplementedError, OSError, RuntimeError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from domains.rl.actions import make_actions
 from domains.rl.environments import describe, make
+from domains.rl.states import shape_and_kind
 from domains.rl.trajectories import Trajectories
 
 
@@ -34,7 +35,7 @@ def rollout(env_id: str, policy: Policy, seeds: Sequence[int]) -> Trajectories:
     about = describe(env_id)
     envs = [make(env_id) for _ in seeds]
     played = nothing_played(len(seeds), about)
-    played.seeds, played.finals = np.array(seeds, np.int64), np.zeros((len(seeds), about["states"]), np.float32)
+    played.seeds, played.finals = np.array(seeds, np.int64), np.zeros_like(played.states[:, 0])
     states = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
     for step in range(about["limit"]):
         running = np.flatnonzero(~(played.terminated | played.truncated))
@@ -55,8 +56,9 @@ def rollout(env_id: str, policy: Policy, seeds: Sequence[int]) -> Trajectories:
 def nothing_played(episodes: int, about: dict[str, Any]) -> Trajectories:
     """Room for episodes of an environment of which `about` is known (`describe`)."""
     N, T, actions = episodes, about["limit"], make_actions(about)
+    shape, kind = shape_and_kind(about["states"])
     return Trajectories(
-        states=np.zeros((N, T, about["states"]), np.float32),
+        states=np.zeros((N, T, *shape), kind),
         actions=np.zeros((N, T, *actions.shape), actions.dtype),
         rewards=np.zeros((N, T), np.float32),
         lengths=np.zeros(N, np.int64),

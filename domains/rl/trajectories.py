@@ -25,7 +25,8 @@ class Trajectories:
     """Episodes, right-padded with zeros: only the first `lengths` steps of each are real.
 
     Attributes:
-        states: (N, T, S), float32. What each action was chosen in.
+        states: (N, T, S), float32; or images of bytes, (N, T, Y, X), with channels first or last. What each action was
+            chosen in.
         actions: (N, T), int64, their numbers; or (N, T, A), float32, vectors in the units of the environment.
         rewards: (N, T), float32, for the action of the same step.
         lengths: (N,), steps played.
@@ -68,8 +69,8 @@ def windows(played: Trajectories, to_go: np.ndarray, episodes: np.ndarray, first
     """What the model is shown of `episodes` (B,): `context` steps K from the step `first` (B,) on.
 
     Returns:
-        "returns" (B, K), the returns-to-go; "states" (B, K, S); "actions" (B, K) or (B, K, A); "steps" (B, K), the
-        time steps; "real" (B, K), False on the padding at the right.
+        "returns" (B, K), the returns-to-go; "states" (B, K, S) or images; "actions" (B, K) or (B, K, A); "steps"
+        (B, K), the time steps; "real" (B, K), False on the padding at the right.
     """
     at = first[:, None] + np.arange(context)  # (B, K)
     real = at < played.lengths[episodes, None]
@@ -101,6 +102,10 @@ def flatten(played: Trajectories) -> dict[str, np.ndarray]:
     return arrays | {name: array for name, array in known.items() if array is not None}
 
 
+def as_states(observations: np.ndarray) -> np.ndarray:
+    return observations.astype(np.float32, copy=False) if observations.ndim == 2 else observations
+
+
 def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
     """Episodes from the arrays of the file."""
     lengths = arrays["episode_length"].astype(np.int64)
@@ -113,7 +118,7 @@ def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
         return out
 
     return Trajectories(
-        states=padded(arrays["observations"].astype(np.float32, copy=False)),
+        states=padded(as_states(arrays["observations"])),
         actions=padded(arrays["actions"].astype(np.int64 if arrays["actions"].ndim == 1 else np.float32, copy=False)),
         rewards=padded(arrays["rewards"].astype(np.float32, copy=False)),
         lengths=lengths,
@@ -170,11 +175,13 @@ def check(arrays: dict[str, np.ndarray], path: str) -> None:
         raise ValueError(f"{path} is not whole: its steps are {counted}; each must be the same, and no episode empty")
     if any(len(arrays[name]) != len(lengths) for name in EPISODES if name in arrays):
         raise ValueError(f"{path} needs one of {', '.join(EPISODES)} for each of its {len(lengths)} episodes")
-    if arrays["observations"].ndim != 2 or (actions.ndim, actions.dtype.kind) not in {(1, "i"), (2, "f")}:
-        shapes = f"observations {arrays['observations'].shape}, actions {actions.shape} of {actions.dtype}"
+    seen = arrays["observations"]
+    seeable = seen.ndim == 2 or (seen.ndim in (3, 4) and seen.dtype == np.uint8)
+    if not seeable or (actions.ndim, actions.dtype.kind) not in {(1, "i"), (2, "f")}:
+        shapes = f"observations {seen.shape} of {seen.dtype}, actions {actions.shape} of {actions.dtype}"
         raise ValueError(
-            f"{path} has {shapes}; possible: observations (steps, width), actions whole numbers (steps,) or real ones"
-            " (steps, width)"
+            f"{path} has {shapes}; possible: observations (steps, width) or images of bytes, actions whole numbers"
+            " (steps,) or real ones (steps, width)"
         )
     if actions.ndim == 1 and actions.min() < 0:
         raise ValueError(f"{path} has the action {actions.min()}; actions are numbered from 0")

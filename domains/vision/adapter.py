@@ -14,8 +14,9 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.patches import conv_stem
 from domains.vision.config import ModelConfig, Pool, Stem
-from domains.vision.parts import AttentionPool, conv_stem
+from domains.vision.parts import AttentionPool
 
 FEW = 36  # tokens
 

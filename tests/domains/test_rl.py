@@ -464,7 +464,9 @@ def test_actions_of_another_kind_are_refused(swing, space):
 
 
 def test_states_that_are_no_vectors_are_refused():
-    with pytest.raises(ValueError, match="FrozenLake-v1 cannot be played: it needs a time limit and states"):
+    with pytest.raises(
+        ValueError, match="FrozenLake-v1 cannot be played: it needs a time limit and states that are vectors, or images"
+    ):
         rollout("FrozenLake-v1", lambda played, running, step: np.zeros(len(running), int), [0])
 
 

@@ -1,5 +1,6 @@
 """A trained model at play: less work and the same actions, caches, delayed rewards, behaviour cloning, the actor."""
 
+import csv
 import json
 import warnings
 
@@ -15,8 +16,9 @@ from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.evaluate import UNASKED, evaluate, rank_correlation, target
 from domains.rl.predict import predict, write_film
-from domains.rl.rollout import rollout
+from domains.rl.rollout import nothing_played, rollout
 from domains.rl.trajectories import Trajectories, windows, write
+from domains.rl.watch import picture
 
 T, K, S = 23, 7, 5  # steps of the longest episode, context, state width
 LENGTHS = np.array([23, 4, 11, 17, 1])
@@ -175,6 +177,17 @@ def test_delayed_rewards_take_nothing_off_the_target(delayed, left, monkeypatch)
     assert [batch["returns"][0, -1].item() for batch in seen[:4]] == left
 
 
+def test_a_low_temperature_leaves_little_to_chance():
+    seeds, taken = list(range(40)), {}
+    for temperature in (1e-3, 1.0):
+        agent = make_agent(cartpole(temperature=temperature), [90.0] * 40, seeds)
+        played = nothing_played(40, agent.adapter.spec)
+        played.states[:] = 0.1
+        taken[temperature] = agent(played, np.arange(40), 0)
+    assert len(set(taken[1e-3])) == 1  # all see the same
+    assert 8 < taken[1.0].sum() < 32
+
+
 @torch.inference_mode()
 def test_behaviour_cloning_is_blind_to_returns():
     cloner, asked, played = model(returns=False), model(), episodes()
@@ -207,7 +220,7 @@ def test_the_actor_plays_what_the_rollout_plays(recall):
 
 def test_the_actor_refuses_what_it_cannot_see():
     actor = DecisionActor(cartpole(limit=2), 60.0)
-    with pytest.raises(ValueError, match=r"an observation has 4 numbers, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"an observation has the shape \(4,\), got \(3,\)"):
         actor.act(np.zeros(3))
     for _ in range(2):
         actor.act(np.zeros(4))
@@ -265,6 +278,24 @@ def test_behaviour_cloning_is_asked_for_nothing(files, tmp_path):
     assert achieved["mean"] == score.value == achieved["steps"]
     assert achieved["normalised"] == pytest.approx(100 * (score.value - 23.3) / (500 - 23.3))
     assert json.loads(predict(adapter, "CartPole-v1", tmp_path / "p")[1].read_text())["target_return"] is None
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_training_can_be_watched(returns, files, tmp_path):
+    adapter, data = trained_on(files / "CartPole-v1.npz", returns=returns)
+    for step in (10, 20):
+        picture(adapter, data, tmp_path / f"step_{step:06d}.png")
+    with open(tmp_path / "returns.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    best = adapter.spec["best_return"]
+    asked = [part * best for part in (0.2, 0.5, 1.0)] if returns else [best]
+    assert [float(row["target"]) for row in rows] == pytest.approx(asked * 2)
+    assert {row["picture"] for row in rows} == {"step_000010", "step_000020"}
+    assert all(float(row["return"]) >= 1 for row in rows)
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    blind, data = trained_on(files / "CartPole-v1.npz", returns=returns, environment="none")
+    with pytest.raises(ValueError, match="picture_interval plays the environment, and there is none"):
+        picture(blind, data, tmp_path / "step_000030.png")
 
 
 def test_targets_of_costs_lie_between_bad_and_best():

@@ -1,12 +1,15 @@
 """Trajectories from files, from Minari and from `attend collect`: what is kept, what replays, what is refused."""
 
+import io
 import json
 import sys
+import zipfile
 from itertools import pairwise
 from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 import domains.rl.collect
@@ -16,7 +19,7 @@ from domains.rl.data import Data
 from domains.rl.environments import describe, make, normalised
 from domains.rl.key_to_door import SIDE, STEPS, KeyToDoor
 from domains.rl.minari import from_minari, to_minari
-from domains.rl.policies import Network
+from domains.rl.policies import make_controller
 from domains.rl.trajectories import flatten, join, pad, read, write
 from experiments.collect import run
 from experiments.compose import compose
@@ -117,7 +120,14 @@ def holed(array):
         (with_(episode_length=lambda a: np.array([6, 0, 7, 3, 2])), "no episode empty"),
         (with_(episode_seed=lambda a: a[:-1]), "one of episode_length, .* for each of its 5 episodes"),
         (with_(observations=holed), "has observations that are not finite"),
-        (with_(actions=lambda a: a[:, None]), r"actions \(18, 1\) of int64; possible: observations"),
+        (
+            with_(actions=lambda a: a[:, None]),
+            r"actions \(18, 1\) of int64; possible: observations \(steps, width\) or images",
+        ),
+        (
+            with_(observations=lambda a: a[:, None]),
+            r"observations \(18, 1, 4\) of float32, .*possible: .* images of bytes",
+        ),
         (with_(actions=lambda a: a - 1), "has the action -1; actions are numbered from 0"),
         (with_(terminated=lambda a: a & False), "and no other, must be terminated or truncated"),
         (with_(truncated=lambda a: a | True), "and no other, must be terminated or truncated"),
@@ -202,7 +212,11 @@ def test_no_environment_is_needed_to_train(kind, saved):
 @pytest.mark.parametrize(
     ("arrays", "env", "message"),
     [
-        (made(states=3), "CartPole-v1", "some.npz does not fit CartPole-v1: its states have 3 numbers and not 4. Name"),
+        (
+            made(states=3),
+            "CartPole-v1",
+            "some.npz does not fit CartPole-v1: its states have 3 numbers and not 4 numbers. Name",
+        ),
         (made("vectors"), "CartPole-v1", "its actions are vectors of 3 numbers and not whole numbers"),
         (made(states=3), "Pendulum-v1", "its actions are whole numbers and not vectors of 1 numbers"),
         (made("vectors", 3), "Pendulum-v1", "its actions are vectors of 3 numbers and not vectors of 1 numbers"),
@@ -227,6 +241,7 @@ def test_an_environment_can_be_named(saved):
         ({"path": None}, "data=trajectories needs data.path=FILE.npz; attend collect"),
         ({"held_out": 0.5}, "0 < held_out < 0.5"),
         ({"top_share": 0.0}, "0 < top_share <= 1"),
+        ({"temperature": 0.0}, "data.temperature=0.0 must be above 0"),
         ({"source": Source.minari}, "minari"),
     ],
 )
@@ -366,6 +381,10 @@ def network(path, sizes, out, **more):
     return weights
 
 
+def network_of(path, about):
+    return make_controller(str(path), "Some-v0", about)
+
+
 def test_a_network_acts_as_its_formula_says(tmp_path):
     path, states = tmp_path / "net.npz", np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)
     norm = {"obs_mean": np.arange(11.0), "obs_var": np.full(11, 4.0), "eps": 0.0, "clip_obs": 1.5}
@@ -373,10 +392,10 @@ def test_a_network_acts_as_its_formula_says(tmp_path):
     x = np.clip((states - np.arange(11)) / 2, -1.5, 1.5)
     want = np.tanh(np.tanh(x @ one.T + one[:, 0] / 2) @ two.T + two[:, 0] / 2)
     about = HOPPER | {"low": [-1.0, 0.0, -4.0], "high": [1.0, 2.0, 4.0]}
-    got = Network(path, about)(states, 0, [])
+    got = network_of(path, about)(states, 0, [])
     np.testing.assert_allclose(got, want * [1, 1, 4] + [0, 1, 0], atol=1e-6)
     network(path, (11, 5, 3), "clip")
-    assert set(np.unique(np.abs(Network(path, HOPPER)(9 * states, 0, [])))) >= {1.0}
+    assert set(np.unique(np.abs(network_of(path, HOPPER)(9 * states, 0, [])))) >= {1.0}
 
 
 def test_a_network_can_know_the_time_and_have_quantiles(tmp_path):
@@ -385,9 +404,9 @@ def test_a_network_can_know_the_time_and_have_quantiles(tmp_path):
     (weight,) = network(path, (5, 3), "argmax")
     for step in (0, 9):
         want = (weight[:, 4] * (1 - step / 10) + weight[:, 0] / 2).argmax()
-        assert Network(path, about)(states, step, []).tolist() == [want, want]
+        assert network_of(path, about)(states, step, []).tolist() == [want, want]
     (weight,) = network(path, (4, 6), "argmax_q")
-    assert Network(path, about)(states, 0, []).tolist() == [(weight[:3, 0] + weight[3:, 0]).argmax()] * 2
+    assert network_of(path, about)(states, 0, []).tolist() == [(weight[:3, 0] + weight[3:, 0]).argmax()] * 2
 
 
 @pytest.mark.parametrize(
@@ -401,15 +420,70 @@ def test_a_network_can_know_the_time_and_have_quantiles(tmp_path):
 def test_a_network_of_another_environment_is_refused(sizes, out, message, tmp_path):
     network(tmp_path / "net.npz", sizes, out)
     with pytest.raises(ValueError, match=message):
-        Network(tmp_path / "net.npz", HOPPER)
+        network_of(tmp_path / "net.npz", HOPPER)
 
 
 def test_a_file_that_is_no_network_is_refused(saved, tmp_path):
     with pytest.raises(ValueError, match=r"is no network: it has no act, b0, n_layers, out, w0 .docs/data.md"):
-        Network(saved(made()), HOPPER)
+        network_of(saved(made()), HOPPER)
     network(tmp_path / "net.npz", (11, 3), "softmax")
     with pytest.raises(ValueError, match=r"act=tanh and out=softmax; possible: tanh, relu, none and argmax, "):
-        Network(tmp_path / "net.npz", HOPPER)
+        network_of(tmp_path / "net.npz", HOPPER)
+
+
+def saved_model(path, layers, **about):
+    """What `model.save` of Stable-Baselines3 writes, as far as it is read: weights (outputs, inputs) by name."""
+    torch.manual_seed(0)
+    state = {f"{name}.weight": torch.randn(shape) for name, shape in layers.items()}
+    state |= {f"{name}.bias": torch.randn(shape[0]) for name, shape in layers.items()}
+    weights = io.BytesIO()
+    torch.save(state, weights)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("policy.pth", weights.getvalue())
+        file.writestr("data", json.dumps(about))
+    return state
+
+
+def test_a_model_of_stable_baselines_acts_by_its_actor_alone(tmp_path):
+    path, states = tmp_path / "ppo.zip", np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)
+    layers = {"mlp_extractor.policy_net.0": (5, 11), "mlp_extractor.value_net.0": (5, 11), "action_net": (3, 5)}
+    for activation, act in ((None, torch.tanh), ("<class 'torch.nn.modules.activation.ReLU'>", torch.relu)):
+        state = saved_model(path, layers, policy_kwargs={"activation_fn": activation} if activation else {})
+        hidden = act(
+            torch.from_numpy(states) @ state["mlp_extractor.policy_net.0.weight"].T
+            + state["mlp_extractor.policy_net.0.bias"]
+        )
+        want = (hidden @ state["action_net.weight"].T + state["action_net.bias"]).clamp(-1, 1)
+        np.testing.assert_allclose(network_of(path, HOPPER)(states, 0, []), want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layers", "about", "message"),
+    [
+        ({"actor.mu.0": (3, 11)}, {"actions": 3}, "has no actor for such actions; possible: MlpPolicy of PPO"),
+        ({"q_net.q_net.0": (3, 11)}, {}, "has no actor for such actions"),
+        ({"action_net": (3, 11), "features_extractor.cnn.0": (3, 11)}, {}, "looks at images"),
+        ({"action_net": (4, 11)}, {}, "policy=.*model.zip does not fit"),
+        ({}, {}, "no actor"),
+    ],
+)
+def test_a_model_that_cannot_play_is_refused(layers, about, message, tmp_path):
+    path = tmp_path / "model.zip"
+    saved_model(path, layers)
+    with pytest.raises(ValueError, match=message):
+        network_of(path, {"states": 11, "limit": 10} | (about or HOPPER))
+
+
+def test_a_zip_that_is_no_model_is_refused(tmp_path):
+    path = tmp_path / "model.zip"
+    with pytest.raises(ValueError, match="is no model that Stable-Baselines3 saved"):
+        network_of(path, HOPPER)
+    saved_model(path, {"action_net": (3, 11)}, policy_kwargs={"activation_fn": "<class 'torch.nn.ELU'>"})
+    with pytest.raises(ValueError, match="activation_fn=ELU; possible: Tanh, ReLU, Identity"):
+        network_of(path, HOPPER)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="is no model that Stable-Baselines3 saved"):
+        network_of(path, HOPPER)
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ def test_fashion_mnist_as_debian_lays_it_out(tmp_path, monkeypatch):
 def test_a_convolutional_stem_leaves_as_many_patches(data, patch_size):
     adapter = make(data, stem=Stem.conv, patch_size=patch_size)
     assert adapter.tokens(data.batch("test", [0])).x.shape == (1, (8 // patch_size) ** 2, 24)
-    with pytest.raises(ValueError, match=r"model\.stem=conv needs a patch of 1, 2, 4, 8"):
+    with pytest.raises(ValueError, match=r"stem needs a model\.patch_size of 1, 2, 4, 8"):
         make(_wide(), stem=Stem.conv, patch_size=3)
 
 

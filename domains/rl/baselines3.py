@@ -1,0 +1,61 @@
+"""Actors that Stable-Baselines3 saved, as the plain arrays of `domains.rl.policies.Network`.
+
+Neither is the package needed, nor is anything unpickled: a saved model is a zip with the weights beside a description.
+"""
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# The names of an actor's layers, what is between them unless told, and what follows for numbers and for vectors.
+ACTORS = (
+    (r"(mlp_extractor\.policy_net\.\d+|action_net)", "tanh", "argmax", "clip"),  # PPO, A2C, TRPO
+    (r"actor\.(latent_pi\.\d+|mu(\.\d+)?)", "relu", None, "tanh"),  # SAC, TQC, TD3, DDPG
+    (r"q_net\.q_net\.\d+", "relu", "argmax", None),  # DQN
+    (r"quantile_net\.quantile_net\.\d+", "relu", "argmax_q", None),  # QR-DQN
+)
+PLAYERS = "PPO, A2C, TRPO, SAC, TQC, TD3, DDPG, DQN, QR-DQN"
+ACTIVATIONS = {"Tanh": "tanh", "ReLU": "relu", "Identity": "none"}
+
+
+def read_baselines3(path: Path, *, discrete: bool) -> dict[str, Any]:
+    """The arrays of the deterministic actor in a zip that `model.save` of Stable-Baselines3 wrote.
+
+    Statistics of VecNormalize lie in a file of their own, and are not read.
+
+    Args:
+        path: of the zip.
+        discrete: are actions numbers?
+    Raises:
+        ValueError: for a file that is none, or an actor that is no perceptron.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            state = torch.load(io.BytesIO(file.read("policy.pth")), map_location="cpu", weights_only=True)
+            about = json.loads(file.read("data"))
+    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"policy={path} is no model that Stable-Baselines3 saved ({error})") from error
+    for layers, usual, number, vector in ACTORS:
+        act, out = usual, number if discrete else vector
+        weights = [name for name in state if re.fullmatch(rf"{layers}\.weight", name)]  # in the order of the layers
+        if weights and out:
+            break
+    else:
+        raise ValueError(f"policy={path} has no actor for such actions; possible: MlpPolicy of {PLAYERS}")
+    if any("features_extractor" in name for name in state):
+        raise ValueError(f"policy={path} looks at images or at several inputs; possible: MlpPolicy of {PLAYERS}")
+    if chosen := (about.get("policy_kwargs") or {}).get("activation_fn"):  # as text, such as <class 'torch.….ReLU'>
+        name = str(chosen).rsplit(".", 1)[-1].rstrip("'>")
+        if name not in ACTIVATIONS:
+            raise ValueError(f"policy={path} has activation_fn={name}; possible: {', '.join(ACTIVATIONS)}")
+        act = ACTIVATIONS[name]
+    arrays: dict[str, Any] = {"n_layers": len(weights), "act": act, "out": out}
+    arrays["sde"] = out == "tanh" and bool(about.get("use_sde"))
+    for n, name in enumerate(weights):
+        arrays |= {f"w{n}": state[name].numpy(), f"b{n}": state[name.replace("weight", "bias")].numpy()}
+    return arrays
