@@ -8,4 +8,10 @@ A domain is a package with the same rooms, found by these names; it imports `cor
     evaluate.py   evaluate(adapter, data, folder) -> Evaluation: scores beside a baseline, pictures
     predict.py    predict(adapter, source, folder) -> paths: the user's own input
     figures.py    the pictures
+
+and, where a domain has something to say there,
+
+    ported.py     models of other libraries as adapters, and back
+    start.py      fitted(adapter, state, spec) -> state: what it can begin with of another run's weights
+    watch.py      watch(adapter, data, folder, step): pictures while it trains
 """
