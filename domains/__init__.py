@@ -13,5 +13,5 @@ and, where a domain has something to say there,
 
     ported.py     models of other libraries as adapters, and back
     start.py      fitted(adapter, state, spec) -> state: what it can begin with of another run's weights
-    watch.py      watch(adapter, data, folder, step): pictures while it trains
+    watch.py      picture(adapter, data, path): what is drawn while it trains
 """

@@ -29,7 +29,7 @@ HELP = """attend: one self-attention core, four domains
   attend generate run=FOLDER prompt="…" [temperature=…] [length=…]
   attend fetch ids=[1ubq,4hhb]
   attend collect env=… [policy=random|heuristic|FILE.npz|FILE.zip] [noise=…] [episodes=…]
-  attend import source=timm|transformers [name=…] [file=…] run=FOLDER
+  attend import source=timm|transformers|gguf [name=…] [file=…] run=FOLDER
   attend COMMAND --help            what can be set
   eval "$(attend -sc install=bash)"   completion with TAB (bash, zsh, fish)
 """

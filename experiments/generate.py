@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments.config import GenerateConfig
-from experiments.runs import load_run, typed
+from experiments.runs import load_run, room, typed
 
 
 def run(config: DictConfig) -> None:
@@ -16,7 +16,6 @@ def run(config: DictConfig) -> None:
         ValueError: for a run of another domain, a prompt that cannot be read, or settings that cannot be.
     """
     from domains.text.generate import Sampling
-    from domains.text.predict import go_on
 
     c: GenerateConfig = typed(GenerateConfig, config)
     saved, adapter = load_run(c.run)
@@ -30,6 +29,7 @@ def run(config: DictConfig) -> None:
         console.out(text, end="", highlight=False)
 
     alone = len(prompts) == 1
+    go_on = room(saved.domain.package, "predict").go_on
     made, paths = go_on(adapter, prompts, how, Path(c.output), stops=c.stop, **({"show": show} if alone else {}))
     console.print("" if alone else "\n\n".join(f"{n}: {text}" for n, text in enumerate(made.texts)), markup=False)
     console.print(f"{made.tokens} tokens, {made.tokens / made.seconds:,.0f} a second; wrote {paths[0]}")

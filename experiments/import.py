@@ -12,7 +12,7 @@ from domains.adapter import DomainAdapter
 from experiments.compose import compose
 from experiments.runs import environment, write_config, write_json, write_weights
 
-SOURCES = ("timm", "transformers")
+SOURCES = ("timm", "transformers", "gguf")
 
 
 def run(config: DictConfig) -> None:
@@ -28,6 +28,8 @@ def run(config: DictConfig) -> None:
         raise ValueError(f"{folder} holds a run already; give another run=…")
     if config.source == "timm":
         domain, adapter, position, spec = from_timm(config)
+    elif config.source == "gguf":
+        domain, adapter, position, spec = from_gguf(config)
     else:
         domain, adapter, position, spec = from_transformers(config)
     data = ["data=images", f"data.size={spec['size'][0]}"] if domain == "vision" else []
@@ -108,8 +110,10 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
         case "gpt2" | "llama":
             from domains.text.ported import from_transformers as ported
             from domains.text.ported import our_config
+            from domains.text.tokenizers import beside
 
-            return "text", ported(theirs, state), *our_config(theirs)[1:]
+            position, spec = our_config(theirs)[1:]
+            return "text", ported(theirs, state), position, spec | beside(folder)
         case "decision_transformer":
             from domains.rl.ported import decision_transformer_config, from_decision_transformer
 
@@ -129,3 +133,20 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
         case other:
             known = "gpt2, llama, esm, decision_transformer"
             raise ValueError(f"model_type={other} cannot be imported; possible: {known}")
+
+
+def from_gguf(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:
+    """A Llama in a file of llama.cpp, with its tokenizer.
+
+    Raises:
+        ValueError: if the file is none, or of another kind.
+    """
+    from domains.text.gguf import read_gguf
+    from domains.text.ported import from_transformers as ported
+    from domains.text.ported import our_config
+
+    if config.file is None:
+        raise ValueError("source=gguf needs file=….gguf")
+    theirs, state, tokenizer = read_gguf(Path(config.file))
+    position, spec = our_config(theirs)[1:]
+    return "text", ported(theirs, state), position, spec | {"tokenizer": tokenizer.spec()}

@@ -160,7 +160,7 @@ def _datasets(config: DataConfig) -> Texts:
     try:
         package = import_module("datasets")
     except ModuleNotFoundError as error:
-        raise ValueError("data=datasets needs the package datasets: pip install datasets") from error
+        raise ValueError("data=datasets needs the package datasets: pip install -e '.[datasets]'") from error
     try:
         parts = package.load_dataset(path, data_files=config.files)
     except (OSError, ValueError, ConnectionError) as error:

@@ -192,6 +192,23 @@ def learnt(texts: Iterable[str], size: int) -> Subwords:
     return Subwords(pieces.to_str())
 
 
+def byte_pairs(
+    vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], special: Sequence[str], *, digits: bool = False
+) -> Subwords:
+    """Byte pairs that are known already.
+
+    Args:
+        vocabulary: the number of each token, spelt as GPT-2 spells bytes.
+        merges: the pairs, the first to be joined first.
+        special: tokens that no text spells.
+        digits: is each digit a word of its own?
+    """
+    package = _package()
+    pieces = _byte_level(package.models.BPE(vocab=vocabulary, merges=list(merges)), digits=digits)
+    pieces.add_special_tokens(list(special))
+    return Subwords(pieces.to_str())
+
+
 def read(path: Path) -> Tokenizer:
     """A tokenizer.json, the folder that holds one or GPT-2's two files, or the tokenizer of a run.
 
@@ -214,10 +231,18 @@ def read(path: Path) -> Tokenizer:
     raise ValueError(f"{path} holds no tokenizer: give a tokenizer.json, a folder with {pairs}, or a run folder")
 
 
-def _byte_level(model: Any) -> Any:
+def beside(folder: Path) -> dict[str, Any]:
+    """{"tokenizer": …} of a folder of weights, for a spec; nothing where none lies there."""
+    there = (folder / "tokenizer.json").is_file() or any((folder / a).is_file() for a, _ in PAIRS)
+    return {"tokenizer": read(folder).spec()} if there else {}
+
+
+def _byte_level(model: Any, digits: bool = False) -> Any:
     package = _package()
-    pieces = package.Tokenizer(model)
-    pieces.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces, before = package.Tokenizer(model), package.pre_tokenizers
+    pieces.pre_tokenizer = words = before.ByteLevel(add_prefix_space=False)
+    if digits:
+        pieces.pre_tokenizer = before.Sequence([before.Digits(individual_digits=True), words])
     pieces.decoder = package.decoders.ByteLevel()
     return pieces
 
@@ -227,7 +252,7 @@ def _package() -> Any:
     try:
         return import_module("tokenizers")
     except ModuleNotFoundError as error:
-        raise ValueError("subwords need the package tokenizers: pip install tokenizers") from error
+        raise ValueError("subwords need the package tokenizers: pip install -e '.[bpe]'") from error
 
 
 def _added(definition: dict[str, Any]) -> list[dict[str, Any]]:

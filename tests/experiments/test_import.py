@@ -79,7 +79,7 @@ def test_what_cannot_be_imported_is_one_clear_error(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     for message, overrides in {
-        "source=hub is unknown; possible: timm, transformers": ["source=hub"],
+        "source=hub is unknown; possible: timm, transformers, gguf": ["source=hub"],
         "is no model of timm; some that are: .*deit_tiny": ["source=timm", "name=deit_tiny"],
         "file=/nowhere does not exist": ["source=timm", "name=test_vit", "file=/nowhere"],
         "no weights": ["source=timm", "name=test_vit", f"file={tmp_path / 'model.safetensors'}"],

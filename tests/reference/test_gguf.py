@@ -1,0 +1,94 @@
+"""Llama in llama.cpp's files, as its converter writes them, against a model of ours read from there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from domains.text.gguf import read_gguf
+from domains.text.ported import from_transformers
+from domains.text.tokenizers import learnt
+
+gguf: Any = pytest.importorskip("gguf", reason="pip install -e '.[gguf]'")
+TEXT = "The 13 cats sat on 7 mats, and the dogs on 5 logs. " * 19
+V, HEADS, KV = 271, 4, 2
+
+
+def theirs() -> Any:
+    torch.manual_seed(0)
+    sizes: Any = {"vocab_size": V, "hidden_size": 40, "intermediate_size": 52, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": HEADS, "num_key_value_heads": KV, "max_position_embeddings": 53}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, rms_norm_eps=1e-4, tie_word_embeddings=True)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return model
+
+
+def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
+    """convert_hf_to_gguf.py's permute."""
+    rows = weight.shape[0] // heads // 2
+    return weight.reshape(heads, 2, rows, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def written(path: Path, model: Any, *, architecture: str = "llama", pre: str = "smollm") -> Path:
+    writer, config, made = gguf.GGUFWriter(path, architecture), model.config, learnt([TEXT], V)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10_000.0)
+    numbered = sorted(made.pieces.get_vocab().items(), key=lambda item: item[1])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([token for token, _ in numbered])
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token, _ in numbered])
+    writer.add_token_merges([" ".join(pair) for pair in json.loads(made.definition)["model"]["merges"]])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight":
+            continue  # tied
+        array = tensor.numpy()
+        for part, heads in (("q_proj", HEADS), ("k_proj", KV)):
+            if part in name:
+                array = permuted(array, heads)
+        writer.add_tensor(names.get_name(name, (".weight",)), array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@torch.no_grad()
+def test_logits_and_tokens_are_theirs(tmp_path):
+    model = theirs()
+    config, state, tokenizer = read_gguf(written(tmp_path / "m.gguf", model))
+    ours, ids = from_transformers(config, state), torch.randint(V, (2, 31))
+    torch.testing.assert_close(ours({"tokens": ids}), model(ids).logits, atol=2e-5, rtol=1e-5)
+    plain = learnt([TEXT], V)
+    assert tokenizer.decode(tokenizer.encode(TEXT).tolist()) == TEXT
+    assert np.array_equal(tokenizer.encode("the cats and dogs"), plain.encode("the cats and dogs"))
+    spelt = [tokenizer.decode([token]) for token in tokenizer.encode("13").tolist()]
+    assert spelt == ["1", "3"]
+
+
+def test_what_cannot_be_read_is_one_clear_error(tmp_path):
+    model = theirs()
+    with pytest.raises(ValueError, match="holds a gemma; possible: llama"):
+        read_gguf(written(tmp_path / "a.gguf", model, architecture="gemma"))
+    with pytest.raises(ValueError, match=r"a tokenizer gpt2 \(qwen2\); possible: gpt2 \(smollm"):
+        read_gguf(written(tmp_path / "b.gguf", model, pre="qwen2"))
+    whole = written(tmp_path / "c.gguf", model).read_bytes()
+    for size in (0, 3, 500, len(whole) - 64):
+        (tmp_path / "cut.gguf").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="is no GGUF file, cut short"):
+            read_gguf(tmp_path / "cut.gguf")
+    with pytest.raises(ValueError, match="there is no file"):
+        read_gguf(tmp_path / "none.gguf")
