@@ -12,6 +12,7 @@ A domain is a package with the same rooms, found by these names; it imports `cor
 and, where a domain has something to say there,
 
     ported.py     models of other libraries as adapters, and back
+    export.py     export(adapter, position, folder) -> paths: for another library to load
     start.py      fitted(adapter, state, spec) -> state: what it can begin with of another run's weights
     watch.py      picture(adapter, data, path): what is drawn while it trains
 """

@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "apply a trained run to input of your own",
     "generate": "go on from a prompt, as it is written",
     "import": "a model of timm or transformers, as a run of ours",
+    "export": "a language model as a folder that transformers loads",
     "demo": "train, evaluate and picture all four domains",
     "fetch": "entries of the Protein Data Bank, to train domain=protein on or predict from",
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
@@ -30,6 +31,7 @@ HELP = """attend: one self-attention core, four domains
   attend fetch ids=[1ubq,4hhb]
   attend collect env=… [policy=random|heuristic|FILE.npz|FILE.zip] [noise=…] [episodes=…]
   attend import source=timm|transformers|gguf [name=…] [file=…] run=FOLDER
+  attend export run=FOLDER [output=…]
   attend COMMAND --help            what can be set
   eval "$(attend -sc install=bash)"   completion with TAB (bash, zsh, fish)
 """

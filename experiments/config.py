@@ -128,6 +128,14 @@ class ImportConfig:
 
 
 @dataclass
+class ExportConfig:
+    """conf/export.yaml says what the keys mean."""
+
+    run: str = "???"
+    output: str = "${run}/export"
+
+
+@dataclass
 class DemoConfig:
     """conf/demo.yaml says what the keys mean."""
 

@@ -33,7 +33,7 @@ ACTIVATIONS = {
 }
 
 # What ours may say without changing what a trained model with softmax attention computes.
-MUTE = {"dropout", "zero_init", "window"}
+MUTE = {"dropout", "drop_path", "zero_init", "gpt2_init", "window"}
 
 
 def from_transformers(theirs: Theirs, state: Mapping[str, Tensor]) -> Adapter:

@@ -90,3 +90,17 @@ def test_what_cannot_be_imported_is_one_clear_error(tmp_path):
         with pytest.raises(ValueError, match=message):
             attend_import(*overrides, f"run={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_language_model_goes_out_as_it_came_in(tmp_path):
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=101, n_positions=32, n_embd=24, n_layer=2, n_head=3)).eval()
+    theirs.save_pretrained(tmp_path / "gpt2")
+    attend_import("source=transformers", f"file={tmp_path / 'gpt2'}", f"run={tmp_path / 'run'}")
+    import_module("experiments.export").run(
+        compose("export", [f"run={tmp_path / 'run'}", f"output={tmp_path / 'out'}"])
+    )
+    again: Any = GPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    ids = torch.randint(101, (3, 17))
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, theirs(ids).logits, atol=1e-5, rtol=0)
