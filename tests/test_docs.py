@@ -54,3 +54,19 @@ def test_the_returns_are_those_of_the_files():
         assert f"{numbers} {len(found['runs'])} | {first['parameters']:,} | {first['seconds']:,.0f} |" in page, file
     for row in json.loads((DOCS / "rl_speed.json").read_text(encoding="utf-8"))["rows"]:
         assert f"| {row['what']} | {row['steps_per_second']:,.0f} | {row['times']:.1f} |" in page
+
+
+def test_the_texts_figures_are_those_of_the_files():
+    page = (DOCS / "text.md").read_text(encoding="utf-8")
+    for file in sorted((DOCS / "results").glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found.get("domain") != "text":
+            continue
+        loss, first = found["together"]["loss"], found["runs"][0]
+        spread = "" if loss["deviation"] is None else f" ± {loss['deviation']:.3f}"
+        numbers = f"| {loss['mean']:.3f}{spread} | {len(found['runs'])} | {first['parameters']:,} |"
+        assert f"{numbers} {first['seconds']:,.0f} |" in page, file
+    for row in json.loads((DOCS.parent / "benchmarks" / "text_generation.json").read_text(encoding="utf-8"))["rows"]:
+        speeds = " | ".join(f"{row['tokens_per_second'][name]:,.0f}" for name in ("transformers", "ours"))
+        assert f"| {row['batch']} | {speeds} | {row['times']:.1f} |" in page
+        assert row["same_tokens"]
