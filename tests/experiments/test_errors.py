@@ -16,7 +16,7 @@ from experiments.compose import compose
         (["domain=vsion"], ["did you mean vision?", "possible: protein, protein_language, rl, text"]),
         (["data=digitz"], ["did you mean digits?"]),
         (["position.kind=rot"], ["none, learned, sinusoidal, rotary, axial"]),
-        (["domain=text", "data=digits"], ["is for domain=vision, not for domain=text", "data=python_docs"]),
+        (["domain=text", "data=digits"], ["is for domain=vision, not for domain=text", "data=files|python_docs"]),
         (["domain=vision", "model=gpt"], ["is for domain=text, not for domain=vision", "model=mae|vit|vit_base"]),
         (["+model.new=1"], ["cannot be added"]),
         (["seed"], ["not of the form key=value"]),
@@ -34,7 +34,7 @@ def test_configuration(overrides, parts):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["trian"], "'trian' is no command; possible: train, evaluate, predict, import, demo, fetch, collect"),
+        (["trian"], "'trian' is no command; possible: train, evaluate, predict, generate, import, export"),
         (["train", "domain=vsion"], "did you mean vision?"),
         (["train", "optimizer.lr=abc"], "could not be converted to Float"),
         (["train", "model.patch_size=3"], "cannot be cut into patches of 3×3"),
