@@ -37,7 +37,9 @@ def contact_maps(path: Path, panels: Sequence[Panel], columns: int = 3) -> Path:
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     if any(panel.contact is not None for panel in panels):
-        figure.suptitle("Above the diagonal: P(contact), and the L/5 pairs of highest score; below: the true contacts")
+        gap = " " if columns > 1 else "\n"
+        told = f"Above the diagonal: P(contact), and the L/5 pairs of highest score;{gap}below: the true contacts"
+        figure.suptitle(told, fontsize=12 if columns > 1 else 9)
         figure.legend(
             handles=[
                 axes[0].scatter([], [], color=c, s=12, label=n) for c, n in ((HIT, "contact"), (MISS, "no contact"))
@@ -46,7 +48,7 @@ def contact_maps(path: Path, panels: Sequence[Panel], columns: int = 3) -> Path:
             ncols=2,
             frameon=False,
         )
-    figure.supxlabel(f"residue; dotted: {LONG_RANGE} apart, where long range begins", fontsize=9)
+    axes[(rows - 1) * columns].set_xlabel(f"residue; dotted: {LONG_RANGE} apart, where long range begins", fontsize=9)
     figure.colorbar(axes[0].images[0], ax=axes.tolist(), label="P(Cβ–Cβ < 8 Å)", shrink=0.6)
     figure.savefig(path)
     return path
