@@ -70,3 +70,14 @@ def test_the_texts_figures_are_those_of_the_files():
         speeds = " | ".join(f"{row['tokens_per_second'][name]:,.0f}" for name in ("transformers", "ours"))
         assert f"| {row['batch']} | {speeds} | {row['times']:.1f} |" in page
         assert row["same_tokens"]
+
+
+def test_the_precisions_are_those_of_the_files():
+    page = (DOCS / "protein.md").read_text(encoding="utf-8")
+    found = json.loads((DOCS / "results" / "contacts.json").read_text(encoding="utf-8"))["together"]
+    for method in {
+        name.removesuffix(" P@L/5") for name in found if re.fullmatch(r".*(?<! short)(?<! medium) P@L/5", name)
+    }:
+        row = " | ".join(f"{found[f'{method} P@{cut}']['mean']:.3f}" for cut in ("L", "L/2", "L/5"))
+        assert f"| {method} | {row} |" in page
+    assert f"Q3 {found['Q3']['mean']:.3f}, Q8 {found['Q8']['mean']:.3f}" in page
