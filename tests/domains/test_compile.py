@@ -31,7 +31,8 @@ def gradients(adapter, model, batch):
     adapter.zero_grad()
     predictions = model(batch)
     adapter.loss(predictions, batch).backward()
-    return predictions.detach(), {name: p.grad.clone() for name, p in adapter.named_parameters() if p.grad is not None}
+    said = predictions if isinstance(predictions, torch.Tensor) else predictions[0]  # of the protein's, distances
+    return said.detach(), {name: p.grad.clone() for name, p in adapter.named_parameters() if p.grad is not None}
 
 
 def compiled_equals_eager(domain, backend, tolerance):
