@@ -43,5 +43,5 @@ def test_the_same_actions(algorithm, env, settings, tmp_path):
     states = 3 * np.random.default_rng(0).normal(size=(50, *(spaces.observation_space.shape or ()))).astype(np.float32)
     spaces.close()
     want, _ = theirs.predict(states, deterministic=True)
-    np.testing.assert_allclose(ours(states, 0, []), want, atol=1e-5)
+    np.testing.assert_allclose(ours(states, 0, []), want, atol=1e-4)  # sums over 400 large features, rounded: 2e-5
     assert len(np.unique(want)) > 1
