@@ -24,48 +24,46 @@ def test_the_kernel_table_is_that_of_the_file():
         assert f"| {' | '.join(cells(row))} |" in page
 
 
-def test_the_recipes_scores_are_those_of_the_files():
-    page = (DOCS / "vision.md").read_text(encoding="utf-8")
+def results(domain: str):
+    """(together, first run, number of runs) of each recipe of a domain; the first files did not say whose they are."""
     for file in sorted((DOCS / "results").glob("*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
-        if found.get("domain", "vision") != "vision":
-            continue
-        accuracy, first = found["together"]["accuracy"], found["runs"][0]
+        if found.get("domain", "vision") == domain:
+            yield found["together"], found["runs"][0], len(found["runs"])
+
+
+def test_the_recipes_scores_are_those_of_the_files():
+    page = (DOCS / "vision.md").read_text(encoding="utf-8")
+    for together, first, runs in results("vision"):
+        accuracy = together["accuracy"]
         spread = "" if accuracy["deviation"] is None else f" ± {100 * accuracy['deviation']:.1f}"
-        numbers = f"| {100 * accuracy['mean']:.1f}{spread} % | {len(found['runs'])} | {first['parameters']:,} |"
-        assert f"{numbers} {first['seconds']:,.0f} |" in page, file
+        numbers = f"| {100 * accuracy['mean']:.1f}{spread} % | {runs} | {first['parameters']:,} |"
+        assert f"{numbers} {first['seconds']:,.0f} |" in page
     for row in json.loads((DOCS.parent / "benchmarks" / "vision.json").read_text(encoding="utf-8"))["rows"]:
         assert f"{row['time_ratio']:.2f}" in page
 
 
 def test_the_returns_are_those_of_the_files():
     page = (DOCS / "rl.md").read_text(encoding="utf-8")
-    for file in sorted((DOCS / "results").glob("*.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found.get("domain") != "rl":
-            continue
-        together, first = found["together"], found["runs"][0]
+    for together, first, runs in results("rl"):
         achieved = {name.split("/")[1]: value for name, value in together.items() if re.match("achieved/.*mean", name)}
         asked = max(achieved, key=lambda target: achieved[target]["mean"])  # the best target; "mean" if none was asked
         mean, deviation = achieved[asked]["mean"], achieved[asked]["deviation"]
         spread = "" if deviation is None else f" ± {figure(deviation)}"
         told = "–" if asked == "mean" else asked
         numbers = f"| {told} | {figure(mean)}{spread} | {figure(together['data_mean_return']['mean'])} |"
-        assert f"{numbers} {len(found['runs'])} | {first['parameters']:,} | {first['seconds']:,.0f} |" in page, file
+        assert f"{numbers} {runs} | {first['parameters']:,} | {first['seconds']:,.0f} |" in page
     for row in json.loads((DOCS / "rl_speed.json").read_text(encoding="utf-8"))["rows"]:
         assert f"| {row['what']} | {row['steps_per_second']:,.0f} | {row['times']:.1f} |" in page
 
 
 def test_the_texts_figures_are_those_of_the_files():
     page = (DOCS / "text.md").read_text(encoding="utf-8")
-    for file in sorted((DOCS / "results").glob("*.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found.get("domain") != "text":
-            continue
-        loss, first = found["together"]["loss"], found["runs"][0]
+    for together, first, runs in results("text"):
+        loss = together["loss"]
         spread = "" if loss["deviation"] is None else f" ± {loss['deviation']:.3f}"
-        numbers = f"| {loss['mean']:.3f}{spread} | {len(found['runs'])} | {first['parameters']:,} |"
-        assert f"{numbers} {first['seconds']:,.0f} |" in page, file
+        numbers = f"| {loss['mean']:.3f}{spread} | {runs} | {first['parameters']:,} |"
+        assert f"{numbers} {first['seconds']:,.0f} |" in page
     for row in json.loads((DOCS.parent / "benchmarks" / "text_generation.json").read_text(encoding="utf-8"))["rows"]:
         speeds = " | ".join(f"{row['tokens_per_second'][name]:,.0f}" for name in ("transformers", "ours"))
         assert f"| {row['batch']} | {speeds} | {row['times']:.1f} |" in page

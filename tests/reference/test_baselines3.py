@@ -36,12 +36,12 @@ def test_the_same_actions(algorithm, env, settings, tmp_path):
     theirs = getattr(sb3, algorithm)("MlpPolicy", env, seed=0, device="cpu", **settings)
     with torch.no_grad():
         for p in theirs.policy.parameters():  # an untrained one does the same everywhere
-            p.add_(0.3 * torch.randn_like(p))
+            p.add_(0.1 * torch.randn_like(p))
     theirs.save(tmp_path / "model.zip")
     ours = make_controller(str(tmp_path / "model.zip"), env, describe(env))
     spaces = gymnasium.make(env)
     states = 3 * np.random.default_rng(0).normal(size=(50, *(spaces.observation_space.shape or ()))).astype(np.float32)
     spaces.close()
     want, _ = theirs.predict(states, deterministic=True)
-    np.testing.assert_allclose(ours(states, 0, []), want, atol=1e-4)  # sums over 400 large features, rounded: 2e-5
+    np.testing.assert_allclose(ours(states, 0, []), want, atol=1e-5)
     assert len(np.unique(want)) > 1
