@@ -32,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def make(mixer: Mixer = Mixer.softmax, kind: PositionKind = PositionKind.rotary, **settings: Any) -> Adapter:
     """With weights that make every part matter."""
+    torch.manual_seed(0)  # low-rank changes are drawn as the model is made
     config = ModelConfig(dim=24, depth=2, heads=4, mixer=mixer, window=5, mlp_ratio=1.5, **settings)
     spec = {"context": CONTEXT, "vocabulary": VOCABULARY, "orders": [], "memory": ""}
     adapter = Adapter(config, PositionConfig(kind), spec)
@@ -77,7 +78,7 @@ def test_readers_score_as_the_model_does(settings, kind):
         want, *others = (torch.cat(seen, 1) for seen in scores)
         assert want.std() > 0.3
         for got in others:
-            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-5)
 
 
 def words(tokens: list[int]) -> list[tuple[int, list[int]]]:
