@@ -52,12 +52,16 @@ def encode(sequences: list[str]) -> Tensor:
     return tokens
 
 
-def corrupt(tokens: Tensor, draw: torch.Generator | None = None) -> Batch:
+def corrupt(tokens: Tensor, draw: torch.Generator | None = None, hidden: float = HIDDEN) -> Batch:
     """What a masked language model learns from: 15 % of the residues become targets.
 
     Of these 80 % are hidden behind <mask>, 10 % become any amino acid, and 10 % stay.
 
     Source: BERT (Devlin et al. 2019, section 3.1), as ESM-2 (Lin et al. 2023) takes it.
+
+    Args:
+        tokens: (B, L), as `encode` writes them.
+        hidden: the share behind <mask>; the rest is halved.
 
     Returns:
         {"tokens", "targets"}, both (B, L); a target is IGNORED where nothing is asked.
@@ -66,7 +70,7 @@ def corrupt(tokens: Tensor, draw: torch.Generator | None = None) -> Batch:
     asked = residue & (torch.rand(tokens.shape, generator=draw) < ASKED)
     fate = torch.rand(tokens.shape, generator=draw)
     other = torch.randint(FIRST, LAST + 1, tokens.shape, generator=draw)
-    changed = torch.where(fate < HIDDEN, MASK, torch.where(fate < (1 + HIDDEN) / 2, other, tokens))
+    changed = torch.where(fate < hidden, MASK, torch.where(fate < (1 + hidden) / 2, other, tokens))
     return {"tokens": torch.where(asked, changed, tokens), "targets": torch.where(asked, tokens, IGNORED)}
 
 

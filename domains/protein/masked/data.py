@@ -17,7 +17,7 @@ from domains.data import DomainData
 from domains.protein.chain import spelled
 from domains.protein.clusters import split_by_cluster
 from domains.protein.files import read_chains
-from domains.protein.language import IGNORED, PAD, corrupt, encode
+from domains.protein.language import HIDDEN, IGNORED, PAD, corrupt, encode
 from domains.protein.masked.config import DataConfig
 from domains.sampling import Rngs, StepDataset, shuffled
 
@@ -28,6 +28,7 @@ class Data(DomainData):
     """The sequences of `data.path`. The splits are the same for every seed, and so is what is hidden of val and test.
 
     A batch is {"tokens", "targets"}, both (B, L): what the model sees, and what it is asked for, IGNORED elsewhere.
+    Of val and test, all that is asked for is hidden behind <mask>.
     """
 
     config: DataConfig
@@ -57,16 +58,18 @@ class Data(DomainData):
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
         rngs = (np.random.default_rng(index) for index in indices) if rngs is None else rngs
-        samples = [self._sample(self.splits[split][index], rng) for index, rng in zip(indices, rngs, strict=False)]
+        hidden = HIDDEN if split == "train" else 1.0  # a residue that is still seen says nothing of what was learnt
+        of = self.splits[split]
+        samples = [self._sample(of[index], rng, hidden) for index, rng in zip(indices, rngs, strict=False)]
         return {
             "tokens": pad_sequence([s["tokens"][0] for s in samples], True, PAD),
             "targets": pad_sequence([s["targets"][0] for s in samples], True, IGNORED),
         }
 
-    def _sample(self, sequence: str, rng: np.random.Generator) -> dict[str, Tensor]:
+    def _sample(self, sequence: str, rng: np.random.Generator, hidden: float) -> dict[str, Tensor]:
         start = int(rng.integers(0, max(0, len(sequence) - self.config.longest) + 1))
         tokens = encode([sequence[start : start + self.config.longest]])  # (1, L)
-        return corrupt(tokens, torch.Generator().manual_seed(int(rng.integers(2**62))))
+        return corrupt(tokens, torch.Generator().manual_seed(int(rng.integers(2**62))), hidden)
 
     def train_dataloader(self) -> DataLoader:
         loader = super().train_dataloader()

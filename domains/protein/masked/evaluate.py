@@ -13,7 +13,7 @@ from domains.protein.masked.data import Data
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
     """Perplexity, exp of the mean surprise, and share of residues that are guessed; both beside the frequencies of
-    residues in the training sequences, on the same hidden residues.
+    residues in the training sequences, on the same residues, all behind <mask>.
 
     Raises:
         ValueError: for an unknown split.
