@@ -80,6 +80,7 @@ class Score(NamedTuple):
     value: float
     baseline: str
     baseline_value: float
+    lower_is_better: bool = False
 
 
 @dataclass
@@ -90,11 +91,13 @@ class Evaluation:
         scores: the domain's headline figures beside their baselines.
         measures: every figure, by name.
         figures: pictures, most telling first.
+        compared: the one by which runs are compared; the first of `scores` if None.
     """
 
     scores: list[Score]
     measures: dict[str, Any]
     figures: list[Path] = field(default_factory=list)
+    compared: Score | None = None
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

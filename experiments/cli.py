@@ -13,6 +13,7 @@ COMMANDS = {
     "generate": "go on from a prompt, as it is written",
     "import": "a model of timm or transformers, as a run of ours",
     "export": "a language model as a folder that transformers loads",
+    "compare": "one change, its effect in every domain with intervals, and what it costs",
     "demo": "train, evaluate and picture all four domains",
     "fetch": "entries of the Protein Data Bank, to train domain=protein on or predict from",
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
@@ -30,6 +31,7 @@ HELP = """attend: one self-attention core, four domains
   attend generate run=FOLDER prompt="…" [temperature=…] [length=…]
   attend fetch ids=[1ubq,4hhb]
   attend collect env=… [policy=random|heuristic|FILE.npz|FILE.zip] [noise=…] [episodes=…]
+  attend compare factor=mixer values=[softmax,window,linear] [domains=[…]] [seeds=3] [equal=steps|flops|seconds]
   attend import source=timm|transformers|gguf [name=…] [file=…] run=FOLDER
   attend export run=FOLDER [output=…]
   attend COMMAND --help            what can be set
@@ -57,11 +59,11 @@ def main() -> None:
         elif "-h" in overrides or "--help" in overrides:
             print((Path(import_module("conf").__path__[0]) / f"{command}.yaml").read_text(), end="")
         else:
-            from experiments.compose import compose
+            from experiments.compose import compose, gathered
 
             if command == "bench" and overrides and "=" not in overrides[0]:  # attend bench kernels
                 overrides[0] = f"what={overrides[0]}"
-            config = compose(command, overrides)
+            config = compose(command, gathered(overrides) if command == "compare" else overrides)
             import_module(f"experiments.{command}").run(config)
     except ValueError as error:
         fail(error)
@@ -89,6 +91,13 @@ def _train(overrides: list[str]) -> None:
 
     @hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")
     def job(config: DictConfig) -> float:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            from experiments.job import swept
+
+            return swept()
         from experiments.train import run
 
         try:
@@ -117,3 +126,7 @@ def _complete(arguments: list[str]) -> None:
     sys.argv = [sys.argv[0], *arguments]
     name = "config" if command == "train" else command
     hydra.main(config_path="pkg://conf", config_name=name, version_base="1.3")(lambda config: None)()
+
+
+if __name__ == "__main__":
+    main()

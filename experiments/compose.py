@@ -1,5 +1,6 @@
 """From a command line to a typed configuration, or to one clear sentence about what is wrong with it."""
 
+import json
 import re
 from dataclasses import fields
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from conf import schema
 from core.config import check_mixing
+from experiments.config import CompareConfig
 
 # Groups whose choices belong to one domain: data=digits is for domain=vision.
 DOMAIN_GROUPS = ("data", "model")
@@ -136,6 +138,13 @@ def begun(overrides: list[str]) -> list[str]:
     if "position" not in given:
         taken |= {f"position.{key}": value for key, value in before.position.items()}
     return [f"{key}={_written(value)}" for key, value in taken.items() if key not in given] + overrides
+
+
+def gathered(overrides: list[str]) -> list[str]:
+    """The words of `attend compare`, with all that are settings of its runs as one list of them."""
+    own = {field.name for field in fields(CompareConfig)}
+    theirs = [word for word in overrides if not (word.startswith("hydra") or word.partition("=")[0] in own)]
+    return [word for word in overrides if word not in theirs] + ([f"settings={json.dumps(theirs)}"] if theirs else [])
 
 
 def _written(value: Any) -> str:

@@ -135,6 +135,34 @@ class ExportConfig:
     output: str = "${run}/export"
 
 
+class Equal(Enum):
+    steps = "steps"
+    flops = "flops"
+    seconds = "seconds"
+
+
+@dataclass
+class CompareConfig:
+    """conf/compare.yaml says what the keys mean."""
+
+    factor: str = "???"
+    values: list[Any] = MISSING
+    domains: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
+    seeds: int = 3
+    equal: Equal = Equal.steps
+    scale: float = 1.0
+    settings: list[str] = field(default_factory=list)
+    output: str = "outputs/compare/${factor}"
+
+
+@dataclass
+class JobConfig:
+    """conf/job.yaml says what the keys mean."""
+
+    comparison: str = "???"
+    number: int = MISSING
+
+
 @dataclass
 class DemoConfig:
     """conf/demo.yaml says what the keys mean."""

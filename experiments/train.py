@@ -19,6 +19,7 @@ from domains.config import OptimizerConfig
 from domains.task import AttentionTask
 from experiments.checkpoints import Checkpoints
 from experiments.config import Accelerator, TrainerConfig
+from experiments.costs import Costs, peak_memory
 from experiments.curves import join, set_aside
 from experiments.pictures import Pictures
 from experiments.progress import StepProgress, make_progress
@@ -63,10 +64,11 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
     task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record)
     bar = StepProgress(progress, f"{config.domain.name}: training")
-    pictures = []
+    costs = Costs()
+    callbacks: list[Callback] = [costs]
     if settings.picture_interval is not None:
-        pictures.append(Pictures(config.domain.package, data, adapter, folder, settings.picture_interval))
-    trainer = make_trainer(settings, config, folder, bar, progress, pictures)
+        callbacks.append(Pictures(config.domain.package, data, adapter, folder, settings.picture_interval))
+    trainer = make_trainer(settings, config, folder, bar, progress, callbacks)
     began = start(adapter, config.domain.package, Path(config.init)) if config.init and not last.is_file() else None
     if trainer.is_global_zero:
         write_config(folder, config, spec)
@@ -84,6 +86,9 @@ def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any
         "steps": trainer.global_step,
         "seconds": round(bar.seconds, 2),
         "parameters": sum(p.numel() for p in adapter.parameters()),
+        "flops_a_step": costs.flops * settings.accumulate_grad_batches * trainer.world_size,
+        "tokens_a_step": costs.tokens * settings.accumulate_grad_batches * trainer.world_size,
+        "peak_memory": peak_memory(),
         "seed": config.seed,
         "precision": trainer.precision,
         "val": {k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
@@ -99,7 +104,7 @@ def make_trainer(
     folder: Path,
     bar: StepProgress,
     progress: Progress,
-    pictures: Sequence[Callback] = (),
+    others: Sequence[Callback] = (),
 ) -> Trainer:
     """Lightning's Trainer for one run. A run is one pass over its steps: the data decide what an epoch is.
 
@@ -114,7 +119,7 @@ def make_trainer(
         loggers.append(CSVLogger(folder, name="", version=""))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    callbacks: list[Callback] = [Checkpoints(folder / "checkpoints", interval), bar, *pictures]
+    callbacks: list[Callback] = [Checkpoints(folder / "checkpoints", interval), bar, *others]
     if settings.ema_decay is not None:
         if not 0 <= settings.ema_decay < 1:
             raise ValueError(f"trainer.ema_decay must lie in [0, 1), got {settings.ema_decay}")

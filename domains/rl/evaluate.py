@@ -61,7 +61,15 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         Score(f"return at target {asked[part]:g}", means[asked[part]], "data mean", float(shown.mean()))
         for part in HEADLINE
     ]
-    return Evaluation(scores, measures, [picture])
+    return Evaluation(scores, measures, [picture], compared(adapter, measures["achieved"], asked[1.0], shown.mean()))
+
+
+def compared(adapter: Adapter, achieved: dict[str, dict[str, float]], asked: float, usual: float) -> Score:
+    """What is achieved at one target, normalised where references are known."""
+    rival = normalised(adapter.spec["environment"], float(usual)).get("normalised")
+    if rival is None:
+        return Score(f"return at target {asked:g}", achieved[f"{asked:g}"]["mean"], "data mean", float(usual))
+    return Score(f"normalised return at target {asked:g}", achieved[f"{asked:g}"]["normalised"], "data mean", rival)
 
 
 def ask(

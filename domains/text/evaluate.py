@@ -58,7 +58,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     figure = picture(curves, bits, xz, split, prompt, sample)
     figure.savefig(folder / "language.png", dpi=120)
     return Evaluation(
-        scores=[Score("bits per byte", ours, "xz -9, primed with the text before", xz)],
+        scores=[Score("bits per byte", ours, "xz -9, primed with the text before", xz, lower_is_better=True)],
         measures={
             "bits_per_byte": bits,
             "loss": float(nats.mean()),

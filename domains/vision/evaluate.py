@@ -73,7 +73,9 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
         shown = first_of_each_class(labels, K)[:SHOWN]
         draw_examples(adapter, data.batch(split, shown), guess[shown], folder / "rollout.png")
         figures.insert(0, folder / "rollout.png")
-    return Evaluation([Score("accuracy", measures["accuracy"], rival, its_accuracy)], measures, figures)
+    score = Score("accuracy", measures["accuracy"], rival, its_accuracy)
+    error = Score("error", 1 - score.value, rival, 1 - its_accuracy, lower_is_better=True)
+    return Evaluation([score], measures, figures, error)
 
 
 def draw_examples(adapter: Adapter, batch: Batch, guesses: Int[Tensor, " B"], path: Path) -> None:

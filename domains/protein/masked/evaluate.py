@@ -36,7 +36,9 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Evaluation(
         [
-            Score("perplexity", measures["perplexity"], "unigram", measures["unigram perplexity"]),
+            Score(
+                "perplexity", measures["perplexity"], "unigram", measures["unigram perplexity"], lower_is_better=True
+            ),
             Score("recovery", measures["recovery"], "commonest residue", measures["commonest residue"]),
         ],
         measures,

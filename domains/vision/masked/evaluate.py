@@ -20,7 +20,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     baseline = measures["mean_image_loss"] = mean_image_loss(adapter, data, split)
     measures["images"] = data.size(split)
     draw_examples(adapter, data, split, folder / "reconstructions.png")
-    scores = [Score("loss on hidden patches", measures["loss"], "mean of the training images", baseline)]
+    scores = [Score("loss on hidden patches", measures["loss"], "mean of the training images", baseline, True)]
     return Evaluation(scores, measures, [folder / "reconstructions.png"])
 
 

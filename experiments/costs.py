@@ -1,0 +1,65 @@
+"""What a training step costs: floating-point operations, tokens, memory."""
+
+import resource
+import sys
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+# torch counts attention on a GPU, and its CPU kernel as nothing.
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda out, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(out, q, k, v)
+    ),
+}
+
+
+def counter() -> FlopCounterMode:
+    """Counts the operations (two a multiply-add) of matrix products, convolutions and attention in its context."""
+    return FlopCounterMode(display=False, custom_mapping=ATTENTION)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes: on its GPU if it has one, else in all."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Costs(Callback):
+    """Counts during the first training step of this process, which takes a moment longer for it.
+
+    Attributes:
+        flops: floating-point operations on that batch, forward and backward, on this process.
+        tokens: that the transformer saw of it.
+    """
+
+    def __init__(self):
+        self.flops = self.tokens = 0
+        self.counting: FlopCounterMode | None = None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.flops == 0:
+            self.watch = pl_module.adapter.transformer.register_forward_pre_hook(self._see, with_kwargs=True)
+            self.counting = counter()
+            self.counting.__enter__()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self._stop()
+
+    def on_exception(self, trainer, pl_module, exception):
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.counting is not None:
+            self.counting.__exit__(None, None, None)
+            self.watch.remove()
+            self.flops, self.counting = self.counting.get_total_flops(), None
+
+    def _see(self, module: Any, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        x = named["x"] if "x" in named else given[0]
+        self.tokens += x.shape[0] * x.shape[1]
