@@ -19,14 +19,38 @@ from omegaconf import DictConfig
 RANKS = {"LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE"}
 
 
-def alone(words: list[str], log: Path) -> int:
-    """Runs a module of ours as a process that knows nothing of this one's ranks. Returns its exit status."""
+def alone(words: list[str], log: Path | None = None) -> int:
+    """Runs a module of ours as a process that knows nothing of this one's ranks. Returns its exit status.
+
+    Args:
+        words: the module and its arguments.
+        log: the file that gets what it says; the terminal does if None.
+    """
     environment = {
         name: value for name, value in os.environ.items() if name not in RANKS and not name.startswith("MASTER_")
     }
+    command = [sys.executable, "-m", *words]
+    if log is None:
+        return subprocess.run(command, env=environment).returncode
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
-        return subprocess.run([sys.executable, "-m", *words], env=environment, stdout=file, stderr=file).returncode
+        return subprocess.run(command, env=environment, stdout=file, stderr=file).returncode
+
+
+def swept() -> float:
+    """A job of `attend train -m`: the same overrides, in a process of its own. Returns the validation loss.
+
+    Within Hydra's multirun every rank of a distributed training would run the whole sweep.
+
+    Raises:
+        RuntimeError: if it failed; what it said stands on the terminal.
+    """
+    known = HydraConfig.get()
+    folder = Path(known.runtime.output_dir)
+    words = [word for word in known.overrides.task if not word.startswith("run=")]
+    if alone(["experiments.cli", "train", *words, f"run={folder}"]):
+        raise RuntimeError(f"the run in {folder} failed")
+    return json.loads((folder / "summary.json").read_text())["val"].get("loss", float("nan"))
 
 
 def begin(config: DictConfig) -> None:
