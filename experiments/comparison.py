@@ -73,8 +73,8 @@ def summarise(rows: Sequence[dict[str, Any]], values: Sequence[str], domains: Se
                 line |= {name: float(np.mean([row[name] for row in found.values()])) for name in COSTS}
                 both = sorted(base.keys() & found.keys())
                 if value != values[0] and both:
-                    scores = [[part[seed]["score"] for seed in both] for part in (base, found)]
-                    line |= effect(*scores, first["lower_is_better"])._asdict()
+                    ours, theirs = ([part[seed]["score"] for seed in both] for part in (base, found))
+                    line |= effect(ours, theirs, first["lower_is_better"])._asdict()
                     ratio = line["parameters"] / np.mean([row["parameters"] for row in base.values()])
                     line["other_size"] = bool(abs(ratio - 1) > ALIKE)
             lines.append(line)
