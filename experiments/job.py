@@ -29,6 +29,12 @@ def alone(words: list[str], log: Path | None = None) -> int:
     environment = {
         name: value for name, value in os.environ.items() if name not in RANKS and not name.startswith("MASTER_")
     }
+    side_by_side = HydraConfig.get().launcher.get(
+        "n_jobs", 1
+    )  # of joblib's launcher; -1 for as many as there are cores
+    if side_by_side != 1:  # threads that fight for a core make each other several times slower
+        cores = os.cpu_count() or 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // side_by_side) if side_by_side > 1 else 1))
     command = [sys.executable, "-m", *words]
     if log is None:
         return subprocess.run(command, env=environment).returncode
