@@ -20,7 +20,9 @@ class Form(Enum):
 
     image = "image"  # over pictures[0]: left, top, width, height as shares of it; () for a token that is no part of it
     residues = "residues"  # a chain, beside pictures[0], a map of its pairs: no place
-    trajectory = "trajectory"  # steps one after the other: the number of its step, whose frame is pictures[step], if any
+    trajectory = (
+        "trajectory"  # steps one after the other: the number of its step, whose frame is pictures[step], if any
+    )
     words = "words"  # running text: no place
 
 

@@ -54,7 +54,7 @@ def look(adapter: DomainAdapter, scene: Scene) -> dict[str, Any]:
     whole = said(adapter, scene, probe=probe)  # (1, N, K)
     attention = [weights.float() for weights in probe.attention]  # (1, H, L, L) each
     L = attention[0].shape[-1]
-    assert L == len(scene.elements)
+    assert len(scene.elements) == L
     elements = effects(whole, L, lambda removed: without_elements(adapter, scene, removed))  # (L,)
     maps, seen = [], visible(adapter, scene)
     for n, weights in enumerate(attention):
@@ -106,7 +106,7 @@ def without_elements(adapter: DomainAdapter, scene: Scene, removed: Tensor) -> T
 def effects(whole: Tensor, count: int, without: Callable[[Tensor], Tensor]) -> Tensor:
     """How far the predictions move when one thing is removed, for each of `count` things, (count,).
 
-        ½ Σ_k |p_nk - p'_nk|,   the mean over n: the total variation distance, from 0 to 1
+    ½ Σ_k |p_nk - p'_nk|,   the mean over n: the total variation distance, from 0 to 1
     """
     parts = [without(removed) for removed in torch.arange(count).split(AT_ONCE)]
     return torch.cat([0.5 * (part - whole).abs().sum(-1).mean(-1) for part in parts])

@@ -57,8 +57,7 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
             distribution=lambda predictions: distribution(adapter, predictions),
             about=told(adapter, length - first),
             pictures=[
-                Picture(png(frame.quantize(16)), f"{env} before step {step}")
-                for step, frame in enumerate(small, first)
+                Picture(png(frame.quantize(16)), f"{env} before step {step}") for step, frame in enumerate(small, first)
             ],
         )
     ]
@@ -69,7 +68,7 @@ def elements(adapter: Adapter, batch: Batch) -> list[Element]:
     found = []
     for k, step in enumerate(batch["steps"][0].tolist()):
         state, action = batch["states"][0, k], batch["actions"][0, k]
-        numbers = f" ({spelled(state)})" if state.dim() == 1 and len(state) <= 12 else ""
+        numbers = f" ({spelled(state)})" if state.dim() == 1 and len(state) <= 4 else ""
         if adapter.config.returns:
             found.append(Element("R", f"step {step}, return to go {batch['returns'][0, k]:g}", (k,)))
         found.append(Element("s", f"step {step}, state{numbers}", (k,)))
@@ -90,8 +89,8 @@ def told(adapter: Adapter, steps: int) -> str:
     if isinstance(adapter.actions, Discrete):
         return f"{steps} predictions, one at each state: the probability of each of {adapter.actions.width} actions"
     return (
-        f"{steps * adapter.actions.width} predictions, the {adapter.actions.width} numbers of the action at each state, "
-        "in parts of their range"
+        f"{steps * adapter.actions.width} predictions, the {adapter.actions.width} numbers of the action at each state, in "
+        "parts of their range"
     )
 
 

@@ -100,7 +100,9 @@ def write_film(path: Path, env_id: str, seed: int, actions: np.ndarray) -> list[
     return [path]
 
 
-def drawn(name: str, env_id: str, seed: int, actions: np.ndarray, steps: Container[int]) -> tuple[list[Image.Image], float]:
+def drawn(
+    name: str, env_id: str, seed: int, actions: np.ndarray, steps: Container[int]
+) -> tuple[list[Image.Image], float]:
     """`replay`, or no frames and a warning that `name` is left out where the environment cannot be drawn."""
     try:
         return replay(env_id, seed, actions, steps)
@@ -112,12 +114,13 @@ def drawn(name: str, env_id: str, seed: int, actions: np.ndarray, steps: Contain
 
 
 def replay(env_id: str, seed: int, actions: np.ndarray, steps: Container[int]) -> tuple[list[Image.Image], float]:
-    """The episode that these actions make as it is before some of the steps, drawn without a window; frames a second."""
+    """The episode that these actions make, before each of some steps, drawn without a window; and frames a second."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would look for one
-    env: Any = make(env_id, render_mode="rgb_array")
+    follow = {"camera_name": "track"} if "gymnasium.envs.mujoco" in str(gymnasium.spec(env_id).entry_point) else {}
+    env: Any = make(env_id, render_mode="rgb_array", **follow)  # MuJoCo's free camera lets a walker walk out of sight
     env.reset(seed=seed)
     frames = []
     for step, action in enumerate(actions):

@@ -2,7 +2,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const state = { scene: 0, layer: 0, head: "mean", element: 0 };
+const state = { scene: 0, layer: 0, head: "mean", element: null };
 const STATISTICS = {
   entropy: "entropy, nats", spread: "entropy, share of the most possible", distance: "mean distance, elements",
   rank: "effective rank", first: "share on the first element",
@@ -69,13 +69,16 @@ function build() {
     LAYOUTS[form](panel, cells, scene());
   }
   $("answers").replaceChildren(...answers.map(([name, value]) => make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
-  $("contacts").hidden = form !== "residues";
-  if (form === "residues") Object.assign($("picture"), { src: source(pictures[0]), alt: pictures[0].alt });
-  $("picture-text").textContent = form === "residues" ? pictures[0].alt : "";
+  const beside = { residues: "What the model predicts of pairs", image: "The image" }[form];
+  $("contacts").hidden = !beside;
+  if (beside) Object.assign($("picture"), { src: source(pictures[0]), alt: pictures[0].alt });
+  $("picture-name").textContent = beside;
+  $("picture-text").textContent = beside ? pictures[0].alt : "";
+  for (const line of $("contacts").querySelectorAll("i")) line.hidden = form !== "residues";
   $("about").textContent = `Here: ${about}.`;
   const layers = d3.max(scene().maps, (m) => m.layer);
   state.layer = Math.min(state.layer || layers, layers);
-  state.element = Math.min(state.element, elements.length - 1);
+  state.element = Math.min(state.element ?? Math.floor(elements.length / 2), elements.length - 1);
   fill($("layer"), d3.range(1, layers + 1).map((n) => [n, n]), state.layer);
   const own = scene().maps.filter((m) => m.layer === 1 && m.entropy !== undefined).map((m) => [m.head, m.head]);
   fill($("head"), [["mean", "mean of all"], ...own, ["rollout", "rollout up to this layer"]], state.head);
@@ -98,6 +101,7 @@ function render() {
     view.forEach((weight, n) => {
       const cell = $(`${id}-${n}`);
       cell.style.setProperty("--w", weight / top);
+      cell.style.setProperty("--s", Math.sqrt(weight / top)); // the side of a square whose area is the weight
       cell.dataset.weight = weight.toFixed(4);
       cell.title = `${elements[n].note}: ${percent(weight)}`;
       cell.setAttribute("aria-label", cell.title);
@@ -127,7 +131,7 @@ function drawMap(values, top, L) {
   const image = new ImageData(L, L);
   values.forEach((weight, n) => image.data.set([r, g, b, 255 * Math.sqrt(weight / top)], 4 * n)); // √: faint ones show, too
   canvas.getContext("2d").putImageData(image, 0, 0);
-  const name = state.head === "mean" || state.head === "rollout" ? state.head : `head ${state.head}`;
+  const name = $("head").selectedOptions[0].textContent.replace(/^(?=\d)/, "head ").replace(/all$/, "all heads");
   $("map-text").textContent = `Layer ${state.layer}, ${name}: a row for each element that attends, a column for each that it attends to. The darkest is ${percent(top)}; shades go with the square root.`;
   canvas.setAttribute("aria-label", `Attention map of ${L} by ${L} elements; the chosen row and column are read out above`);
 }
@@ -141,7 +145,7 @@ function charts(map) {
   const dots = elements.map((e, n) => ({ n, weight: map.received[n], effect: effects[n], note: e.note }));
   const scatter = Plot.plot({
     width: $("scatter").clientWidth, height: 260, marginLeft: 55, style: ink, grid: true, ariaLabel: "weight received against effect of removal",
-    x: { label: "weight that it gets", tickFormat: "~g", ticks: 5 }, y: { label: "effect of hiding it", tickFormat: "~g", ticks: 5 },
+    x: { label: "weight that it gets", ticks: 5 }, y: { label: "effect of hiding it", ticks: 5, nice: true },
     marks: [
       Plot.dot(dots, { x: "weight", y: "effect", fill: "var(--to)", fillOpacity: 0.6, r: 4 }),
       Plot.dot([dots[state.element]], { x: "weight", y: "effect", stroke: "currentColor", strokeWidth: 2, r: 7 }),
@@ -153,7 +157,7 @@ function charts(map) {
   const layers = d3.max(heads(), (m) => m.layer), few = heads().length / layers <= 8;
   const removals = Plot.plot({
     width: $("removals").clientWidth, height: Math.max(120, 60 + 34 * layers), style: ink, ariaLabel: "effect of removing each head",
-    x: { label: "head", type: "band" }, y: { label: "layer", type: "band" }, opacity: { range: [0.04, 0.9] },
+    x: { label: "head", type: "band" }, y: { label: "layer", type: "band" }, opacity: { domain: [0, d3.max(heads(), (m) => m.effect)], range: [0.03, 0.9] },
     marks: [
       Plot.cell(heads(), { x: "head", y: "layer", fill: "var(--by)", fillOpacity: "effect", inset: 1 }),
       Plot.cell([map].filter((m) => m.effect !== undefined), { x: "head", y: "layer", stroke: "currentColor", strokeWidth: 2, inset: 1 }),
@@ -168,9 +172,9 @@ function charts(map) {
 
 function statistic(key, label, map, layers, ink) {
   return Plot.plot({
-    width: 230, height: 165, marginLeft: 42, style: ink, ariaLabel: `${label}, for each layer and head`, grid: true,
+    width: 210, height: 165, marginLeft: 42, style: ink, ariaLabel: `${label}, for each layer and head`, grid: true,
     x: { domain: [0.7, layers + 0.3], ticks: d3.range(1, layers + 1, Math.ceil(layers / 6)), tickFormat: "d", label: "layer" },
-    y: { label: `↑ ${label}`, labelArrow: null, zero: true, ticks: 4, tickFormat: "~g" },
+    y: { label: `↑ ${label}`, labelArrow: null, zero: true, ticks: 4, nice: true },
     marks: [
       Plot.lineY(heads(), Plot.groupX({ y: "mean" }, { x: "layer", y: key, stroke: "var(--to)" })),
       Plot.dot(heads(), { x: "layer", y: key, stroke: "var(--to)", r: 3, title: (m) => `layer ${m.layer}, head ${m.head}: ${m[key]}` }),
@@ -213,6 +217,7 @@ for (const panel of [$("to"), $("by")]) {
 }
 for (const pair of document.querySelectorAll("[data-pair]"))
   pair.addEventListener("click", (event) => {
+    if (pair.querySelector("i").hidden) return; // an image, which is no map of pairs
     const { top, height } = pair.getBoundingClientRect(), L = scene().elements.length;
     choose(Math.min(L - 1, Math.max(0, Math.floor((L * (event.clientY - top)) / height))));
   });

@@ -12,8 +12,8 @@ SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "explorer.js")
 def write_explorer(path: Path, data: dict[str, Any]) -> None:
     """Write what experiments.explain found as a page.
 
-    The data lie in it as JSON. Jinja's `tojson` writes <, >, &, ' and all that is not ASCII as \\uXXXX, so that no label
-    can end the script.
+    The data lie in it as JSON. Jinja's `tojson` writes <, >, &, ' and all that is not ASCII as \\uXXXX, so that no
+    label can end the script.
     """
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     scripts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
