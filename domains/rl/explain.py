@@ -88,10 +88,8 @@ def distribution(adapter: Adapter, predictions: Tensor) -> Tensor:
 def told(adapter: Adapter, steps: int) -> str:
     if isinstance(adapter.actions, Discrete):
         return f"{steps} predictions, one at each state: the probability of each of {adapter.actions.width} actions"
-    return (
-        f"{steps * adapter.actions.width} predictions, the {adapter.actions.width} numbers of the action at each state, in "
-        "parts of their range"
-    )
+    numbers = adapter.actions.width
+    return f"{steps * numbers} predictions, the {numbers} numbers of the action at each state, in parts of their range"
 
 
 def last_action(adapter: Adapter, batch: Batch) -> list[tuple[str, str]]:

@@ -212,7 +212,9 @@ def test_bad_input_is_refused_and_nothing_is_written(saved, tmp_path, domain, mo
 @pytest.mark.parametrize("domain", SPECS)
 def test_the_page_in_a_browser(saved, tmp_path, domain):
     """A click, the arrows and the selects show the weights that lie in the page; it fits a phone; it reports no error."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'"
+    )
     if not CHROMIUM.is_file():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     run(saved(domain))
@@ -235,7 +237,9 @@ def test_the_page_in_a_browser(saved, tmp_path, domain):
             page, errors = browser.new_page(viewport={"width": width, "height": 800}), []
             page.on("console", lambda message, errors=errors: errors.append(message.text))
             page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
-            page.on("request", lambda request, errors=errors: request.url.startswith("http") and errors.append(request.url))
+            page.on(
+                "request", lambda request, errors=errors: request.url.startswith("http") and errors.append(request.url)
+            )
             page.goto(path.as_uri())
             check(page, L // 2, 2, "mean")
             page.locator(f"#by-{L - 2}").click()
