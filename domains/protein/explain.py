@@ -54,7 +54,7 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
             name=chain.name,
             form=Form.residues,
             batch=batch,
-            elements=[Element(letters[n], f"residue {names[n]}, {n + 1} of {len(chain)}") for n in seen],
+            elements=[Element(letters[n], f"residue {names[n]}, number {n + 1} of {len(chain)}") for n in seen],
             answers=answers,
             distribution=lambda predictions: predictions.distance.float().softmax(-1).flatten(1, 2),  # (B, L², K)
             about=f"{len(seen) ** 2:,} predictions, one for each two residues: the probability of each bin of distance",
@@ -66,7 +66,7 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
 def contact_picture(contact: np.ndarray, true: np.ndarray | None) -> Picture:
     """P(contact), a pixel for each two residues; below the diagonal the contacts of the structure where it is known."""
     colours = colormaps["Blues"](np.sqrt(contact))[..., :3]  # most are predicted with a probability far below 1
-    alt = f"predicted contacts of {len(contact)} residues, the darker the likelier"
+    alt = f"Predicted contacts of {len(contact)} residues, the darker the likelier"
     if true is not None:
         below = np.tril(np.ones_like(true), -1)
         colours[below] = 1 - true[below, None].astype(float)

@@ -210,7 +210,7 @@ def test_bad_input_is_refused_and_nothing_is_written(saved, tmp_path, domain, mo
 @pytest.mark.plain
 @pytest.mark.parametrize("domain", SPECS)
 def test_the_page_in_a_browser(saved, tmp_path, domain):
-    """A click, the arrows and the selects show the weights that lie in the page; it fits a phone; it reports no error."""
+    """A click, the arrows and the selects show the weights that lie in the page; it fits a phone, without an error."""
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'"
     )
