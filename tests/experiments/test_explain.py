@@ -150,7 +150,7 @@ def decoded(found: dict) -> np.ndarray:
 def test_numbered_and_continuous_actions_are_distributions():
     _, adapter = untrained("rl")
     explain = room("domains.rl", "explain")
-    logits = torch.tensor([[[0.0, np.log(3)]]])
+    logits = torch.tensor([[[1.0, 3.0]]]).log()
     torch.testing.assert_close(explain.distribution(adapter, logits), torch.tensor([[[0.25, 0.75]]]))
     spec = {**SPECS["rl"], "low": [-1.0, 0.0], "high": [1.0, 4.0]}
     del spec["actions"]
@@ -185,7 +185,7 @@ def saved(tmp_path):
         write_config(tmp_path / "run", config, SPECS[domain])
         write_weights(tmp_path / "run", adapter)
         values = {"run": str(tmp_path / "run"), "input": source(domain, tmp_path), **changes}
-        return compose("explain", [f"{key}={json.dumps(value)}" for key, value in values.items()])
+        return compose("explain", [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()])
 
     return save
 
