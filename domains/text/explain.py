@@ -39,8 +39,9 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     said = [[shown(adapter, token) for token in row] for row in likeliest.tolist()]
     elements = []
     for n, token in enumerate(tokens):
-        guess = f"expects {said[n][0]} next ({percent(chances[n, 0].item())})"
-        elements.append(Element(shown(adapter, token), f"token {n + 1} of {len(tokens)}; the model {guess}"))
+        label, guess = shown(adapter, token), f"{said[n][0]} ({percent(chances[n, 0].item())})"
+        note = f"“{label}”, token {n + 1} of {len(tokens)}; the model expects {guess} next"
+        elements.append(Element(label, note))
     return [
         Scene(
             name=text[:40],

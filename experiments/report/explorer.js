@@ -109,11 +109,11 @@ function render() {
     });
     $(id).setAttribute("aria-activedescendant", `${id}-${i}`);
     const most = d3.sort(d3.range(L), (n) => -view[n]).slice(0, 3).filter((n) => view[n] > 0);
-    $(`${id}-most`).textContent = `Most: ${most.map((n) => `${elements[n].note}, ${percent(view[n])}`).join(" · ") || "nothing"}`;
+    $(`${id}-most`).textContent = `Most: ${most.map((n) => `${elements[n].note.split(";")[0]}, ${percent(view[n])}`).join(" · ") || "nothing"}`;
   }
   const order = (numbers) => 1 + numbers.filter((x) => x > numbers[i]).length;
   $("chosen").replaceChildren(
-    make("strong", { textContent: `“${elements[i].label}”, ${elements[i].note}.` }),
+    make("strong", { textContent: `${elements[i].note[0].toUpperCase()}${elements[i].note.slice(1)}.` }),
     ` It gets ${percent(map.received[i])} of the others' attention (rank ${order(map.received)} of ${L}); ` +
       `hiding it moves the predictions by ${effects[i].toPrecision(2)} (rank ${order(effects)}).`,
   );
