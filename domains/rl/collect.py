@@ -54,7 +54,7 @@ def collect(
     controllers = {name: make_controller(name, env_id, about) for name in policies if name not in runs}
     rng = np.random.default_rng(seed)
     seeds, much = rng.integers(2**31, size=episodes), rng.uniform(0, noise, episodes)
-    which = np.arange(episodes) % len(controllers)
+    which = np.arange(episodes) % len(policies)
     parts = []
     for first in range(0, episodes, LANES):
         now = slice(first, first + LANES)
