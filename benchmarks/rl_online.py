@@ -2,9 +2,9 @@
 
     python benchmarks/rl_online.py [--seeds 0,1,2] [--rounds 5] [--folder outputs/online]
 
-Round 0 plays at random, and a run learns from it. Every other round plays EPISODES by the last run, asked for TARGET, and a
-run goes on from its weights with all episodes so far. The score of a round is the mean return of the episodes that it
-plays: new ones, by which nothing was chosen. Writes docs/rl_online.json; seeds that are there stay.
+Round 0 plays at random, and a run learns from it. Every other round plays EPISODES by the last run, asked for TARGET,
+and a run goes on from its weights with all episodes so far. The score of a round is the mean return of the episodes
+that it plays: new ones, by which nothing was chosen. Writes docs/rl_online.json; seeds that are there stay.
 """
 
 import argparse
