@@ -1,6 +1,6 @@
 """CartPole from random play alone, and then from its own: the commands of docs/rl.md in a loop, for each seed.
 
-    python benchmarks/rl_online.py [--seeds 0,1,2] [--rounds 5] [--folder outputs/online]
+    python benchmarks/rl_online.py [--seeds 0,1,2] [--rounds 6] [--folder outputs/online]
 
 Round 0 plays at random, and a run learns from it. Every other round plays EPISODES by the last run, asked for TARGET,
 and a run goes on from its weights with all episodes so far. The score of a round is the mean return of the episodes
@@ -13,6 +13,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from domains.rl.trajectories import read
 from experiments.compose import compose
@@ -21,29 +22,35 @@ from experiments.runs import environment, write_json
 from experiments.train import train
 
 ENV, TARGET, FIRST, EPISODES, STEPS = "CartPole-v1", 500, 200, 50, 200
+SIZES = ["model.dim=32", "model.depth=1", "model.heads=2", "data.context=5"]
+SETTINGS = [*SIZES, "data.temperature=0.5", "data.top_share=0.5"]
 FILE = Path(__file__).parents[1] / "docs" / "rl_online.json"
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", default="0,1,2")
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=6)
     options.add_argument("--folder", type=Path, default=Path("outputs/online"))
     given = options.parse_args()
-    known = json.loads(FILE.read_text())["runs"] if FILE.exists() else []
     for seed in map(int, given.seeds.split(",")):
         began = time.perf_counter()
         returns = learn(seed, given.rounds, given.folder / str(seed))
-        row = {"seed": seed, "returns": returns, "seconds": round(time.perf_counter() - began)}
-        known = sorted([*(run for run in known if run["seed"] != seed), row], key=lambda run: run["seed"])
-        print(row)
-        columns = list(zip(*(run["returns"] for run in known), strict=True))
-        rows = [
-            {"round": number, "mean": mean(column), "deviation": stdev(column) if len(column) > 1 else None}
-            for number, column in enumerate(columns)
-        ]
-        told = {"environment": ENV, "target": TARGET, "random_episodes": FIRST, "episodes": EPISODES, "steps": STEPS}
-        write_json(FILE, {"rows": rows, "runs": known, **told, **environment()})
+        keep({"seed": seed, "returns": returns, "seconds": round(time.perf_counter() - began)})
+
+
+def keep(run: dict[str, Any]) -> None:
+    """Put the run of a seed beside those of others in the file."""
+    known = json.loads(FILE.read_text())["runs"] if FILE.exists() else []
+    runs = sorted([*(other for other in known if other["seed"] != run["seed"]), run], key=lambda other: other["seed"])
+    rows = [
+        {"round": number, "mean": mean(column), "deviation": stdev(column) if len(column) > 1 else None}
+        for number, column in enumerate(zip(*(other["returns"] for other in runs), strict=True))
+    ]
+    told = {"environment": ENV, "target": TARGET, "random_episodes": FIRST, "episodes": EPISODES}
+    told |= {"steps": STEPS, "settings": SETTINGS}
+    write_json(FILE, {"rows": rows, "runs": runs, **told, **environment()})
+    print(run)
 
 
 def learn(seed: int, rounds: int, folder: Path) -> list[float]:
@@ -56,16 +63,12 @@ def learn(seed: int, rounds: int, folder: Path) -> list[float]:
         options = [f"env={ENV}", *collect, f"seed={100 * seed + number}", f"output={files[-1]}"]
         import_module("experiments.collect").run(compose("collect", options))
         returns.append(float(read(files[-1])[1].returns.mean()))
+        print(f"seed {seed}, round {number}: {returns[-1]:.1f}", flush=True)
         if number == rounds:
             return returns
         run, paths = folder / f"run_{number}", ",".join(map(str, files))
         options = ["domain=rl", "data=trajectories", f"data.path=[{paths}]", f"seed={seed}", f"run={run}", *init]
-        options += [
-            "data.context=10",
-            f"trainer.max_steps={STEPS}",
-            f"trainer.val_check_interval={STEPS}",
-            "logger=csv",
-        ]
+        options += [*SETTINGS, f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={STEPS}", "logger=csv"]
         with make_progress() as progress:
             train(compose("config", options), run, progress)
         init = [f"init={run}"]
