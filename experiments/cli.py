@@ -32,7 +32,7 @@ HELP = """attend: one self-attention core, four domains
   attend explain run=FOLDER input=…
   attend generate run=FOLDER prompt="…" [temperature=…] [length=…]
   attend fetch ids=[1ubq,4hhb]
-  attend collect env=… [policy=random|heuristic|FILE.npz|FILE.zip] [noise=…] [episodes=…]
+  attend collect env=… [policy=random|heuristic|RUN|FILE.npz|FILE.zip] [target=…] [noise=…] [episodes=…]
   attend compare factor=mixer values=[softmax,window,linear] [domains=[…]] [seeds=3] [equal=steps|flops|seconds]
   attend import source=timm|transformers|gguf [name=…] [file=…] run=FOLDER
   attend export run=FOLDER [output=…]

@@ -7,11 +7,20 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
+from domains.rl.adapter import Adapter
 from domains.rl.collect import collect
 from domains.rl.minari import minari, to_minari
 from domains.rl.trajectories import write
 from experiments.config import CollectConfig
-from experiments.runs import typed
+from experiments.runs import load_run, typed
+
+
+def player(folder: str) -> Adapter:
+    """The trained model of a run folder. Raises ValueError if it is none of this domain."""
+    config, adapter = load_run(folder)
+    if not isinstance(adapter, Adapter):
+        raise ValueError(f"policy={folder} is a run of domain={config.domain.name}, which acts nowhere; possible: rl")
+    return adapter
 
 
 def run(config: DictConfig) -> None:
@@ -19,7 +28,8 @@ def run(config: DictConfig) -> None:
     policies = [c.policy] if isinstance(c.policy, str) else [str(name) for name in c.policy]
     if c.minari:
         minari()  # complains before anything is played
-    played, by = collect(c.env, policies, c.episodes, c.noise, c.seed)
+    runs = {name: player(name) for name in policies if Path(name).is_dir()}
+    played, by = collect(c.env, policies, c.episodes, c.noise, c.seed, runs, c.target)
     versions = ", ".join(f"{name} {version(name)}" for name in ("gymnasium", "numpy"))
     write(Path(c.output), c.env, played, **by, versions=versions)
     console, returns = Console(highlight=False, soft_wrap=True), played.returns

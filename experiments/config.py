@@ -107,6 +107,7 @@ class CollectConfig:
 
     env: str = "???"
     policy: Any = "random"
+    target: float | None = None
     noise: float = 0.0
     episodes: int = 1000
     seed: int = 0

@@ -110,14 +110,14 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
         case "gpt2" | "llama":
             from domains.text.ported import from_transformers as ported
             from domains.text.ported import our_config
-            from domains.text.tokenizers import beside
+            from domains.text.tokenizers import beside as tokenizer
 
             position, spec = our_config(theirs)[1:]
-            return "text", ported(theirs, state), position, spec | beside(folder)
+            return "text", ported(theirs, state), position, spec | tokenizer(folder)
         case "decision_transformer":
             from domains.rl.ported import decision_transformer_config, from_decision_transformer
 
-            known: Any = OmegaConf.to_container(config.known) if config.known else {}
+            known: Any = OmegaConf.to_container(config.known) if config.known else beside(folder)
             return (
                 "rl",
                 from_decision_transformer(theirs, state, known),
@@ -133,6 +133,12 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
         case other:
             known = "gpt2, llama, esm, decision_transformer"
             raise ValueError(f"model_type={other} cannot be imported; possible: {known}")
+
+
+def beside(folder: Path) -> dict[str, Any]:
+    """What `attend export` wrote of a decision transformer that its config.json cannot say."""
+    file = folder / "known.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def from_gguf(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:

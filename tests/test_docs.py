@@ -84,3 +84,14 @@ def test_the_precisions_are_those_of_the_files():
         row = " | ".join(spread(found[f"{method} P@{cut}"]) for cut in ("L", "L/2", "L/5"))
         assert f"| {method} | {row} |" in page
     assert f"Q3 {found['Q3']['mean']:.3f}, Q8 {found['Q8']['mean']:.3f}" in page
+
+
+def test_the_rounds_of_own_play_are_those_of_the_file():
+    page = (DOCS / "rl.md").read_text(encoding="utf-8")
+    found = json.loads((DOCS / "rl_online.json").read_text(encoding="utf-8"))
+    rows = found["rows"]
+    assert f"| round | {' | '.join(str(row['round']) for row in rows)} |" in page
+    spread = [f"{figure(row['mean'])} ± {figure(row['deviation'])}" for row in rows]
+    assert f"| mean return | {' | '.join(spread)} |" in page
+    for run in found["runs"]:
+        assert f"| seed {run['seed']} | {' | '.join(figure(value) for value in run['returns'])} |" in page

@@ -39,7 +39,7 @@ class Adapter(DomainAdapter):
             together), and the return that is fed as 1. Actions that are vectors have bounds "low" and "high", (A,)
             each, instead of "actions".
     Raises:
-        ValueError: for actions that cannot be, or a patch that does not fit.
+        ValueError: for actions that cannot be, a patch that does not fit, or a quantile that means nothing.
     """
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
@@ -51,7 +51,7 @@ class Adapter(DomainAdapter):
         self.register_buffer("mean", torch.tensor(spec["mean"]))
         self.register_buffer("std", torch.tensor(spec["std"]) + 1e-6)
         self.actions = make_actions(spec)
-        self.measures = self.actions.measures
+        self.measures = self.actions.measures + (("reached",) if config.target_quantile is not None else ())
         self.embed_return = nn.Linear(1, config.dim) if config.returns else None
         if isinstance(spec["states"], int):
             self.embed_state = nn.Linear(spec["states"], config.dim)
@@ -60,6 +60,7 @@ class Adapter(DomainAdapter):
         self.embed_action = self.actions.embedding(config.dim)
         self.transformer = Transformer(config, make_position(position, config, (spec["limit"],)))
         self.act = nn.Linear(config.dim, self.actions.width)
+        self.hope = None if config.target_quantile is None else make_hope(config)
 
     def tokens(self, batch: Batch) -> Tokens:
         s = self.embed_state((batch["states"] - self.mean) / self.std)  # (B, K, C)
@@ -73,13 +74,39 @@ class Adapter(DomainAdapter):
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         return self.actions.outward(self.act(hidden[:, self.per_step - 2 :: self.per_step]))  # (B, K, A)
 
+    def own_target(self, states: Tensor, steps: Tensor) -> Tensor:
+        """What to ask for in states (B, K, S), or images, at time steps (B, K): a high return, but one that occurs.
+
+            Q(s, t) = q-quantile of the return-to-go R, by the loss E max(q u, (q - 1) u), u = R - Q(s, t)
+
+        It sees no return, and its gradient ends at the token of the state: actions are learnt as without it. Asking for
+        what few in the data exceed is the expert inference of Lee et al. 2022, who tilt a distribution that they
+        predict; the loss is that of Koenker and Bassett 1978.
+
+        Returns:
+            (B, K), in the units of the returns.
+        """
+        assert self.hope is not None
+        s = self.embed_state((states - self.mean) / self.std).detach()  # (B, K, C)
+        time = steps[..., None] / self.spec["limit"]  # (B, K, 1)
+        return self.spec["return_scale"] * self.hope(torch.cat([s, time.to(s.dtype)], -1))[..., 0]
+
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
-        real = batch["real"]
-        return self.actions.loss(predictions[real], batch["actions"][real])
+        real, q = batch["real"], self.config.target_quantile
+        loss = self.actions.loss(predictions[real], batch["actions"][real])
+        if q is None:
+            return loss
+        missed = (batch["returns"] - self.own_target(batch["states"], batch["steps"]))[real] / self.spec["return_scale"]
+        return loss + torch.maximum(q * missed, (q - 1) * missed).mean()
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """What `measures` of the actions says; and "reached", whether the data's return reached the own target."""
         real = batch["real"]
-        return self.actions.measure(predictions[real], batch["actions"][real])
+        measured = self.actions.measure(predictions[real], batch["actions"][real])
+        if self.hope is not None:
+            target = self.own_target(batch["states"], batch["steps"])
+            measured["reached"] = (batch["returns"] >= target)[real].float()
+        return measured
 
     def latest(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """What `self(batch)[:, -1]` is, (B, A), by less work.
@@ -99,6 +126,16 @@ class Adapter(DomainAdapter):
         else:
             hidden = self.transformer(x, mask=tokens.mask, at=at, cache=cache)[:, -1]
         return self.actions.outward(self.act(hidden))
+
+
+def make_hope(config: ModelConfig) -> nn.Module:
+    """The head of `Adapter.own_target`: (*, C + 1), a state's token and the time, to (*, 1)."""
+    if not config.returns or not 0 < (config.target_quantile or 0) < 1:
+        raise ValueError(
+            f"model.target_quantile={config.target_quantile} must lie between 0 and 1, such as 0.9, and needs"
+            " model.returns=true: behaviour cloning is asked for nothing"
+        )
+    return nn.Sequential(nn.Linear(config.dim + 1, config.dim), nn.GELU(), nn.Linear(config.dim, 1))
 
 
 def last_hidden(transformer: Transformer, x: Tensor, at: Tensor, cache: Cache | None = None) -> Tensor:

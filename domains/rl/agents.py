@@ -27,14 +27,23 @@ class ReturnConditioned:
     Args:
         adapter: the trained model; its `spec` says what K is, at which temperature numbers are drawn, and whether
             rewards are delayed: what is left of the return is then all of it to the end.
-        targets: (N,), the return asked of each episode. A model without returns does not see it.
+        targets: (N,), the return asked of each episode; None for what the model predicts in its first state. A model
+            without returns sees neither.
         seeds: (N,), for the draws of each episode.
+    Raises:
+        ValueError: if there is no target and the model predicts none.
     """
 
-    def __init__(self, adapter: Adapter, targets: Sequence[float], seeds: Sequence[int]):
+    def __init__(self, adapter: Adapter, targets: Sequence[float] | None, seeds: Sequence[int]):
         self.adapter, self.context = adapter.eval(), adapter.spec["context"]
         self.delayed, self.temperature = adapter.spec.get("delayed", False), adapter.spec.get("temperature", 1.0)
-        self.targets = np.asarray(targets, np.float32)
+        self.asks_itself = targets is None and adapter.config.returns
+        if self.asks_itself and adapter.hope is None:
+            raise ValueError(
+                "this run predicts no return to ask for: give a target, such as the best return in its data"
+                f" ({adapter.spec['best_return']:g}), or train it with model.target_quantile=0.9"
+            )
+        self.targets = np.zeros(len(seeds), np.float32) if targets is None else np.asarray(targets, np.float32)
         self.rngs = [np.random.default_rng((int(seed), 1)) for seed in seeds]
 
     @torch.inference_mode()
@@ -47,6 +56,10 @@ class ReturnConditioned:
 
     def last(self, seen: int, played: Trajectories, running: np.ndarray, step: int):
         """The batch of the last so many steps."""
+        if self.asks_itself and step == 0:
+            first = torch.from_numpy(played.states[running, :1]).to(self.adapter.device)  # (n, 1, S)
+            start = torch.zeros(len(running), 1, dtype=torch.long, device=first.device)
+            self.targets[running] = self.adapter.own_target(first, start)[:, 0].cpu().numpy()
         to_go, first = played.returns_to_go(self.targets, delayed=self.delayed), np.full(len(running), step + 1 - seen)
         return to_device(windows(played, to_go, running, first, seen), self.adapter.device)
 
@@ -63,15 +76,15 @@ class Cached(ReturnConditioned):
     depth · window <= 3 (K - 1) + 1 tokens.
     """
 
-    def __init__(self, adapter: Adapter, targets: Sequence[float], seeds: Sequence[int]):
+    def __init__(self, adapter: Adapter, targets: Sequence[float] | None, seeds: Sequence[int]):
         super().__init__(adapter, targets, seeds)
-        self.cache, self.inside = make_cache(adapter), np.arange(len(targets))
+        self.cache, self.inside = make_cache(adapter), np.arange(len(seeds))
 
     def predict(self, played: Trajectories, running: np.ndarray, step: int) -> Tensor:
-        if len(running) < len(self.inside):  # what is over leaves
+        if self.cache.length and len(running) < len(self.inside):  # what is over leaves
             stay = np.searchsorted(self.inside, running)
             self.cache.reorder(torch.from_numpy(stay).to(self.adapter.device))
-            self.inside = running
+        self.inside = running
         return self.adapter.latest(self.last(min(step + 1, 2), played, running, step), self.cache)
 
 
@@ -92,7 +105,7 @@ def make_cache(adapter: Adapter) -> Cache:
     return RecurrentState(config.depth)
 
 
-def make_agent(adapter: Adapter, targets: Sequence[float], seeds: Sequence[int]) -> ReturnConditioned:
+def make_agent(adapter: Adapter, targets: Sequence[float] | None, seeds: Sequence[int]) -> ReturnConditioned:
     """The agent that remembers as the model's spec says (data.recall)."""
     cached = adapter.spec.get("recall") == Recall.cached.value
     return (Cached if cached else ReturnConditioned)(adapter, targets, seeds)
@@ -107,18 +120,20 @@ class DecisionActor:
 
     Args:
         adapter: the trained model.
-        target: the return asked for.
+        target: the return asked for; None for what the model itself predicts (model.target_quantile).
         seed: for the draws of numbered actions.
+    Raises:
+        ValueError: if there is no target and the model predicts none.
     """
 
-    def __init__(self, adapter: Adapter, target: float, seed: int = 0):
+    def __init__(self, adapter: Adapter, target: float | None = None, seed: int = 0):
         self.adapter, self.target = adapter, target
         self.reset(seed)
 
     def reset(self, seed: int = 0) -> None:
         """Forget the episode, and be ready for the next."""
         self.played, self.step = nothing_played(1, self.adapter.spec), 0
-        self.agent = make_agent(self.adapter, [self.target], [seed])
+        self.agent = make_agent(self.adapter, None if self.target is None else [self.target], [seed])
 
     def act(self, observation: np.ndarray, last_reward: float = 0.0) -> np.ndarray | int:
         """The action for what is seen now; `last_reward` is what the action before was worth.

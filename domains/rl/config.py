@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from core.config import TransformerConfig
 
@@ -26,7 +26,7 @@ class DataConfig:
 
     domain: str = "rl"
     source: Source = Source.cartpole
-    path: str | None = None  # of the .npz file
+    path: Any = None  # of the .npz file, or a list of them: each is split on its own
     name: str | None = None  # of the Minari data set
     environment: str | None = None  # a Gymnasium id; that of the data if None; "none" to train without playing
     episodes: int = 600  # collected by source=cartpole, for the three splits together
@@ -48,4 +48,5 @@ class ModelConfig(TransformerConfig):
     domain: str = "rl"
     embed_norm: bool = True
     returns: bool = True  # tokens of what is still to come
+    target_quantile: float | None = None  # of the returns-to-go from a state, predicted: a target that nobody must know
     patch_size: int = 8  # of states that are images, in pixels: 1, 2, 4, 8 …

@@ -13,7 +13,7 @@ from domains.rl.collect import CARTPOLE, cartpole
 from domains.rl.config import DataConfig, Source
 from domains.rl.environments import check_fit, describe, describe_data
 from domains.rl.minari import from_minari
-from domains.rl.trajectories import Trajectories, read, windows
+from domains.rl.trajectories import Trajectories, join, read, windows
 from domains.sampling import Rngs
 
 NO_ENVIRONMENT = "none"
@@ -47,13 +47,10 @@ class Data(DomainData):
             raise ValueError(
                 f"data.temperature={c.temperature} must be above 0; 0.01 is as good as the likeliest action"
             )
-        self.environment, self.played = self._load()
+        self.environment, parts = self._load()
+        self.played = join(parts) if len(parts) > 1 else parts[0]
         self.to_go = self.played.returns_to_go(delayed=c.delayed)  # (N, T)
-        N = len(self.played.lengths)
-        # Episodes that were made for a seed are split by it; what came from elsewhere is split the same for all seeds.
-        order = np.random.default_rng(self.seed if c.source is Source.cartpole else 0).permutation(N)
-        few = max(1, int(c.held_out * N))
-        self.splits = {"train": order[2 * few :], "val": order[:few], "test": order[few : 2 * few]}
+        self.splits = self._split([len(part.lengths) for part in parts])
         self.starts = {
             "train": self._starts(self._best(self.splits["train"]), 1),
             "val": self._starts(self.splits["val"], c.context),
@@ -88,24 +85,42 @@ class Data(DomainData):
         episodes, first = self.starts[split][list(indices)].T  # (B,), (B,)
         return windows(self.played, self.to_go, episodes, first, self.config.context)
 
-    def _load(self) -> tuple[str | None, Trajectories]:
-        """The environment's id, None if there is to be none, and all episodes."""
+    def _load(self) -> tuple[str | None, list[Trajectories]]:
+        """The environment's id, None if there is to be none, and the episodes of each source."""
         c = self.config
         if c.source is Source.cartpole:
-            return CARTPOLE, cartpole(c.episodes, self.seed)
+            return CARTPOLE, [cartpole(c.episodes, self.seed)]
         if c.source is Source.minari:
-            source, (environment, played) = f"data.name={c.name}", from_minari(c.name)
-        elif c.path is None:
+            found = {f"data.name={c.name}": from_minari(c.name)}
+        elif not c.path:
             raise ValueError("data=trajectories needs data.path=FILE.npz; attend collect env=… writes such a file")
         else:
-            source, (environment, played) = c.path, read(c.path)
-        if len(played.lengths) < 3:
-            raise ValueError(f"{source} has {len(played.lengths)} episodes; each of three splits needs one")
-        environment = c.environment or environment
-        if environment == NO_ENVIRONMENT:
-            return None, played
-        check_fit(played, environment, source)
-        return environment, played
+            found = {path: read(path) for path in ([c.path] if isinstance(c.path, str) else map(str, c.path))}
+        environments = {c.environment or environment for environment, _ in found.values()}
+        if len(environments) > 1:
+            raise ValueError(
+                f"data.path mixes environments ({', '.join(sorted(environments))}); name one file, or several of one"
+            )
+        (environment,) = environments
+        for source, (_, played) in found.items():
+            if len(played.lengths) < 3:
+                raise ValueError(f"{source} has {len(played.lengths)} episodes; each of three splits needs one")
+            if environment != NO_ENVIRONMENT:
+                check_fit(played, environment, source)
+        parts = [played for _, played in found.values()]
+        return None if environment == NO_ENVIRONMENT else environment, parts
+
+    def _split(self, counts: Sequence[int]) -> dict[str, np.ndarray]:
+        """The episodes of each split. Each source is split on its own: another that joins it moves none."""
+        # Episodes that were made for a seed are split by it; what came from elsewhere is split the same for all seeds.
+        seed = self.seed if self.config.source is Source.cartpole else 0
+        splits: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
+        for first, count in zip(np.cumsum([0, *counts]), counts, strict=False):
+            order = first + np.random.default_rng(seed).permutation(count)
+            few = max(1, int(self.config.held_out * count))
+            for split, part in zip(splits, (order[2 * few :], order[:few], order[few : 2 * few]), strict=True):
+                splits[split].append(part)
+        return {split: np.concatenate(parts) for split, parts in splits.items()}
 
     def _about(self):
         return describe_data(self.played) if self.environment is None else describe(self.environment)

@@ -1,7 +1,7 @@
 """Asked for a return, how much does the agent achieve? Episodes over a sweep of targets, and the data's own returns."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from domains.rl.trajectories import Trajectories
 EPISODES = {0.1: 5, 0.2: 20, 0.3: 5, 0.4: 5, 0.5: 20, 0.6: 5, 0.7: 5, 0.8: 5, 0.9: 5, 1.0: 20}
 HEADLINE = (0.2, 0.5, 1.0)
 UNASKED = 50  # episodes of a model that is asked for nothing
+OWN = 20  # of one that is asked for what it predicts
 FIRST_SEED = 1_000_000  # of the episodes; the same for every run, so that runs can be compared
 
 
@@ -61,6 +62,10 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         Score(f"return at target {asked[part]:g}", means[asked[part]], "data mean", float(shown.mean()))
         for part in HEADLINE
     ]
+    if adapter.hope is not None:
+        measures["own_target"] = own = ask_itself(adapter, range(FIRST_SEED, FIRST_SEED + OWN))
+        name = f"return at its own target ({own['target']:g} on average)"
+        scores.append(Score(name, own["mean"], "data mean", float(shown.mean())))
     return Evaluation(scores, measures, [picture], compared(adapter, measures["achieved"], asked[1.0], shown.mean()))
 
 
@@ -79,6 +84,13 @@ def ask(
     targets = [target for target, count in episodes.items() for _ in range(count)]  # N of them
     seeds = [first_seed + n for count in episodes.values() for n in range(count)]
     return targets, seeds, rollout(adapter.spec["environment"], make_agent(adapter, targets, seeds), seeds)
+
+
+def ask_itself(adapter: Adapter, seeds: Sequence[int]) -> dict[str, float]:
+    """Figures of episodes in which the model is asked for what it predicts; "target" is the mean of that."""
+    agent = make_agent(adapter, None, seeds)
+    played = rollout(adapter.spec["environment"], agent, seeds)
+    return {"target": float(agent.targets.mean()), **summary(adapter, played, np.ones(len(seeds), bool))}
 
 
 def target(part: float, shown: np.ndarray, best: float) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from domains.rl.actions import make_actions
 from domains.rl.baselines3 import read_baselines3
+from domains.rl.rollout import Policy
 from domains.rl.trajectories import Trajectories
 
 ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
@@ -48,8 +49,8 @@ def make_controller(name: str, env_id: str, about: dict[str, Any]) -> Controller
         case path if path.endswith(".zip"):
             return Network(path, read_baselines3(Path(path), discrete="actions" in about), about)
     raise ValueError(
-        f"policy={name} is unknown; possible: random, heuristic, or the path of a network in an .npz file or of a"
-        " Stable-Baselines3 model in a .zip file"
+        f"policy={name} is unknown; possible: random, heuristic, or the path of a run folder, of a network in an .npz"
+        " file or of a Stable-Baselines3 model in a .zip file"
     )
 
 
@@ -158,40 +159,47 @@ def _shape(about: dict[str, Any]) -> str:
     return f"{about['actions']} actions" if "actions" in about else f"actions of {len(about['low'])} numbers"
 
 
+class Sighted:
+    """A controller as a rollout's Policy: all that it looks at is the state.
+
+    Args:
+        controller: who chooses.
+        rngs: (N,), of the episodes.
+    """
+
+    def __init__(self, controller: Controller, rngs: Rngs):
+        self.controller, self.rngs = controller, rngs
+
+    def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
+        return self.controller(played.states[running, step], step, [self.rngs[n] for n in running])
+
+
 class Noisy:
-    """Controllers side by side, each episode with its own, its own noise and its own generator (a rollout's Policy).
+    """Players side by side, each episode with its own, its own noise and its own generator (a rollout's Policy).
 
     Noise is the chance of a random action at any step; or, for vectors, the standard deviation of what is added to
     each number, in halves of its range.
 
     Args:
-        controllers: who plays.
+        players: who plays.
         which: (N,), who plays an episode.
         noise: (N,).
-        seeds: (N,).
+        rngs: (N,).
         about: the environment.
     """
 
     def __init__(
-        self,
-        controllers: Sequence[Controller],
-        which: np.ndarray,
-        noise: np.ndarray,
-        seeds: Sequence[int],
-        about: dict[str, Any],
+        self, players: Sequence[Policy], which: np.ndarray, noise: np.ndarray, rngs: Rngs, about: dict[str, Any]
     ):
-        self.controllers, self.which, self.noise, self.about = controllers, which, noise, about
+        self.players, self.which, self.noise, self.rngs, self.about = players, which, noise, rngs, about
         self.random = Random(about)
-        self.rngs = [np.random.default_rng((int(seed), 2)) for seed in seeds]
 
     def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
         actions = np.zeros((len(running), *played.actions.shape[2:]), played.actions.dtype)
-        for number, controller in enumerate(self.controllers):
+        for number, player in enumerate(self.players):
             at = np.flatnonzero(self.which[running] == number)
             if len(at):
-                episodes = running[at]
-                chosen = controller(played.states[episodes, step], step, [self.rngs[n] for n in episodes])
-                actions[at] = self.disturbed(chosen, episodes, step)
+                actions[at] = self.disturbed(player(played, running[at], step), running[at], step)
         return actions
 
     def disturbed(self, actions: np.ndarray, running: np.ndarray, step: int) -> np.ndarray:

@@ -130,9 +130,12 @@ def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
 
 
 def join(parts: Sequence[Trajectories]) -> Trajectories:
-    """All episodes of several sets that know the same of theirs."""
+    """All episodes of several sets of one kind, with what all of them know."""
     flat = [flatten(part) for part in parts]
-    return pad({name: np.concatenate([arrays[name] for arrays in flat]) for name in flat[0]})
+    known = [name for name in flat[0] if all(name in arrays for arrays in flat)]
+    if any(len({arrays[name].shape[1:] for arrays in flat}) > 1 for name in ("observations", "actions")):
+        raise ValueError("these sets of episodes have states or actions of different shapes, and cannot be joined")
+    return pad({name: np.concatenate([arrays[name] for arrays in flat]) for name in known})
 
 
 def write(path: Path, environment: str, played: Trajectories, **more: Any) -> None:

@@ -14,9 +14,10 @@ from domains.rl.agents import Cached, DecisionActor, ReturnConditioned, make_age
 from domains.rl.collect import collect
 from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
-from domains.rl.evaluate import UNASKED, evaluate, rank_correlation, target
+from domains.rl.evaluate import OWN, UNASKED, evaluate, rank_correlation, target
 from domains.rl.predict import predict, write_film
 from domains.rl.rollout import nothing_played, rollout
+from domains.rl.start import fitted
 from domains.rl.trajectories import Trajectories, windows, write
 from domains.rl.watch import picture
 
@@ -159,12 +160,12 @@ def test_an_episode_is_the_same_alone(recall, mixer):
 # Returns
 
 
-def cartpole(mixer=Mixer.softmax, **more):
+def cartpole(mixer=Mixer.softmax, depth=2, returns=True, **more):
     """An untrained player, as blind as its data."""
     spec = {"environment": "CartPole-v1", "limit": 500, "states": 4, "actions": 2, "mean": [0.0] * 4, "std": [1.0] * 4}
     spec |= {"context": K, "return_scale": 500.0, "best_return": 40.0} | more
     torch.manual_seed(0)
-    config = ModelConfig(dim=12, depth=2, heads=3, mixer=mixer, window=8)
+    config = ModelConfig(dim=12, depth=depth, heads=3, mixer=mixer, window=8, returns=returns)
     return Adapter(config, PositionConfig(), spec).eval()
 
 
@@ -228,6 +229,128 @@ def test_the_actor_refuses_what_it_cannot_see():
         actor.act(np.zeros(4))
 
 
+# The own target
+
+
+def hopeful(recall="exact", **more):
+    spec = cartpole(recall=recall, **more).spec
+    torch.manual_seed(0)
+    return Adapter(ModelConfig(dim=12, depth=1, heads=3, target_quantile=0.8), PositionConfig(), spec).eval()
+
+
+def lottery(B=97, seed=0):
+    """Windows whose returns are 100 times a throw of chance, more by 50 where the first number of the state is 1."""
+    rng = torch.Generator().manual_seed(seed)
+    lucky = torch.randint(2, (B, K), generator=rng).float()
+    states = torch.cat([lucky[..., None], torch.randn(B, K, 3, generator=rng)], -1)
+    real = torch.arange(K) < torch.randint(1, K + 1, (B, 1), generator=rng)
+    returns = 50 * lucky + 100 * torch.rand(B, K, generator=rng)
+    return {
+        "returns": torch.where(real, returns, 1e6),  # padding is not looked at
+        "states": states,
+        "actions": torch.randint(2, (B, K), generator=rng),
+        "steps": torch.arange(K).expand(B, -1),
+        "real": real,
+    }
+
+
+def test_the_own_target_is_a_quantile_of_the_returns_from_a_state():
+    adapter = hopeful()
+    optimizer = torch.optim.Adam(adapter.parameters(), lr=1e-2)
+    for step in range(300):
+        batch = lottery(seed=step)
+        loss = adapter.loss(torch.zeros(97, K, 2), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    held_out = lottery(B=997, seed=1000)
+    assert adapter.measures == ("accuracy", "loss", "reached")
+    reached = adapter.measure(adapter(held_out), held_out)["reached"]
+    assert reached.shape == (held_out["real"].sum(),)
+    assert reached.mean().item() == pytest.approx(0.2, abs=0.04)
+    lucky, target = held_out["states"][..., 0] == 1, adapter.own_target(held_out["states"], held_out["steps"])
+    assert target[lucky].mean().item() == pytest.approx(130, abs=8)
+    assert target[~lucky].mean().item() == pytest.approx(80, abs=8)
+
+
+def test_actions_are_learnt_as_without_an_own_target():
+    with_own, without, batch = hopeful(), cartpole(depth=1), lottery()
+    assert with_own.hope is not None
+    losses = [adapter.loss(adapter(batch), batch) for adapter in (with_own, without)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0] > losses[1]
+    other = dict(without.named_parameters())
+    for name, parameter in with_own.named_parameters():
+        assert parameter.grad is not None
+        if name.startswith("hope."):
+            assert parameter.grad.abs().max() > 0
+        else:
+            assert torch.equal(parameter.grad, other[name].grad)
+
+
+@pytest.mark.parametrize("recall", ["exact", "cached"])
+def test_who_names_no_target_gets_what_the_model_predicts_in_the_first_state(recall):
+    adapter, seeds = hopeful(recall=recall), [8, 3, 5]
+    agent = make_agent(adapter, None, seeds)
+    played = rollout("CartPole-v1", agent, seeds)
+    first = torch.from_numpy(played.states[:, :1])
+    want = adapter.own_target(first, torch.zeros(3, 1, dtype=torch.long))[:, 0].tolist()
+    assert agent.targets.tolist() == pytest.approx(want)
+    assert len(set(want)) == 3
+    named = rollout("CartPole-v1", make_agent(adapter, want, seeds), seeds)
+    assert np.array_equal(named.actions, played.actions)
+    actor = DecisionActor(adapter, seed=8)
+    for step in range(played.lengths[0]):
+        assert actor.act(played.states[0, step], 1.0) == played.actions[0, step]
+
+
+def test_a_run_that_predicts_no_target_says_so_and_behaviour_cloning_needs_none():
+    with pytest.raises(ValueError, match=r"no return to ask for: give a target, .* \(40\), or .*target_quantile=0.9"):
+        DecisionActor(cartpole())
+    cloner = cartpole(returns=False)
+    assert DecisionActor(cloner).act(np.zeros(4)) == DecisionActor(cloner, 30.0).act(np.zeros(4))
+
+
+@pytest.mark.parametrize("settings", [{"target_quantile": 1.0}, {"target_quantile": 0.9, "returns": False}])
+def test_a_quantile_that_means_nothing_is_refused(settings):
+    with pytest.raises(
+        ValueError, match=r"target_quantile=.* between 0 and 1, such as 0.9, and needs model.returns=true"
+    ):
+        model(**settings)
+
+
+def test_evaluation_tells_of_the_own_target(files, tmp_path):
+    adapter, data = trained_on(files / "CartPole-v1.npz", target_quantile=0.9)
+    with torch.no_grad():
+        adapter.hope[-1].bias.fill_(70 / adapter.spec["return_scale"])
+        adapter.hope[-1].weight.zero_()
+    evaluation = evaluate(adapter, data, tmp_path)
+    own, score = evaluation.measures["own_target"], evaluation.scores[-1]
+    assert own["target"] == pytest.approx(70)
+    assert (own["episodes"], own["mean"]) == (OWN, own["steps"])
+    assert (score.metric, score.value) == ("return at its own target (70 on average)", own["mean"])
+    assert 0 <= evaluation.measures["reached"] <= 1
+
+
+# Going on from another run
+
+
+@torch.inference_mode()
+def test_a_start_means_the_same_by_the_same_returns(files, tmp_path):
+    adapter, data = trained_on(files / "CartPole-v1.npz", target_quantile=0.9)
+    spec = adapter.spec | {"mean": [1.0] * 4, "std": [2.0] * 4, "return_scale": 7 * adapter.spec["return_scale"]}
+    config = ModelConfig(dim=12, depth=1, heads=3, target_quantile=0.9)
+    batch = data.batch("train", range(13))
+    for environment, same in (("CartPole-v1", True), ("Acrobot-v1", False)):
+        other = Adapter(config, PositionConfig(), spec | {"environment": environment}).eval()
+        state = fitted(other, adapter.state_dict(), adapter.spec)
+        other.load_state_dict(state, strict=False)
+        assert torch.allclose(other(batch), adapter(batch), atol=1e-5) == same
+        own = other.own_target(batch["states"], batch["steps"])
+        assert torch.allclose(own, adapter.own_target(batch["states"], batch["steps"]), rtol=1e-4) == same
+
+
 # Evaluation and prediction
 
 
@@ -240,11 +363,11 @@ def files(tmp_path_factory):
     return folder
 
 
-def trained_on(path, returns=True, **settings):
+def trained_on(path, returns=True, target_quantile=None, **settings):
     data = Data(DataConfig(source=Source.trajectories, path=str(path), context=K, **settings))
     data.setup()
     torch.manual_seed(0)
-    config = ModelConfig(dim=12, depth=1, heads=3, returns=returns)
+    config = ModelConfig(dim=12, depth=1, heads=3, returns=returns, target_quantile=target_quantile)
     return Adapter(config, PositionConfig(), data.spec()).eval(), data
 
 

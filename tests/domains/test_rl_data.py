@@ -13,13 +13,17 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import domains.rl.collect
+from core.config import PositionConfig
+from domains.rl.adapter import Adapter
+from domains.rl.agents import make_agent
 from domains.rl.collect import collect
-from domains.rl.config import DataConfig, Source
+from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.environments import describe, make, normalised
 from domains.rl.key_to_door import SIDE, STEPS, KeyToDoor
 from domains.rl.minari import from_minari, to_minari
 from domains.rl.policies import make_controller
+from domains.rl.rollout import rollout
 from domains.rl.trajectories import flatten, join, pad, read, write
 from experiments.collect import run
 from experiments.compose import compose
@@ -255,6 +259,48 @@ def test_too_few_episodes_are_refused(saved):
         loaded(saved(made(lengths=np.array([4, 3]))))
 
 
+def test_files_are_split_each_on_its_own(tmp_path):
+    for name, lengths in (("old", LENGTHS), ("new", np.array([2, 11, 6, 4]))):
+        arrays = made(lengths=lengths)
+        if name == "new":
+            arrays = without("episode_seed")(arrays)
+        np.savez_compressed(tmp_path / f"{name}.npz", env_id=np.array("CartPole-v1"), **arrays)
+    old, both = (
+        loaded(tmp_path / "old.npz"),
+        Data(
+            DataConfig(
+                source=Source.trajectories,
+                path=[str(tmp_path / f"{name}.npz") for name in ("old", "new")],
+                held_out=0.2,
+            )
+        ),
+    )
+    both.setup()
+    assert both.played.lengths.tolist() == [*LENGTHS, 2, 11, 6, 4]
+    assert both.played.seeds is None  # not all know theirs
+    for split in ("train", "val", "test"):
+        first = both.splits[split] < len(LENGTHS)
+        assert np.array_equal(both.splits[split][first], old.splits[split])
+        assert (~first).sum() == {"train": 2, "val": 1, "test": 1}[split]
+    assert both.size("train") == both.played.lengths[both.splits["train"]].sum()
+
+
+@pytest.mark.parametrize(
+    ("other", "settings", "message"),
+    [
+        ({}, {}, r"data.path mixes environments \(Acrobot-v1, CartPole-v1\); name one file, or several of one"),
+        ({"states": 6}, {"environment": "none"}, "states or actions of different shapes, and cannot be joined"),
+        ({"actions": "vectors"}, {"environment": "CartPole-v1"}, "other.npz does not fit CartPole-v1"),
+        ({"lengths": np.array([1, 2])}, {"environment": "CartPole-v1"}, "other.npz has 2 episodes; each of three"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(other, settings, message, saved, tmp_path):
+    np.savez_compressed(tmp_path / "other.npz", env_id=np.array("Acrobot-v1"), **made(**other))
+    paths = [str(saved(made())), str(tmp_path / "other.npz")]
+    with pytest.raises(ValueError, match=message):
+        Data(DataConfig(source=Source.trajectories, path=paths, held_out=0.2, **settings)).setup()
+
+
 # Environments
 
 
@@ -486,10 +532,71 @@ def test_a_zip_that_is_no_model_is_refused(tmp_path):
         network_of(path, HOPPER)
 
 
+def an_agent(env="CartPole-v1", **settings):
+    torch.manual_seed(0)
+    about = describe(env)
+    width = about["states"]
+    spec = about | {"environment": env, "mean": [0.0] * width, "std": [1.0] * width, "context": 5, "best_return": 9.0}
+    return Adapter(ModelConfig(dim=12, depth=1, heads=3), PositionConfig(), spec | {"return_scale": 50.0} | settings)
+
+
+def taken(played, which=slice(None)):
+    """The actions of some episodes, end to end."""
+    return played.actions[which][played.real[which]]
+
+
+@pytest.mark.parametrize("recall", ["exact", "cached"])
+def test_a_run_plays_at_its_target_beside_others(recall, monkeypatch):
+    agent = an_agent(recall=recall)
+    played, by = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=60.0)
+    assert by["behaviours"].tolist() == ["random", "mine"]
+    replayed("CartPole-v1", played)
+    mine = by["episode_behaviour"] == 1
+    alone = rollout("CartPole-v1", make_agent(agent, [60.0] * 3, played.seeds[mine]), played.seeds[mine])
+    assert np.array_equal(taken(alone), taken(played, mine))
+    less, _ = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=1.0)
+    assert np.array_equal(taken(less, ~mine), taken(played, ~mine))
+    assert not np.array_equal(taken(less, mine), taken(played, mine))
+    monkeypatch.setattr(domains.rl.collect, "LANES", 2)
+    again, _ = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=60.0)
+    assert np.array_equal(taken(again), taken(played))
+
+
+def test_noise_disturbs_a_run_too_and_it_sees_what_was_done():
+    agent, seen = an_agent("Pendulum-v1"), []
+    latest = agent.latest
+    agent.latest = lambda batch, cache=None: seen.append(batch) or latest(batch, cache)
+    played, _ = collect("Pendulum-v1", ["mine"], 3, 0.5, 0, {"mine": agent}, target=-100.0)
+    quiet, _ = collect("Pendulum-v1", ["mine"], 3, 0.0, 0, {"mine": agent}, target=-100.0)
+    assert np.abs(played.actions - quiet.actions).mean() > 0.1
+    assert np.array_equal(seen[10]["actions"][:, :-1], played.actions[:, 6:10])
+
+
+@pytest.mark.parametrize(
+    ("agent", "target", "message"),
+    [
+        ({}, None, "this run predicts no return to ask for"),
+        (
+            {"env": "Pendulum-v1"},
+            1.0,
+            "policy=mine was trained on Pendulum-v1 and cannot play CartPole-v1: it has limit",
+        ),
+        ({"actions": 3}, 1.0, "it has actions 3 and not 2"),
+        ({"limit": 20}, 1.0, "it has limit 20 and not 500"),
+        (None, 5.0, "target=5 is asked of trained models alone: give policy=RUN_FOLDER"),
+    ],
+)
+def test_a_run_that_cannot_play_is_refused(agent, target, message):
+    runs = {} if agent is None else {"mine": an_agent(**agent)}
+    with pytest.raises(ValueError, match=message):
+        collect("CartPole-v1", ["mine" if runs else "random"], 3, 0.0, 0, runs, target)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["env=CartPole-v1", "policy=expert"], "policy=expert is unknown; possible: random, heuristic, or the path"),
+        (["env=CartPole-v1", "policy=core"], "core is no finished run"),
         (["env=CartPole-v1", "policy=heuristic"], "is there for LunarLander-v3, .*, not for CartPole-v1"),
         (["env=CartPole-v1", "policy=no.npz"], "policy=no.npz is no .npz file"),
         (["env=CartPole-v1", "episodes=0"], "episodes >= 1"),

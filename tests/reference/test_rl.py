@@ -3,14 +3,19 @@
 Shapes: B batch · K time steps · S state width · A width of an action
 """
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
-from core.config import Activation
+from core.config import Activation, Mixer, Norm, PositionConfig, PositionKind
 from core.porting import unload
+from domains.rl.adapter import Adapter
+from domains.rl.config import ModelConfig
+from domains.rl.export import export
 from domains.rl.ported import decision_transformer_config, decision_transformer_table, from_decision_transformer
 
 B, K, S, A, SCALE = 5, 7, 11, 3, 130.0
@@ -159,7 +164,7 @@ def test_what_a_configuration_leaves_out_is_the_default(known):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"action_tanh": False}, "action_tanh=False cannot be imported; possible: True"),
+        ({"action_tanh": False}, r"action_tanh=False .* possible: .* action_tanh=False and known={actions: 3}"),
         ({"activation_function": "silu"}, "activation_function=silu cannot be imported; possible: relu, gelu"),
         ({"add_cross_attention": True}, "add_cross_attention=True"),
         ({"scale_attn_weights": False}, "scale_attn_weights=False"),
@@ -179,9 +184,76 @@ def test_a_configuration_without_counterpart_is_refused(known, change, message):
         ({"mean": None, "std": None}, r"does not say: mean \(of each .*\), std \(its .*\); give them as known="),
         ({"return_scale": None}, r"does not say: return_scale \(what .* such as 1000\); give"),
         ({"mena": [0.0]}, "known=mena means nothing; possible: mean, std"),
+        ({"actions": 3}, "action_tanh=True with known actions=3 cannot be imported"),
         ({"mean": [0.0] * 7}, "states have 11 numbers; mean has 7 and std 11"),
     ],
 )
 def test_what_is_not_known_is_asked_for(known, change, message):
     with pytest.raises(ValueError, match=message):
         decision_transformer_config(SIZES, {name: v for name, v in (known | change).items() if v is not None})
+
+
+# Models of ours as their folders
+
+VECTORS: dict[str, Any] = {"low": [-1.0, 0.0, -4.0], "high": [1.0, 3.0, 4.0]}
+NUMBERS: dict[str, Any] = {"actions": A, "delayed": True, "temperature": 0.5}
+
+
+def made(known, actions, position=PositionKind.learned, **settings):
+    config = ModelConfig(**({"dim": 24, "depth": 2, "heads": 3, "target_quantile": 0.9} | settings))
+    return Adapter(config, PositionConfig(position), {"limit": 59, "states": S, **known, **actions})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("actions_are", [VECTORS, NUMBERS])
+def test_a_folder_has_our_actions_and_comes_back(actions_are, known, batch, randomise, tmp_path):
+    adapter = randomise(made(known, actions_are, activation=Activation.gelu_tanh, mlp_ratio=2.5))
+    if "actions" in actions_are:
+        numbers = torch.randint(A, (B, K), generator=torch.Generator().manual_seed(4))
+        shown, given = batch | {"actions": numbers}, torch.nn.functional.one_hot(numbers, A).float()
+    else:
+        low, span = torch.tensor(VECTORS["low"]), torch.tensor(VECTORS["high"]) - torch.tensor(VECTORS["low"])
+        shown, given = batch | {"actions": low + span * (batch["actions"] + 1) / 2}, batch["actions"]
+    want = adapter(shown)[batch["real"]]
+    assert want.std() > 0.1
+
+    export(adapter, PositionConfig(), tmp_path)
+    theirs, report = DecisionTransformerModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())  # no weight is missing, left over, or of another shape
+    told = json.loads((tmp_path / "known.json").read_text())
+    got = actions(theirs.eval(), batch | {"actions": given}, told)
+    if "actions" not in actions_are:
+        got = low + span * (got + 1) / 2
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    again = from_decision_transformer(config, load_file(tmp_path / "model.safetensors"), told).eval()
+    torch.testing.assert_close(again(shown)[batch["real"]], want, atol=1e-5, rtol=0)
+    assert {name: again.spec[name] for name in actions_are} == actions_are
+    assert again.hope is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "lost"),
+    [
+        ({"returns": False, "target_quantile": None}, r"model.returns=False \(possible: True\)"),
+        ({"mixer": Mixer.window}, r"model.mixer=window \(possible: softmax\)"),
+        ({"norm": Norm.rms}, r"model.norm=rms \(possible: layer\)"),
+        ({"bias": False}, "model.bias=False"),
+        ({"embed_norm": False}, "model.embed_norm=False"),
+        ({"activation": Activation.swiglu}, r"model.activation=swiglu \(possible: relu\)"),
+        ({"kv_heads": 1, "qk_norm": True}, r"model.kv_heads=1 \(possible: None\), no model.qk_norm=True"),
+        ({"position": PositionKind.rotary}, r"position=rotary \(possible: learned\)"),
+    ],
+)
+def test_what_they_have_no_like_of_is_named_and_nothing_written(settings, lost, known, tmp_path):
+    position = PositionConfig(settings.get("position", PositionKind.learned))
+    with pytest.raises(ValueError, match=f"DecisionTransformerModel has no {lost}"):
+        export(made(known, VECTORS, **settings), position, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_images_are_no_states_of_theirs(known, tmp_path):
+    adapter = Adapter(ModelConfig(), PositionConfig(), {"limit": 59, **known, **NUMBERS, "states": [16, 16]})
+    with pytest.raises(ValueError, match="takes states that are vectors; these are images"):
+        export(adapter, PositionConfig(), tmp_path / "none")
