@@ -99,7 +99,7 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
     for protein_language.
 
     Raises:
-        ValueError: if a file is missing, or the model of another kind.
+        ValueError: if a file is missing, the model of another kind, or its tokenizer that of another model.
     """
     folder = Path(config.file or "")
     for name in ("config.json", "model.safetensors"):
@@ -112,8 +112,8 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
             from domains.text.ported import our_config
             from domains.text.tokenizers import beside
 
-            position, spec = our_config(theirs)[1:]
-            return "text", ported(theirs, state), position, spec | beside(folder)
+            tokenizer = beside(folder)
+            return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
         case "decision_transformer":
             from domains.rl.ported import decision_transformer_config, from_decision_transformer
 
@@ -148,5 +148,4 @@ def from_gguf(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, An
     if config.file is None:
         raise ValueError("source=gguf needs file=….gguf")
     theirs, state, tokenizer = read_gguf(Path(config.file))
-    position, spec = our_config(theirs)[1:]
-    return "text", ported(theirs, state), position, spec | {"tokenizer": tokenizer.spec()}
+    return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
