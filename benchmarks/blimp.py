@@ -1,8 +1,9 @@
 """BLiMP's minimal pairs by EleutherAI's harness: how often the grammatical sentence is the likelier one.
 
-    python benchmarks/blimp.py RUN ARCHIVE [--tasks a,b,…] [--limit 100]     ARCHIVE: blimp.tar.xz, of its JSON lines
+    python benchmarks/blimp.py ARCHIVE RUN [RUN …] [--tasks a,b,…] [--limit 250]
 
-Prints the share of each task, and writes it into benchmarks/text_blimp.json, under the run's name; other runs stay.
+ARCHIVE is blimp.tar.xz, with a file of JSON lines for each task. Prints the share of each task, and writes it into
+benchmarks/text_blimp.json, under the run's name; other runs stay.
 
 Source: Warstadt et al. 2020. Needs pip install -e '.[harness]'.
 """
@@ -46,23 +47,22 @@ metric_list: [{{metric: acc}}]
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("run")
     options.add_argument("archive")
+    options.add_argument("runs", nargs="+", type=Path)
     options.add_argument("--tasks", default=",".join(TASKS))
     options.add_argument("--limit", type=int, help="pairs of each task; all 1,000 if not given")
     given = options.parse_args()
-    _, adapter = load_run(given.run)
-    if not isinstance(adapter, Adapter):
-        options.error(f"{given.run} is of another domain; give a run of domain=text")
-    tasks = given.tasks.split(",")
-    found = measure(adapter, given.archive, tasks, given.limit)
-    for name, share in found.items():
-        print(f"{name:45} {share:.3f}")
     file = Path(__file__).with_name("text_blimp.json")
-    known = json.loads(file.read_text())["rows"] if file.exists() else []
-    told: dict[str, Any] = {"run": Path(given.run).name, "parameters": sum(p.numel() for p in adapter.parameters())}
-    told |= {"pairs": given.limit or 1000, "mean": mean(found.values()), "shares": found}
-    write_json(file, {"rows": [*(row for row in known if row["run"] != told["run"]), told], **environment()})
+    for run in given.runs:
+        _, adapter = load_run(run)
+        if not isinstance(adapter, Adapter):
+            options.error(f"{run} is of another domain; give a run of domain=text")
+        found = measure(adapter, given.archive, given.tasks.split(","), given.limit)
+        told: dict[str, Any] = {"run": run.name, "parameters": sum(p.numel() for p in adapter.parameters())}
+        told |= {"pairs": given.limit or 1000, "mean": mean(found.values()), "shares": found}
+        print(told)
+        known = json.loads(file.read_text())["rows"] if file.exists() else []
+        write_json(file, {"rows": [*(row for row in known if row["run"] != run.name), told], **environment()})
 
 
 def measure(adapter: Adapter, archive: str, tasks: list[str], limit: int | None) -> dict[str, float]:
