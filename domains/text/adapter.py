@@ -38,7 +38,8 @@ class Adapter(DomainAdapter):
     Attributes:
         tokenizer: None if there is none.
     Raises:
-        ValueError: for orders of recall with another vocabulary than bytes, or a softcap that is not positive.
+        ValueError: for orders of recall with another vocabulary than bytes, a tokenizer of more tokens than V, or a
+            softcap that is not positive.
     """
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
@@ -50,6 +51,11 @@ class Adapter(DomainAdapter):
         self.measures = ("bits_per_byte", "loss") if known else ("loss",)
         if self.orders and known != {"kind": "bytes"}:
             raise ValueError(f"only bytes can be recalled, not a vocabulary of {self.vocabulary}; set data.recall=[]")
+        if self.tokenizer and self.tokenizer.size > self.vocabulary:
+            raise ValueError(
+                f"the tokenizer has {self.tokenizer.size} tokens and the model's vocabulary {self.vocabulary}: they are "
+                "not of one model; give the tokenizer that it was trained with"
+            )
         if config.softcap is not None and config.softcap <= 0:
             raise ValueError(f"model.softcap={config.softcap} must be positive; null leaves scores as they are")
         self.embed = nn.Embedding(self.vocabulary, config.dim)

@@ -6,6 +6,7 @@ Shapes: B rows · L tokens read at once · V vocabulary
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from domains.text.small import make_reader
 from domains.text.tokenizers import Tokenizer
 
 NGRAM = 3  # tokens at most that a guess looks up
+GUESSES = 4  # tokens that a draft guesses at once, unless lookup says otherwise
 BROKEN = 4  # bytes at most that a character waits for
 
 
@@ -34,8 +36,9 @@ class Sampling:
         repetition_penalty: scores of tokens that are there already are divided by it, or multiplied where they are
             negative (Keskar et al. 2019).
         seed: the same seed gives the same text on the same machine; row n of several draws by seed and n.
-        lookup: so many tokens are guessed at once, as what followed the last few tokens before, and read together; the
-            model decides on each, so the text stays what it is (prompt lookup decoding, Saxena 2023). For one prompt.
+        lookup: so many tokens are guessed at once, as what followed the last few tokens before (prompt lookup decoding,
+            Saxena 2023) or by a draft, and read together; the model decides on each, so the text stays what it is. For
+            one prompt.
     Raises:
         ValueError: for values that cannot be.
     """
@@ -71,19 +74,43 @@ class _Row:
         self.said.add(token)
         self.written += 1
 
+    def tokens(self) -> list[int]:
+        return [token for token, _ in self.window]
+
     def restart(self) -> None:
         """A full window goes on with its last half."""
         if len(self.window) > self.context:
             self.window = self.window[-(self.context // 2) :]
 
-    def guess(self, count: int) -> list[int]:
-        """What followed the last few tokens when they stood in the window before; of the longest match, the latest."""
-        tokens = [token for token, _ in self.window]
-        for n in range(min(NGRAM, len(tokens) - 1), 0, -1):
-            for start in range(len(tokens) - n - 1, -1, -1):
-                if tokens[start : start + n] == tokens[-n:]:
-                    return tokens[start + n : start + n + count]
-        return []
+
+def repeated(tokens: list[int], count: int) -> list[int]:
+    """What followed the last few tokens when they stood here before; of the longest match, the latest."""
+    for n in range(min(NGRAM, len(tokens) - 1), 0, -1):
+        for start in range(len(tokens) - n - 1, -1, -1):
+            if tokens[start : start + n] == tokens[-n:]:
+                return tokens[start + n : start + n + count]
+    return []
+
+
+class Draft:
+    """What a smaller model would write next: its likeliest tokens (speculative decoding, Leviathan et al. 2023).
+
+    It keeps what it has read, as far as that still stands.
+    """
+
+    def __init__(self, adapter: Adapter, capacity: int):
+        self.reader, self.read = make_reader(adapter.eval(), capacity), list[int]()
+
+    def __call__(self, tokens: list[int], count: int) -> list[int]:
+        stands = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.read, tokens[:-1], strict=False)))
+        self.reader.crop(stands)
+        new, guesses = tokens[stands:], list[int]()
+        for _ in range(count):
+            scores = self.reader.step([[(token, []) for token in new]])  # (1, L, V)
+            new = [int(scores[0, -1].argmax())]
+            guesses += new
+        self.read = [*tokens, *guesses][: self.reader.columns]
+        return guesses
 
 
 @torch.inference_mode()
@@ -92,6 +119,7 @@ def write(
     prompts: Sequence[Sequence[int]],
     how: Sampling,
     *,
+    draft: Adapter | None = None,
     cached: bool = True,
     ended: Callable[[int, int], bool] = lambda row, token: False,
 ) -> Iterator[tuple[int, int]]:
@@ -101,14 +129,18 @@ def write(
     anew, so the text does not depend on `cached`: what was read is kept from token to token, or all is read again.
 
     Args:
+        draft: a smaller model with the same tokenizer, that guesses what comes next.
         ended: asked after every token; a row goes no farther when it says so.
     Raises:
-        ValueError: for a prompt that is empty or not of the vocabulary, or lookup that the model or batch cannot have.
+        ValueError: for a prompt that is empty or not of the vocabulary, guesses that the model or batch cannot have, or
+            a draft that does not fit the model.
     """
-    _check(adapter, prompts, how)
+    count = how.lookup or (GUESSES if draft else 0)
+    _check(adapter, prompts, count, draft)
     adapter.eval()
     rows = [_Row(adapter, number, prompt, how.seed) for number, prompt in enumerate(prompts)]
     capacity = min(adapter.context, max(map(len, prompts)) + how.length)
+    guesses = Draft(draft, capacity) if draft else repeated
     reader, guess, scores = None, [], torch.empty(0)
     while rows:
         if reader is None or reader.columns == capacity:
@@ -117,7 +149,7 @@ def write(
             reader, guess = make_reader(adapter, capacity) if cached else Forgetful(adapter, capacity), []
             scores = reader.begin([row.window for row in rows])  # (B, 1, V)
         else:
-            guess = rows[0].guess(min(how.lookup, capacity - reader.columns - 1)) if how.lookup else []
+            guess = guesses(rows[0].tokens(), min(count, capacity - reader.columns - 1)) if count else []
             scores = reader.step([[row.window[-1], *((token, []) for token in guess)] for row in rows])  # (B, L, V)
         gone, t = set[int](), 0
         for t, following in enumerate(scores.unbind(1)):
@@ -230,12 +262,14 @@ def texts(
     prompts: Sequence[str],
     how: Sampling,
     *,
+    draft: Adapter | None = None,
     stops: Sequence[str] = (),
     show: Callable[[int, str], None] = lambda row, text: None,
 ) -> Written:
     """Go on from prompts until a stop string, the end of the document, or `how.length` tokens.
 
     Args:
+        draft: as in `write`.
         show: called with every piece of text as soon as it is certain, and the number of its prompt.
     Raises:
         ValueError: for an empty prompt, one that the tokenizer cannot hold, an empty stop string, or a model without a
@@ -255,7 +289,7 @@ def texts(
             show(row, text)
 
     tokens, count = [adapter.tokenizer.encode(prompt).tolist() for prompt in prompts], 0
-    for row, token in write(adapter, tokens, how, ended=lambda row, _: speeches[row].ended):
+    for row, token in write(adapter, tokens, how, draft=draft, ended=lambda row, _: speeches[row].ended):
         say(row, speeches[row].hear(token))
         count += 1
     for row, speech in enumerate(speeches):
@@ -263,7 +297,7 @@ def texts(
     return Written(["".join(part) for part in parts], count, time.perf_counter() - began)
 
 
-def _check(adapter: Adapter, prompts: Sequence[Sequence[int]], how: Sampling) -> None:
+def _check(adapter: Adapter, prompts: Sequence[Sequence[int]], guesses: int, draft: Adapter | None) -> None:
     for prompt in prompts:
         if not len(prompt):
             raise ValueError("the prompt is empty; give at least one character to go on from")
@@ -271,8 +305,24 @@ def _check(adapter: Adapter, prompts: Sequence[Sequence[int]], how: Sampling) ->
             raise ValueError(
                 f"the prompt's tokens {min(prompt)} to {max(prompt)} must lie in 0 to {adapter.vocabulary - 1}"
             )
-    if how.lookup and (len(prompts) > 1 or adapter.orders or adapter.config.mixer is not Mixer.softmax):
+    models = [adapter] if draft is None else [adapter, draft]
+    if guesses and (len(prompts) > 1 or any(m.orders or m.config.mixer is not Mixer.softmax for m in models)):
+        shown = " and ".join(f"data.recall={list(m.orders)} with {m.config.mixer.value}" for m in models)
         raise ValueError(
-            f"lookup={how.lookup} is for one prompt, a model without recall, and model.mixer=softmax; here are "
-            f"{len(prompts)}, data.recall={list(adapter.orders)} and {adapter.config.mixer.value}"
+            "guesses (lookup, draft) are for one prompt, and models without recall, with model.mixer=softmax; here are "
+            f"{len(prompts)}, {shown}"
         )
+    if draft and _tokens(draft) != _tokens(adapter):
+        raise ValueError(
+            "the draft has another tokenizer than the model; train one with data.tokenizer=file and "
+            "data.tokenizer_path=… of the model's run"
+        )
+    if draft and draft.context < adapter.context:
+        raise ValueError(
+            f"the draft's context of {draft.context} tokens is shorter than the model's, {adapter.context}; train one "
+            f"with data.context={adapter.context}"
+        )
+
+
+def _tokens(adapter: Adapter) -> tuple[int, dict | None]:
+    return adapter.vocabulary, adapter.tokenizer.spec() if adapter.tokenizer else None

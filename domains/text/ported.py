@@ -19,6 +19,7 @@ from core.config import Activation, Norm, PositionConfig, PositionKind
 from core.porting import SAME, TRANSPOSED, Row, Table, Unused, half_split, load, reordered, stacked
 from domains.text.adapter import BYTES, Adapter
 from domains.text.config import ModelConfig
+from domains.text.tokenizers import Tokenizer
 
 Theirs = Mapping[str, Any]  # what a config.json holds
 Spec = dict[str, Any]  # what an adapter knows of its data
@@ -36,16 +37,17 @@ ACTIVATIONS = {
 MUTE = {"dropout", "drop_path", "zero_init", "gpt2_init", "window"}
 
 
-def from_transformers(theirs: Theirs, state: Mapping[str, Tensor]) -> Adapter:
+def from_transformers(theirs: Theirs, state: Mapping[str, Tensor], tokenizer: Tokenizer | None = None) -> Adapter:
     """An adapter with the weights and the logits of a GPT2LMHeadModel or LlamaForCausalLM.
 
     Args:
         theirs: what their config.json holds.
         state: their weights by name.
+        tokenizer: theirs.
     Raises:
-        ValueError: for a configuration that we cannot follow, or weights that do not fit it.
+        ValueError: for a configuration that we cannot follow, or weights or a tokenizer that do not fit it.
     """
-    model, position, spec = our_config(theirs)
+    model, position, spec = our_config(theirs, tokenizer)
     if theirs["model_type"] == "gpt2" and "wte.weight" in state:  # OpenAI's weights are published without a head
         state = {f"transformer.{name}": tensor for name, tensor in state.items()}
     adapter = Adapter(model, position, spec)
@@ -115,8 +117,8 @@ def llama(config: ModelConfig, interleaved: bool = False) -> Table:
 TABLES: dict[str, Callable[[ModelConfig], Table]] = {"gpt2": gpt2, "llama": llama}
 
 
-def our_config(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
-    """What configures an adapter that computes what theirs does.
+def our_config(theirs: Theirs, tokenizer: Tokenizer | None = None) -> tuple[ModelConfig, PositionConfig, Spec]:
+    """What configures an adapter that computes what theirs does, and speaks by their tokenizer.
 
     Raises:
         ValueError: for what we have no like of: another model_type, scaled rotary positions, heads of a width of
@@ -124,11 +126,12 @@ def our_config(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
     """
     match theirs.get("model_type"):
         case "gpt2":
-            return _from_gpt2(theirs)
+            model, position, spec = _from_gpt2(theirs)
         case "llama":
-            return _from_llama(theirs)
+            model, position, spec = _from_llama(theirs)
         case other:
             raise ValueError(f"model_type={other!r} cannot be imported; possible: {', '.join(TABLES)}")
+    return model, position, spec | ({"tokenizer": tokenizer.spec()} if tokenizer else {})
 
 
 def their_config(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def go_on(
     how: Sampling,
     folder: Path,
     *,
+    draft: Adapter | None = None,
     stops: Sequence[str] = (),
     show: Callable[[int, str], None] = lambda row, text: None,
 ) -> tuple[Written, list[Path]]:
@@ -35,10 +36,10 @@ def go_on(
 
     Args:
         sources: text files or prompts.
-        stops, show: as in domains.text.generate.texts.
+        draft, stops, show: as in domains.text.generate.texts.
     """
     prompts = [read(source) for source in sources]
-    made = texts(adapter, prompts, how, stops=stops, show=show)
+    made = texts(adapter, prompts, how, draft=draft, stops=stops, show=show)
     record: dict[str, Any] = {
         "texts": [{"prompt": a, "continuation": b} for a, b in zip(prompts, made.texts, strict=True)],
         "settings": asdict(how) | {"stops": list(stops)},

@@ -119,8 +119,8 @@ class Subwords(Tokenizer):
         self.pieces.encode_special_tokens = True  # a text that spells one out has not used it
         self.pieces.no_truncation()
         self.pieces.no_padding()
-        self.size = self.pieces.get_vocab_size()
         named = self.pieces.get_vocab()
+        self.size = 1 + max(named.values(), default=-1)  # not every number need be taken
         self.end = next((named[name] for name in ENDS if name in named), None)
 
     def encode(self, text):
@@ -231,10 +231,10 @@ def read(path: Path) -> Tokenizer:
     raise ValueError(f"{path} holds no tokenizer: give a tokenizer.json, a folder with {pairs}, or a run folder")
 
 
-def beside(folder: Path) -> dict[str, Any]:
-    """{"tokenizer": …} of a folder of weights, for a spec; nothing where none lies there."""
+def beside(folder: Path) -> Tokenizer | None:
+    """The tokenizer in a folder of weights; None where none lies there."""
     there = (folder / "tokenizer.json").is_file() or any((folder / a).is_file() for a, _ in PAIRS)
-    return {"tokenizer": read(folder).spec()} if there else {}
+    return read(folder) if there else None
 
 
 def _byte_level(model: Any, digits: bool = False) -> Any:

@@ -9,7 +9,7 @@ import torch
 from core.config import Activation, Mixer, Norm, PositionConfig, PositionKind
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
-from domains.text.generate import Sampling, Speech, choose, generate, texts, write
+from domains.text.generate import Draft, Sampling, Speech, choose, generate, texts, write
 from domains.text.memory import Memory
 from domains.text.reading import Attending, Forgetful, Reader, Recurrent
 from domains.text.small import Small, make_reader
@@ -157,8 +157,63 @@ def test_guesses_save_steps_and_change_nothing(monkeypatch, temperature, penalty
     ids=["several prompts", "window", "linear"],
 )
 def test_guesses_that_cannot_be(adapter, prompts):
-    with pytest.raises(ValueError, match=r"lookup=2 is for one prompt, .* and model\.mixer=softmax"):
-        next(write(adapter, prompts, Sampling(lookup=2)))
+    for options in ({"how": Sampling(lookup=2)}, {"how": Sampling(), "draft": make()}):
+        with pytest.raises(ValueError, match=r"are for one prompt, .* with model\.mixer=softmax; here are [13], "):
+            next(write(adapter, prompts, **options))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_draft_saves_steps_and_changes_nothing(monkeypatch, temperature):
+    """One that writes as the model does, one that seldom does, and one that reads by torch."""
+    adapter, like, steps = make(), make(), []
+    with torch.no_grad():
+        for parameter in like.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+    unlike = make(kind=PositionKind.learned, kv_heads=2, activation=Activation.relu)
+    monkeypatch.setattr("domains.text.generate.make_reader", lambda model, capacity: Counted(model, capacity, steps))
+    how = Sampling(length=3 * CONTEXT, temperature=temperature, seed=5, top_k=None)
+    for prompt in PROMPTS:
+        want = list(generate(adapter, prompt, how))
+        assert steps.count(adapter) == 3 * CONTEXT
+        for draft in (like, unlike):
+            steps.clear()
+            got = [token for _, token in write(adapter, [prompt], how, draft=draft)]
+            assert got == want
+            assert steps.count(adapter) < (2 * CONTEXT if draft is like and temperature == 0 else 3 * CONTEXT + 1)
+        steps.clear()
+
+
+class Counted(Small):
+    """Notes whose step each was."""
+
+    def __init__(self, adapter: Adapter, capacity: int, steps: list[Adapter]):
+        super().__init__(adapter, capacity)
+        self.steps = steps
+
+    def step(self, rows):
+        self.steps.append(self.adapter)
+        return super().step(rows)
+
+
+@torch.inference_mode()
+def test_what_a_draft_guesses_is_what_it_would_write():
+    """Also after its guesses were wrong, and after the text began anew."""
+    draft = Draft(make(), CONTEXT)
+    for tokens in ([3, 1, 4], [3, 1, 4, 1, 5, 9], [3, 1, 4, 1, 5, 9, 2, 6], [7], [7, 3, 8]):
+        assert draft(tokens, 4) == list(generate(make(), tokens, Sampling(4, temperature=0)))
+    assert draft([7, 3, 8], 0) == []
+    assert draft([7, 3, 8, 2], 2) == list(generate(make(), [7, 3, 8, 2], Sampling(2, temperature=0)))
+
+
+def test_a_draft_that_does_not_fit():
+    spec = {"context": CONTEXT, "vocabulary": VOCABULARY, "orders": [], "memory": ""}
+    for changes, message in (
+        ({"vocabulary": VOCABULARY + 1}, r"another tokenizer than the model; .* data\.tokenizer_path="),
+        ({"context": CONTEXT - 1}, f"context of {CONTEXT - 1} tokens is shorter .* data.context={CONTEXT}"),
+    ):
+        draft = Adapter(ModelConfig(dim=24, heads=3), PositionConfig(PositionKind.rotary), spec | changes)
+        with pytest.raises(ValueError, match=message):
+            next(write(make(), PROMPTS[:1], Sampling(), draft=draft))
 
 
 # The rules of choice

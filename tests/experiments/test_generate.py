@@ -62,6 +62,14 @@ def test_several_prompts_and_a_stop_string(run, tmp_path, capsys):
     assert cut["texts"][0]["continuation"] == text[: text.index(stop)]
 
 
+def test_a_draft_leaves_the_text_as_it_is(run, tmp_path):
+    found = []
+    for draft in ([], [f"draft={run}"]):
+        generate(f"run={run}", "prompt=two", "length=31", "temperature=0", *draft)
+        found.append(json.loads((tmp_path / "run" / "generate" / "continuation.json").read_text(encoding="utf-8")))
+    assert found[0]["texts"] == found[1]["texts"]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -69,6 +77,7 @@ def test_several_prompts_and_a_stop_string(run, tmp_path, capsys):
         ("prompt=''", "the prompt is empty"),
         ("stop=['']", "a stop string is empty"),
         ("run=nowhere", "nowhere"),
+        ("draft=nowhere", "nowhere"),
     ],
 )
 def test_what_cannot_be_is_one_clear_error(run, tmp_path, override, message):

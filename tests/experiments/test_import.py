@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import EsmConfig, EsmForMaskedLM, GPT2Config, GPT2LMHeadModel
 
+from domains.text.tokenizers import learnt
 from experiments.compose import compose
 from experiments.runs import load_run, room
 
@@ -53,6 +54,20 @@ def test_a_folder_of_transformers(tmp_path):
     assert config.domain.name == "text"
     ids = torch.randint(97, (2, 13))
     torch.testing.assert_close(ours({"tokens": ids}), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    GPT2LMHeadModel(GPT2Config(vocab_size=257, n_positions=7, n_embd=6, n_layer=1, n_head=1)).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(learnt(["the cat and the hat"], 263).definition)
+    with pytest.raises(
+        ValueError, match="tokenizer has 263 tokens and the model's vocabulary 257: they are not of one"
+    ):
+        attend_import("source=transformers", f"file={tmp_path}", f"run={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "tokenizer.json").write_text(learnt(["the cat and the hat"], 257).definition)
+    attend_import("source=transformers", f"file={tmp_path}", f"run={tmp_path / 'run'}")
+    text = load_run(tmp_path / "run")[1].tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+    assert text.decode(text.encode("the cat").tolist()) == "the cat"
 
 
 @torch.no_grad()
