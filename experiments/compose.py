@@ -114,7 +114,7 @@ def resumed(overrides: list[str]) -> list[str]:
     """The overrides that a run folder was made with, then these: `attend train run=FOLDER` needs no more to go on."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     folder = Path(given.get("run", ""))
-    if "run" not in given or not (folder / "checkpoints" / "last.ckpt").is_file():
+    if "run" not in given or not any((folder / "checkpoints").glob("*.ckpt")):
         return overrides
     before = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
     return [line for line in before if line.partition("=")[0] not in given] + overrides

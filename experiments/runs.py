@@ -5,12 +5,16 @@ spec.json              what the model knows of its data (classes, sizes, statist
 weights.safetensors    the trained weights
 summary.json           how it went
 metrics.csv            the curves
-checkpoints/last.ckpt  to resume from: `attend train run=FOLDER`
+checkpoints/           last.ckpt and previous.ckpt, to resume from: `attend train run=FOLDER`
 """
 
+import fcntl
 import json
+import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from importlib import import_module
@@ -57,15 +61,61 @@ def make_adapter(config: DictConfig, spec: dict[str, Any]) -> DomainAdapter:
     return room(package, "adapter").Adapter(model, typed(PositionConfig, config.position), spec)
 
 
-def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it becomes `path` when it is whole and on the disk.
+
+    Whoever opens `path`, after a kill or a power cut too, finds all of the new file or all of the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.unfinished")
+    try:
+        yield new
+        _to_disk(new)
+        os.replace(new, path)
+        _to_disk(path.parent)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """No other process writes this run folder meanwhile. The lock goes with its process, however that ends.
+
+    A record lock, for data workers would inherit one of flock, and outlive a killed run with it for some seconds.
+
+    Raises:
+        ValueError: if another one does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(
+                f"another process is training in {folder}; wait for its end, or give another run=…"
+            ) from error
+        yield
+
+
+def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
+    with written(folder / "config.yaml") as new:
+        new.write_text(OmegaConf.to_yaml(config, resolve=True))
     write_json(folder / "spec.json", spec)
 
 
 def write_weights(folder: Path, adapter: DomainAdapter) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
+    with written(folder / "weights.safetensors") as new:
+        save_file(weights, new)
 
 
 def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:
@@ -115,8 +165,8 @@ def write_json(path: Path, value: Any) -> None:
             return thing.value
         return thing.item() if hasattr(thing, "item") else str(thing)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, default=plain) + "\n")
+    with written(path) as new:
+        new.write_text(json.dumps(value, indent=2, default=plain) + "\n")
 
 
 def typed(kind: type, values: DictConfig) -> Any:
