@@ -136,6 +136,7 @@ def make_trainer(
         loggers.append(CSVLogger(folder, name="", version=""))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+
     def say(text: str) -> None:
         progress.console.print(f"  {text}", highlight=False, soft_wrap=True)
 
