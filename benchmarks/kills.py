@@ -110,7 +110,7 @@ def started(folder: Path, settings: list[str]):
 
 def quietly(folder: Path, settings: list[str]) -> None:
     with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 2)
+        os.dup2(nothing.fileno(), 1)
         train(compose("config", [*settings, f"run={folder}"]), folder, Progress(disable=True))
 
 

@@ -2,11 +2,13 @@
 
 import errno
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors import SafetensorError
 
 from domains.data import DomainData
@@ -21,9 +23,18 @@ OUT_OF_MEMORY = (
 
 @contextmanager
 def in_plain_words(folder: Path, data: DomainData) -> Iterator[None]:
-    """Raises ValueError for a full disk, a full device, and data that a worker cannot read."""
+    """Raises ValueError for a full disk, a full device, and data that a worker cannot read.
+
+    Lightning's own exits, for signals outside of the steps, get the exit codes that a shell expects.
+    """
     try:
         yield
+    except SIGTERMException as error:
+        raise SystemExit(128 + signal.SIGTERM) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise SystemExit(128 + signal.SIGINT) from error
+        raise
     except torch.OutOfMemoryError as error:
         raise ValueError(OUT_OF_MEMORY) from error
     except (OSError, SafetensorError) as error:

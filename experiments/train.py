@@ -94,7 +94,7 @@ def train(config: DictConfig, folder: Path, progress: Progress, overrides: Seque
                 progress.console.print(f"  starting from {config.init}; {began}", highlight=False, soft_wrap=True)
         with in_plain_words(folder, data):
             trainer.fit(task, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
-            if settings.max_steps % settings.val_check_interval:
+            if settings.max_steps % settings.val_check_interval or not trainer.callback_metrics:
                 trainer.validate(task, data, verbose=False)
             if not trainer.is_global_zero:
                 return {}
@@ -144,7 +144,7 @@ def make_trainer(
     if settings.ema_decay is not None:
         if not 0 <= settings.ema_decay < 1:
             raise ValueError(f"trainer.ema_decay must lie in [0, 1), got {settings.ema_decay}")
-        callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
+        callbacks.insert(0, Averaging(decay=settings.ema_decay))
     precision, why = choose_precision(settings)
     try:
         trainer = Trainer(
@@ -173,6 +173,13 @@ def make_trainer(
         where = f"{trainer.world_size} × {trainer.strategy.root_device.type}"
         progress.console.print(f"  {bar.label} on {where}, precision {precision} ({why})", highlight=False)
     return trainer
+
+
+class Averaging(EMAWeightAveraging):
+    """The average is what a run ends with, also one that was stopped between its last checkpoint and its end."""
+
+    def on_fit_end(self, trainer, pl_module):
+        self.on_train_end(trainer, pl_module)
 
 
 def choose_precision(settings: TrainerConfig) -> tuple[str, str]:

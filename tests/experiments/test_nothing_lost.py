@@ -1,5 +1,6 @@
 """Runs that are stopped and killed go on as if nothing had happened; what goes wrong is said in one sentence."""
 
+import json
 import os
 import resource
 import signal
@@ -12,11 +13,11 @@ import torch
 from rich.progress import Progress
 from safetensors.torch import load_file
 
+import experiments.train as training
 from domains.faults import source_of_nan
 from domains.sampling import shuffled
 from experiments import checkpoints, runs
 from experiments.compose import compose
-from experiments.train import train
 
 # A tiny model of each domain, with all that a resumed run could forget: chance, an average, steps of several batches.
 STEPS, EVERY = 6, 2
@@ -35,7 +36,7 @@ PROCESS = get_context("fork").Process
 
 
 def run(folder: Path, *settings: str) -> None:
-    train(compose("config", [*TINY, *settings, f"run={folder}"]), folder, Progress(disable=True))
+    training.train(compose("config", [*TINY, *settings, f"run={folder}"]), folder, Progress(disable=True))
 
 
 def ended(folder: Path, *settings: str, spoil=lambda: None) -> int:
@@ -77,7 +78,7 @@ def compose_data(settings):
     return runs.make_data(compose("config", [*TINY, *settings]))
 
 
-def die() -> None:
+def die(*_) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -98,7 +99,7 @@ CASES += [pytest.param(d, w, marks=pytest.mark.slow) for d, w in [("protein", 2)
 
 @pytest.mark.parametrize(("domain", "workers"), CASES)
 def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path):
-    """By SIGTERM in the middle of a step, by SIGKILL in training, and by SIGKILL while a checkpoint is written."""
+    """By SIGTERM in the middle of a step; by SIGKILL in training, in a checkpoint's writing, and at the very end."""
     settings = [*DOMAINS[domain], *FORGETFUL, f"data.workers={workers}"]
     run(tmp_path / "whole", *settings)
     parts, last = tmp_path / "parts", tmp_path / "parts" / "checkpoints" / "last.ckpt"
@@ -107,8 +108,12 @@ def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path):
     assert ended(parts, *settings, spoil=partial(at_step, 4, signal.SIGKILL)) == -signal.SIGKILL
     assert step_of(last) == 4
     assert ended(parts, *settings, spoil=lambda: setattr(runs, "_to_disk", after(7, runs._to_disk, die))) == -9
+    assert ended(parts, *settings, spoil=lambda: setattr(training, "write_weights", die)) == -9
+    assert step_of(last) == STEPS
     assert ended(parts, *settings) == 0
     assert same(tmp_path / "whole", parts)
+    whole, summary = (json.loads((folder / "summary.json").read_text()) for folder in (tmp_path / "whole", parts))
+    assert summary["val"] == pytest.approx(whole["val"])
 
 
 QUICK = ["domain=vision", "logger.csv=false"]
