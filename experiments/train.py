@@ -23,6 +23,7 @@ from experiments.checkpoints import Checkpoints, to_resume
 from experiments.config import Accelerator, TrainerConfig
 from experiments.curves import join, set_aside
 from experiments.faults import in_plain_words
+from experiments.foreign import read_config
 from experiments.pictures import Pictures
 from experiments.progress import StepProgress, make_progress
 from experiments.runs import (
@@ -75,7 +76,7 @@ def train(config: DictConfig, folder: Path, progress: Progress, overrides: Seque
         spec = data.spec()
         adapter = make_adapter(config, spec)
         if checkpoint := to_resume(folder):
-            _check_same(config, OmegaConf.load(folder / "config.yaml"))
+            _check_same(config, read_config(folder))
             set_aside(folder)
         settings: TrainerConfig = typed(TrainerConfig, config.trainer)
         record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from domains.unpack import check_room
+
 # The names of an actor's layers, what is between them unless told, and what follows for numbers and for vectors.
 ACTORS = (
     (r"(mlp_extractor\.policy_net\.\d+|action_net)", "tanh", "argmax", "clip"),  # PPO, A2C, TRPO
@@ -36,6 +38,7 @@ def read_baselines3(path: Path, *, discrete: bool) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as file:
+            check_room(sum(file.getinfo(name).file_size for name in ("policy.pth", "data")), "it")
             state = torch.load(io.BytesIO(file.read("policy.pth")), map_location="cpu", weights_only=True)
             about = json.loads(file.read("data"))
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
