@@ -198,7 +198,7 @@ def _take_out(package: BinaryIO, out: BinaryIO) -> None:
         package.seek(size + size % 2, os.SEEK_CUR)
     with tarfile.open(fileobj=package, mode="r|*") as archive:
         for member in archive:
-            if member.name.endswith(DATABASE) and (file := archive.extractfile(member)):
+            if member.isreg() and member.name.endswith(DATABASE) and (file := archive.extractfile(member)):
                 return shutil.copyfileobj(file, out, 2**20)
     raise ValueError("it is not there")
 
@@ -287,7 +287,7 @@ def _archived(path: Path) -> Iterator[tuple[str, Alignment]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                if member.name.endswith(".a3m") and (file := archive.extractfile(member)):
+                if member.isreg() and member.name.endswith(".a3m") and (file := archive.extractfile(member)):
                     yield Path(member.name).stem, _parsed(unpacked(file, str(path)), f"{path}: {member.name}")
     except (tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
         raise ValueError(f"{path} is no archive, or cut short") from error

@@ -19,7 +19,6 @@ from domains.rl.policies import read_network
 from domains.rl.trajectories import read
 from domains.vision.figures import draw_confusion
 from experiments.compose import begun, compose, resumed
-from experiments.evaluate import evaluate
 from experiments.report.page import write_page
 from experiments.runs import load_run
 from experiments.train import train
@@ -55,7 +54,7 @@ def planted(tmp_path, monkeypatch) -> Path:
     """A module `evil` that Python finds, and that makes this file when it is imported."""
     path = tmp_path / "planted"
     (tmp_path / "evil").mkdir()
-    (tmp_path / "evil" / "__init__.py").write_text(f"open({str(path)!r}, 'w')")
+    (tmp_path / "evil" / "__init__.py").write_text(f"import pathlib; pathlib.Path({str(path)!r}).touch()")
     for name in ("config", "adapter", "data"):
         (tmp_path / "evil" / f"{name}.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
@@ -80,7 +79,7 @@ def changed(run: Path, old: str, new: str, name: str = "config.yaml") -> None:
         ("seed: 0", "seed: &a [1, 2]\nmore: [*a, *a]", "stands for a value"),
         ("seed: 0", "seed: " + "[" * 5000, "nested more than 20 deep"),
         ("seed: 0", "seed: 0\nmore: " + "x" * 2**18, "longer than 262,144 bytes"),
-        ("seed: 0", "", "it must say domain, data, model, position, seed"),
+        ("\nseed: 0\n", "\n", "it must say domain, data, model, position, seed"),
         ("model:\n", "model:\n  _target_: os.system\n", "_target_"),
         ("  dim: 16", "  dim: 4000000", "larger model than weights.safetensors holds"),
         ("  depth: 1", "  depth: 4000000000", "larger model than weights.safetensors holds"),
@@ -169,15 +168,14 @@ def test_an_archive_writes_nothing_outside(tmp_path):
     (tmp_path / "in").mkdir()
     with tarfile.open(tmp_path / "in" / "a.tar.xz", "w:xz") as archive:
         for name in ("../../escaped.a3m", "/tmp/escaped.a3m"):
-            member = tarfile.TarInfo(name)
-            member.size = 9
-            archive.addfile(member, io.BytesIO(b">a\nACDEF\n"))
+            member, data = tarfile.TarInfo(name), b">a\nACDEF\n"
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
         link = tarfile.TarInfo("link.a3m")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ValueError, match=r"cannot be read as A3M|is no archive"):
-        list(read_alignments(tmp_path / "in" / "a.tar.xz"))
+    assert [name for name, _ in read_alignments(tmp_path / "in" / "a.tar.xz")] == ["escaped", "escaped"]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -191,5 +189,6 @@ def test_names_are_only_names(tmp_path):
     assert (tmp_path / "confusion.png").stat().st_size > 1000
 
 
-def test_an_honest_run_opens(run, tmp_path):
-    assert evaluate(run, tmp_path / "evaluate").scores
+def test_an_honest_run_opens(run):
+    config, adapter = load_run(run)
+    assert config.model.dim == adapter.transformer.norm.weight.numel() == 16
