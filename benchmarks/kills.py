@@ -92,7 +92,7 @@ def killed(folder: Path, settings: list[str], seconds: float, rng: random.Random
         process.join()
         if process.exitcode:  # it did not come to its end before it heard the signal
             half = bool(unfinished(folder) - before)
-            count.update(in_training=began, in_writing=half, sigterm=number == signal.SIGTERM)
+            count.update(in_training=int(began), in_writing=int(half), sigterm=int(number == signal.SIGTERM))
     return process
 
 
