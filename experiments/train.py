@@ -69,7 +69,7 @@ def train(config: DictConfig, folder: Path, progress: Progress, overrides: Seque
             data worker that dies.
     """
     quiet()
-    first = rank_zero_only.rank == 0
+    first = getattr(rank_zero_only, "rank", 0) == 0
     with only_writer(folder) if first else nullcontext():
         seed_everything(config.seed, workers=True, verbose=False)
         data = make_data(config)

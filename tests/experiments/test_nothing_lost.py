@@ -39,7 +39,7 @@ def run(folder: Path, *settings: str) -> None:
     training.train(compose("config", [*TINY, *settings, f"run={folder}"]), folder, Progress(disable=True))
 
 
-def ended(folder: Path, *settings: str, spoil=lambda: None) -> int:
+def ended(folder: Path, *settings: str, spoil=lambda: None) -> int | None:
     """How a process ends that trains: its exit code, or minus the signal that killed it."""
 
     def work():
@@ -89,7 +89,8 @@ def at_step(step: int, number: int) -> None:
     AttentionTask.training_step = after(step, AttentionTask.training_step, lambda: os.kill(os.getpid(), number))
 
 
-def step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path | None) -> int:
+    assert checkpoint is not None
     return torch.load(checkpoint, weights_only=True)["global_step"]
 
 
@@ -186,7 +187,7 @@ def test_weights_and_batches_that_are_no_numbers_are_named(where, told):
     adapter = runs.make_adapter(compose("config", [*TINY, *settings]), data.spec())
     batch = data.batch("train", [0, 1, 2])
     assert source_of_nan(adapter, batch) == "all outputs are finite"
-    spoilt = batch["images"] if where == "batch" else adapter.transformer.norm.weight.data
+    spoilt = batch["images"] if where == "batch" else adapter.state_dict()["transformer.norm.weight"]
     spoilt.view(-1)[3] = torch.nan
     assert told in source_of_nan(adapter, batch)
 
@@ -199,7 +200,7 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path):
             closure()
             self.param_groups[0]["params"][0].data.fill_(torch.inf)
 
-        AdamW.step = step
+        pytest.MonkeyPatch().setattr(AdamW, "step", step)
 
     assert ended(tmp_path / "run", *QUICK, "trainer.val_check_interval=1", spoil=poison) == 2
     assert "after step 1" in (tmp_path / "run" / "said").read_text()
@@ -227,7 +228,7 @@ def test_an_unreadable_sample_in_a_worker_is_one_sentence(tmp_path):
         def unreadable(*_):
             raise ValueError("cat.png cannot be read as an image")
 
-        Data.batch = unreadable
+        pytest.MonkeyPatch().setattr(Data, "batch", unreadable)
 
     assert ended(tmp_path / "run", *QUICK, "data.workers=1", spoil=spoil) == 2
     assert (tmp_path / "run" / "said").read_text() == "cat.png cannot be read as an image"
@@ -240,7 +241,7 @@ def test_a_full_device_says_what_to_lower(tmp_path):
         def full(*_):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
-        Adapter.loss = full
+        pytest.MonkeyPatch().setattr(Adapter, "loss", full)
 
     assert ended(tmp_path / "run", *QUICK, spoil=spoil) == 2
     assert "lower data.batch_size, and raise trainer.accumulate_grad_batches" in (tmp_path / "run" / "said").read_text()
