@@ -119,10 +119,10 @@ def read_pack(path: Path) -> list[Chain]:
     """
     try:
         with lzma.open(path) as file:
-            pack = read_npz(io.BytesIO(unpacked(file, str(path))), str(path))
+            pack = read_npz(io.BytesIO(unpacked(file, "it")), "it")
         arrays = {key: pack[key] for key in ("names", "length", "seq", "ss8", "dca", "rel", "profile")}
     except (lzma.LZMAError, EOFError, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is no pack of chains, or cut short") from error
+        raise ValueError(f"{path} is no pack of chains, or cut short: {error}") from error
     chains, end = [], 0
     for name, length in zip(arrays["names"], arrays["length"], strict=True):
         start, end = end, end + int(length)
