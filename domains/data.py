@@ -1,5 +1,6 @@
 """What every domain's data offers to training: splits, and batches that are pure functions of the step."""
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -50,16 +51,17 @@ class DomainData(LightningDataModule, ABC):
         trainer = self.trainer
         assert trainer is not None
         accumulate = trainer.accumulate_grad_batches
-        data = StepDataset(
+        self.drawn = StepDataset(
             self.size("train"),
             self.config.batch_size,
             self.seed,
             self._train_batch,
             trainer.global_rank,
             trainer.world_size,
+            self.config.workers,
         )
         steps = StepSampler(trainer.global_step * accumulate, trainer.max_steps * accumulate)
-        return self._loader(data, steps)
+        return self._loader(self.drawn, steps)
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")
@@ -84,7 +86,20 @@ class DomainData(LightningDataModule, ABC):
 
     def _loader(self, data, sampler) -> DataLoader:
         workers = self.config.workers
-        return DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals,
+        )
+
+
+def _leave_signals(_: int) -> None:
+    """A terminal sends Ctrl-C to workers too; the training itself decides when to stop, and then ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Eval:

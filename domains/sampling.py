@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from domains.adapter import Batch
+from domains.faults import Logbook
 
 Rngs = Iterator[np.random.Generator]  # one for each sample of a batch
 MakeBatch = Callable[[Sequence[int], Rngs], Batch]
@@ -24,22 +25,35 @@ class StepDataset(Dataset):
         batch_size: samples a step, over all processes together.
         make_batch: (indices, a random generator for each) -> batch.
         rank, world: this process and how many there are; it gets every `world`-th sample of a step.
+        workers: processes that read for this one; `logbook` tells what each of them is at.
     Raises:
         ValueError: if there is nothing to draw from, or the processes cannot share a batch evenly.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, make_batch: MakeBatch, rank: int = 0, world: int = 1):
+    def __init__(self, size: int, batch_size: int, seed: int, make_batch: MakeBatch, rank=0, world=1, workers=0):
         if size < 1:
             raise ValueError("the training split is empty")
         if batch_size < 1 or batch_size % world:
             raise ValueError(f"data.batch_size={batch_size} must be a positive multiple of the {world} processes")
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.make_batch, self.rank, self.world = make_batch, rank, world
+        self.make_batch, self.rank, self.world, self.logbook = make_batch, rank, world, Logbook(workers)
 
     def __getitem__(self, step: int) -> Batch:
-        numbers = range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world)
-        indices = [int(shuffled(self.size, self.seed, n // self.size)[n % self.size]) for n in numbers]
-        return self.make_batch(indices, (np.random.default_rng((self.seed, n)) for n in numbers))
+        return self.read(step, self.indices(step))
+
+    def indices(self, step: int) -> list[int]:
+        """Which samples a step is made of."""
+        return [int(shuffled(self.size, self.seed, n // self.size)[n % self.size]) for n in self.numbers(step)]
+
+    def read(self, step: int, indices: Sequence[int]) -> Batch:
+        self.logbook.begin(step)
+        batch = self.make_batch(indices, (np.random.default_rng((self.seed, n)) for n in self.numbers(step)))
+        self.logbook.end()
+        return batch
+
+    def numbers(self, step: int) -> range:
+        """The places of a step's samples in the stream of all passes."""
+        return range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world)
 
 
 class StepSampler(Sampler[int]):

@@ -1,26 +1,114 @@
-"""What a run needs to go on."""
+"""What a run needs to go on: the last two checkpoints, each whole or not there at all."""
 
 import os
+import signal
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
+
+from domains.faults import spoilt
+from experiments.runs import written
+
+LAST, BEFORE = "last.ckpt", "previous.ckpt"
 
 
 class Checkpoints(Callback):
-    """Writes last.ckpt every so many steps and after the last one.
+    """Writes last.ckpt every so many steps and after the last one; the one before it becomes previous.ckpt.
 
-    It is written under another name and then renamed: a kill leaves no half file.
+    On SIGTERM and Ctrl-C it lets the step come to its end, writes last.ckpt, says how to go on, and leaves with exit
+    code 128 + the signal's number. A second signal ends the process at once.
+
+    Args:
+        folder: the run folder.
+        every: steps between two checkpoints.
+        say: prints a sentence.
+    Raises:
+        ValueError: instead of keeping weights that are not finite.
     """
 
-    def __init__(self, folder: Path, every: int):
-        self.path, self.every, self.saved = folder / "last.ckpt", every, 0
+    def __init__(self, folder: Path, every: int, say: Callable[[str], Any]):
+        self.run, self.last, self.every, self.say = folder, folder / "checkpoints" / LAST, every, say
+        self.saved, self.asked = 0, 0  # a step; a signal
+
+    def on_train_start(self, trainer, pl_module):
+        self.saved = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):  # Lightning puts back what was there before
+                signal.signal(number, self._ask)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        step = trainer.global_step
-        if step == self.saved or (step % self.every and step != trainer.max_steps):
-            return
-        self.saved = step
-        unfinished = self.path.with_suffix(".unfinished")
-        trainer.save_checkpoint(unfinished)
-        if trainer.is_global_zero:
-            os.replace(unfinished, self.path)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # in the middle of a step
+        step, asked = trainer.global_step, trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False)
+        if step != self.saved and (asked or step % self.every == 0 or step == trainer.max_steps):
+            self._save(trainer, pl_module)
+        if asked and step < trainer.max_steps:
+            if trainer.is_global_zero:
+                self.say(f"stopped after step {step}; to go on: attend train run={self.run}")
+            raise SystemExit(128 + (self.asked or signal.SIGTERM))
+
+    def on_validation_end(self, trainer, pl_module):
+        _flush(trainer)
+
+    def _save(self, trainer, pl_module) -> None:
+        if names := spoilt(pl_module.adapter.named_parameters()):
+            raise ValueError(
+                f"after step {trainer.global_step} {names} are not finite; lower optimizer.lr. The last checkpoint is "
+                f"that of step {self.saved}"
+            )
+        _flush(trainer)
+        self.saved = trainer.global_step
+        if not trainer.is_global_zero:
+            return trainer.save_checkpoint(self.last)  # takes part, and writes nothing
+        with written(self.last) as new:
+            trainer.save_checkpoint(new)
+            if self.last.is_file():
+                os.replace(self.last, self.last.with_name(BEFORE))
+
+    def _ask(self, number, _) -> None:
+        self.asked = number
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+
+
+def to_resume(folder: Path) -> Path | None:
+    """The checkpoint that a run goes on from: the last one that is whole, None if there never was one.
+
+    Raises:
+        ValueError: if there are some, and none is whole.
+    """
+    there = kept(folder)
+    for path in there:
+        if whole(path):
+            return path
+        warnings.warn(f"{path} is damaged: it was cut short or changed, and is left aside", stacklevel=2)
+    if there:
+        raise ValueError(f"no checkpoint in {folder} is whole; give another run=… for a new run")
+    return None
+
+
+def kept(folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, the last one first."""
+    return [path for name in (LAST, BEFORE) if (path := folder / "checkpoints" / name).is_file()]
+
+
+def whole(path: Path) -> bool:
+    """Does every part have the checksum that was written beside it, and is there nothing but data in it?"""
+    try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:
+                return False
+        return "global_step" in torch.load(path, map_location="meta", weights_only=True)
+    except Exception:  # damaged bytes make zipfile, zlib and pickle raise nearly anything
+        return False
+
+
+def _flush(trainer) -> None:
+    for logger in trainer.loggers:
+        logger.save()

@@ -69,6 +69,9 @@ def main() -> None:
             import_module(f"experiments.{command}").run(config)
     except ValueError as error:
         fail(error)
+    except KeyboardInterrupt:
+        print("attend: stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 def fail(error: Exception) -> None:

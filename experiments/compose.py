@@ -19,6 +19,7 @@ import conf
 from conf import schema
 from core.config import check_mixing
 from experiments.config import CompareConfig
+from experiments.foreign import read_config, read_overrides
 
 # Groups whose choices belong to one domain: data=digits is for domain=vision.
 DOMAIN_GROUPS = ("data", "model")
@@ -116,19 +117,18 @@ def resumed(overrides: list[str]) -> list[str]:
     """The overrides that a run folder was made with, then these: `attend train run=FOLDER` needs no more to go on."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     folder = Path(given.get("run", ""))
-    if "run" not in given or not (folder / "checkpoints" / "last.ckpt").is_file():
+    if "run" not in given or not any((folder / "checkpoints").glob("*.ckpt")):
         return overrides
-    before = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    return [line for line in before if line.partition("=")[0] not in given] + overrides
+    return [line for line in read_overrides(folder) if line.partition("=")[0] not in given] + overrides
 
 
 def begun(overrides: list[str]) -> list[str]:
     """With init=FOLDER, the model and the position of that run first, unless the command line chooses others."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
-    path = Path(given.get("init", "")) / "config.yaml"
-    if "init" not in given or not path.is_file() or given.keys() & {"model", "experiment"}:
+    folder = Path(given.get("init", ""))
+    if "init" not in given or not (folder / "config.yaml").is_file() or given.keys() & {"model", "experiment"}:
         return overrides
-    before = OmegaConf.load(path)
+    before = read_config(folder)
     choice = [f"domain={given['domain']}"] if "domain" in given else []
     domain = compose("config", choice).domain
     if domain.name != before.domain.name:

@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from experiments.runs import written
+
 
 def set_aside(folder: Path) -> None:
     """Before a run goes on: keep what metrics.csv holds so far."""
@@ -20,14 +22,13 @@ def join(folder: Path) -> None:
     first = min((int(row["step"]) for row in new), default=None)
     rows = [row for row in old if first is None or int(row["step"]) < first] + new
     columns = sorted({name for row in rows for name in row}, key=lambda name: (name not in ("epoch", "step"), name))
-    with open(folder / "metrics.joined.csv", "w", newline="", encoding="utf-8") as file:
+    with written(after) as new, open(new, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
         table.writerows(rows)
-    (folder / "metrics.joined.csv").replace(after)
     before.unlink()
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(line for line in file if line.endswith("\n")))  # a kill may cut the last one short

@@ -5,34 +5,45 @@ spec.json              what the model knows of its data (classes, sizes, statist
 weights.safetensors    the trained weights
 summary.json           how it went
 metrics.csv            the curves
-checkpoints/last.ckpt  to resume from: `attend train run=FOLDER`
+checkpoints/           last.ckpt and previous.ckpt, to resume from: `attend train run=FOLDER`
 """
 
+import fcntl
 import json
+import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from importlib import import_module
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from core.config import PositionConfig
 from domains.adapter import DomainAdapter
 from domains.data import DomainData
+from experiments.foreign import check_package, read_config, read_spec
 
 
 def room(package: str, name: str) -> Any:
     """A module of a domain's package, such as its `adapter`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or the package is no domain.
     """
+    check_package(package)
     try:
         return import_module(f"{package}.{name}")
     except ModuleNotFoundError as error:
@@ -57,15 +68,61 @@ def make_adapter(config: DictConfig, spec: dict[str, Any]) -> DomainAdapter:
     return room(package, "adapter").Adapter(model, typed(PositionConfig, config.position), spec)
 
 
-def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it becomes `path` when it is whole and on the disk.
+
+    Whoever opens `path`, after a kill or a power cut too, finds all of the new file or all of the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.unfinished")
+    try:
+        yield new
+        _to_disk(new)
+        os.replace(new, path)
+        _to_disk(path.parent)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """No other process writes this run folder meanwhile. The lock goes with its process, however that ends.
+
+    A record lock, for data workers would inherit one of flock, and outlive a killed run with it for some seconds.
+
+    Raises:
+        ValueError: if another one does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(
+                f"another process is training in {folder}; wait for its end, or give another run=…"
+            ) from error
+        yield
+
+
+def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
+    with written(folder / "config.yaml") as new:
+        new.write_text(OmegaConf.to_yaml(config, resolve=True))
     write_json(folder / "spec.json", spec)
 
 
 def write_weights(folder: Path, adapter: DomainAdapter) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
+    with written(folder / "weights.safetensors") as new:
+        save_file(weights, new)
 
 
 def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:
@@ -78,16 +135,50 @@ def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:
     for name in ("config.yaml", "spec.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is no finished run: it has no {name} (attend train writes one)")
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    adapter = make_adapter(config, json.loads((folder / "spec.json").read_text()))
+    config, spec, weights = read_config(folder), read_spec(folder), read_weights(folder)
     try:
-        adapter.load_state_dict(load_file(folder / "weights.safetensors"))
-    except RuntimeError as error:
-        raise ValueError(
-            f"the weights in {folder} do not fit its config.yaml: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        with Allowance(sum(weight.numel() for weight in weights.values())):
+            adapter = make_adapter(config, spec)
+        adapter.load_state_dict(weights)
+    except (OmegaConfBaseException, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        lines = str(error).splitlines() or [repr(error)]
+        why = lines[-1 if isinstance(error, RuntimeError) else 0].strip()  # torch says first what it was about to do
+        raise ValueError(f"the weights in {folder} do not fit its config.yaml and spec.json: {why}") from error
     return config, adapter.to(best_device()).eval()
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Raises ValueError if weights.safetensors is none, or cut short."""
+    try:
+        return load_file(folder / "weights.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder}/weights.safetensors is damaged, or no such file: {error}") from error
+
+
+class Allowance(TorchFunctionMode):
+    """A model that is made here may hold about as many values as its file of weights, and no more.
+
+    So sizes that someone wrote into a configuration do not fill the memory before they are compared with the weights.
+
+    Raises:
+        ValueError: before what would be too much is made.
+    """
+
+    MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye)
+    MAKERS += (torch.arange, torch.linspace)
+
+    def __init__(self, values: int):
+        super().__init__()
+        self.left = 4 * values + 2**24  # tables of positions, and what is made and thrown away
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.MAKERS:
+            given = (*args, *(kwargs or {}).values())
+            sizes = next((x for x in given if isinstance(x, tuple | list)), given)
+            self.left -= prod(abs(n) for n in sizes if isinstance(n, int) and n)
+            if self.left < 0:
+                raise ValueError("config.yaml and spec.json ask for a larger model than weights.safetensors holds")
+        return func(*args, **(kwargs or {}))
 
 
 def best_device() -> torch.device:
@@ -115,8 +206,8 @@ def write_json(path: Path, value: Any) -> None:
             return thing.value
         return thing.item() if hasattr(thing, "item") else str(thing)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, default=plain) + "\n")
+    with written(path) as new:
+        new.write_text(json.dumps(value, indent=2, default=plain) + "\n")
 
 
 def typed(kind: type, values: DictConfig) -> Any:

@@ -1,15 +1,13 @@
 """`init=FOLDER`: a run that starts from the weights of another one."""
 
-import json
 from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from domains.adapter import DomainAdapter
-from experiments.runs import room
+from experiments.foreign import read_spec
+from experiments.runs import read_weights, room
 
 
 def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
@@ -26,10 +24,10 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
     for name in ("spec.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise ValueError(f"init={folder} is no finished run: it has no {name} (attend train writes one)")
-    theirs, own = load_file(folder / "weights.safetensors"), adapter.state_dict()
+    theirs, own = read_weights(folder), adapter.state_dict()
     state = dict(theirs)
     if find_spec(f"{package}.start"):
-        state = room(package, "start").fitted(adapter, state, json.loads((folder / "spec.json").read_text()))
+        state = room(package, "start").fitted(adapter, state, read_spec(folder))
     taken = {name: weight for name, weight in state.items() if name in own and own[name].shape == weight.shape}
     if not any(name.startswith("transformer.") for name in taken):
         raise ValueError(

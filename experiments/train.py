@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -17,13 +19,25 @@ from rich.progress import Progress
 
 from domains.config import OptimizerConfig
 from domains.task import AttentionTask
-from experiments.checkpoints import Checkpoints
+from experiments.checkpoints import Checkpoints, to_resume
 from experiments.config import Accelerator, TrainerConfig
 from experiments.costs import Costs, peak_memory
 from experiments.curves import join, set_aside
+from experiments.faults import in_plain_words
+from experiments.foreign import read_config
 from experiments.pictures import Pictures
 from experiments.progress import StepProgress, make_progress
-from experiments.runs import environment, make_adapter, make_data, typed, write_config, write_json, write_weights
+from experiments.runs import (
+    environment,
+    make_adapter,
+    make_data,
+    only_writer,
+    typed,
+    write_config,
+    write_json,
+    write_weights,
+    written,
+)
 from experiments.start import start
 
 MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
@@ -35,7 +49,7 @@ def run(config: DictConfig) -> float:
     if folder.is_relative_to(Path.cwd()):  # as a person would type it
         folder = folder.relative_to(Path.cwd())
     with make_progress() as progress:
-        summary = train(config, folder, progress)
+        summary = train(config, folder, progress, HydraConfig.get().overrides.task)
         if summary:
             progress.console.print(
                 f"wrote {folder}; next: attend evaluate run={folder}", highlight=False, soft_wrap=True
@@ -43,51 +57,63 @@ def run(config: DictConfig) -> float:
     return summary.get("val", {}).get("loss", float("nan"))
 
 
-def train(config: DictConfig, folder: Path, progress: Progress) -> dict[str, Any]:
+def train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train what `config` describes and write the run folder, or go on with the one that is there.
 
+    Args:
+        overrides: the command line, for the run to be resumed with.
     Returns:
         What summary.json holds; nothing on all ranks but the first.
     Raises:
-        ValueError: for a configuration that cannot be, or that differs from the run's own.
+        ValueError: for a configuration that cannot be, or that differs from the run's own; for a folder that another
+            process writes, and for what may go wrong on the way: a full disk or memory, a loss that is no number, a
+            data worker that dies.
     """
     quiet()
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    with only_writer(folder) if first else nullcontext():
+        return _train(config, folder, progress, overrides)
+
+
+def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequence[str]) -> dict[str, Any]:
     seed_everything(config.seed, workers=True, verbose=False)
     data = make_data(config)
     spec = data.spec()
     adapter = make_adapter(config, spec)
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        _check_same(config, OmegaConf.load(folder / "config.yaml"))
+    if checkpoint := to_resume(folder):
+        _check_same(config, read_config(folder))
         set_aside(folder)
     settings: TrainerConfig = typed(TrainerConfig, config.trainer)
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
-    task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record)
-    bar = StepProgress(progress, f"{config.domain.name}: training")
-    costs = Costs()
+    task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record, config.seed)
+    bar, costs = StepProgress(progress, f"{config.domain.name}: training"), Costs()
     callbacks: list[Callback] = [costs]
     if settings.picture_interval is not None:
         callbacks.append(Pictures(config.domain.package, data, adapter, folder, settings.picture_interval))
     trainer = make_trainer(settings, config, folder, bar, progress, callbacks)
-    began = start(adapter, config.domain.package, Path(config.init)) if config.init and not last.is_file() else None
+    began = start(adapter, config.domain.package, Path(config.init)) if config.init and not checkpoint else None
     if trainer.is_global_zero:
         write_config(folder, config, spec)
+        with written(folder / ".hydra" / "overrides.yaml") as new:
+            OmegaConf.save(OmegaConf.create(list(overrides)), new)
         if began:
             progress.console.print(f"  starting from {config.init}; {began}", highlight=False, soft_wrap=True)
-    trainer.fit(task, data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-    if settings.max_steps % settings.val_check_interval:
-        trainer.validate(task, data, verbose=False)
-    if not trainer.is_global_zero:
-        return {}
-    write_weights(folder, adapter)
-    join(folder)
+    with in_plain_words(folder, data):
+        trainer.fit(task, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+        if settings.max_steps % settings.val_check_interval or not trainer.callback_metrics:
+            trainer.validate(task, data, verbose=False)
+        if not trainer.is_global_zero:
+            return {}
+        write_weights(folder, adapter)
+        join(folder)
+    parts = settings.accumulate_grad_batches * trainer.world_size  # of a step, of which one was counted
     summary = {
         "domain": config.domain.name,
         "steps": trainer.global_step,
         "seconds": round(bar.seconds, 2),
         "parameters": sum(p.numel() for p in adapter.parameters()),
-        "flops_a_step": costs.flops * settings.accumulate_grad_batches * trainer.world_size,
-        "tokens_a_step": costs.tokens * settings.accumulate_grad_batches * trainer.world_size,
+        "flops_a_step": costs.flops * parts,
+        "tokens_a_step": costs.tokens * parts,
         "peak_memory": peak_memory(),
         "seed": config.seed,
         "precision": trainer.precision,
@@ -119,11 +145,15 @@ def make_trainer(
         loggers.append(CSVLogger(folder, name="", version=""))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    callbacks: list[Callback] = [Checkpoints(folder / "checkpoints", interval), bar, *others]
+
+    def say(text: str) -> None:
+        progress.console.print(f"  {text}", highlight=False, soft_wrap=True)
+
+    callbacks: list[Callback] = [bar, *others, Checkpoints(folder, interval, say)]
     if settings.ema_decay is not None:
         if not 0 <= settings.ema_decay < 1:
             raise ValueError(f"trainer.ema_decay must lie in [0, 1), got {settings.ema_decay}")
-        callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
+        callbacks.insert(0, Averaging(decay=settings.ema_decay))
     precision, why = choose_precision(settings)
     try:
         trainer = Trainer(
@@ -152,6 +182,13 @@ def make_trainer(
         where = f"{trainer.world_size} × {trainer.strategy.root_device.type}"
         progress.console.print(f"  {bar.label} on {where}, precision {precision} ({why})", highlight=False)
     return trainer
+
+
+class Averaging(EMAWeightAveraging):
+    """The average is what a run ends with, also one that was stopped between its last checkpoint and its end."""
+
+    def on_fit_end(self, trainer, pl_module):
+        self.on_train_end(trainer, pl_module)
 
 
 def choose_precision(settings: TrainerConfig) -> tuple[str, str]:

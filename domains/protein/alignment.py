@@ -52,7 +52,10 @@ def parse_stockholm(text: str) -> Alignment:
     """
     if not text.rstrip().endswith("//"):
         raise ValueError("it does not end with //: it is cut short, or no Stockholm file")
-    records = [(r.id, str(r.seq).upper().replace(".", "-")) for r in AlignIO.read(StringIO(text), "stockholm")]
+    try:
+        records = [(r.id, str(r.seq).upper().replace(".", "-")) for r in AlignIO.read(StringIO(text), "stockholm")]
+    except (AssertionError, KeyError, IndexError) as error:  # Biopython's, on text after the end
+        raise ValueError("it is damaged, or holds several alignments") from error
     kept = [letter != "-" for letter in records[0][1]]
     a3m = [
         (name, "".join(a if keep else a.lower().replace("-", "") for a, keep in zip(row, kept, strict=True)))

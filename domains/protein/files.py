@@ -15,6 +15,7 @@ from domains.protein.chain import Chain
 from domains.protein.features import profile
 from domains.protein.letters import AMBIGUOUS, LETTERS, numbered
 from domains.protein.structures import parse_bcif, parse_cif, parse_pdb
+from domains.unpack import unpacked
 
 FORMATS = {
     "FASTA": (".fasta", ".fa", ".faa", ".fas"),
@@ -108,13 +109,10 @@ def _kind(path: Path) -> tuple[str, str]:
 
 
 def _unpacked(path: Path) -> bytes:
-    data = path.read_bytes()
+    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     try:
-        match path.suffix.lower():
-            case ".gz":
-                data = gzip.decompress(data)
-            case ".xz":
-                data = lzma.decompress(data)
+        with opened(path, "rb") as file:
+            data = unpacked(file, str(path))
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path} cannot be unpacked; it is cut short, or no {path.suffix} file") from error
     if not data.strip():

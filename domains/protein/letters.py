@@ -18,4 +18,5 @@ NUMBERS[ord("-")] = GAP
 
 def numbered(letters: str) -> np.ndarray:
     """Amino acids as numbers; what is not one of LETTERS is UNKNOWN."""
-    return np.array([LETTERS.find(letter) % (UNKNOWN + 1) for letter in letters], np.int64)
+    codes = NUMBERS[np.frombuffer(letters.encode("ascii", "replace"), np.uint8)].astype(np.int64)
+    return np.where((codes < 0) | (codes > UNKNOWN), UNKNOWN, codes)

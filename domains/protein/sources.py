@@ -25,6 +25,7 @@ from domains.protein.clusters import drawn, split_by_cluster
 from domains.protein.config import DataConfig, Source
 from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains
 from domains.protein.letters import STATES, numbered
+from domains.unpack import read_npz, unpacked
 
 BUNDLE = Path(__file__).with_name("chains.npz")
 STEP = 0.01  # Å
@@ -117,10 +118,11 @@ def read_pack(path: Path) -> list[Chain]:
     rel (9, R)          N, C and O seen from Cα, in 0.01 Å
     """
     try:
-        with lzma.open(path) as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as pack:
-            arrays = {key: pack[key] for key in ("names", "length", "seq", "ss8", "dca", "rel", "profile")}
+        with lzma.open(path) as file:
+            pack = read_npz(io.BytesIO(unpacked(file, "it")), "it")
+        arrays = {key: pack[key] for key in ("names", "length", "seq", "ss8", "dca", "rel", "profile")}
     except (lzma.LZMAError, EOFError, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is no pack of chains, or cut short") from error
+        raise ValueError(f"{path} is no pack of chains, or cut short: {error}") from error
     chains, end = [], 0
     for name, length in zip(arrays["names"], arrays["length"], strict=True):
         start, end = end, end + int(length)
@@ -196,7 +198,7 @@ def _take_out(package: BinaryIO, out: BinaryIO) -> None:
         package.seek(size + size % 2, os.SEEK_CUR)
     with tarfile.open(fileobj=package, mode="r|*") as archive:
         for member in archive:
-            if member.name.endswith(DATABASE) and (file := archive.extractfile(member)):
+            if member.isreg() and member.name.endswith(DATABASE) and (file := archive.extractfile(member)):
                 return shutil.copyfileobj(file, out, 2**20)
     raise ValueError("it is not there")
 
@@ -285,8 +287,8 @@ def _archived(path: Path) -> Iterator[tuple[str, Alignment]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                if member.name.endswith(".a3m") and (file := archive.extractfile(member)):
-                    yield Path(member.name).stem, _parsed(file.read(), f"{path}: {member.name}")
+                if member.isreg() and member.name.endswith(".a3m") and (file := archive.extractfile(member)):
+                    yield Path(member.name).stem, _parsed(unpacked(file, str(path)), f"{path}: {member.name}")
     except (tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
         raise ValueError(f"{path} is no archive, or cut short") from error
 

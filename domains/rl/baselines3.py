@@ -8,9 +8,12 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+
+from domains.unpack import check_room
 
 # The names of an actor's layers, what is between them unless told, and what follows for numbers and for vectors.
 ACTORS = (
@@ -36,10 +39,12 @@ def read_baselines3(path: Path, *, discrete: bool) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as file:
+            check_room(sum(file.getinfo(name).file_size for name in ("policy.pth", "data")), "it")
             state = torch.load(io.BytesIO(file.read("policy.pth")), map_location="cpu", weights_only=True)
             about = json.loads(file.read("data"))
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"policy={path} is no model that Stable-Baselines3 saved ({error})") from error
+    except (OSError, KeyError, ValueError, RuntimeError, UnpicklingError, zipfile.BadZipFile) as error:
+        why = (str(error).splitlines() or ["it is cut short"])[0]
+        raise ValueError(f"policy={path} is no model that Stable-Baselines3 saved ({why})") from error
     for layers, usual, number, vector in ACTORS:
         act, out = usual, number if discrete else vector
         weights = [name for name in state if re.fullmatch(rf"{layers}\.weight", name)]  # in the order of the layers

@@ -3,6 +3,7 @@
 Shapes: S state width · A number of actions, or width of one
 """
 
+import os
 from difflib import get_close_matches
 from typing import Any
 
@@ -45,9 +46,15 @@ D4RL = {
 def make(env_id: str, **options: Any) -> gymnasium.Env:
     """The environment of this id.
 
+    An id may stand in someone else's file, and one like my_module:MyEnv-v0 imports that module, which runs it: only the
+    modules named in $ATTEND_MODULES, with commas between them, are.
+
     Raises:
         ValueError: if Gymnasium knows none, or a package that it needs is not installed.
     """
+    module, colon, _ = env_id.rpartition(":")
+    if colon and module not in os.environ.get("ATTEND_MODULES", "").split(","):
+        raise ValueError(f"{env_id} imports the module {module}; if you trust it, set ATTEND_MODULES={module}")
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as error:

@@ -3,7 +3,6 @@
 Shapes: n episodes that run · S state width · A number of actions, or width of one
 """
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ from domains.rl.actions import make_actions
 from domains.rl.baselines3 import read_baselines3
 from domains.rl.rollout import Policy
 from domains.rl.trajectories import Trajectories
+from domains.unpack import read_npz
 
 ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
 OUTPUTS = ("argmax", "argmax_q", "tanh", "clip")
@@ -81,10 +81,10 @@ class Heuristic:
 
 def read_network(path: Path) -> dict[str, Any]:
     """The arrays of an .npz file. Raises ValueError if there is none."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        raise ValueError(f"policy={path} is no .npz file; a network in one is described in docs/data.md")
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        return read_npz(path, "it")
+    except ValueError as error:
+        raise ValueError(f"policy={path}: {error}; a network in one is described in docs/data.md") from error
 
 
 class Network:

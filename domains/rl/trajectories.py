@@ -4,8 +4,6 @@ Shapes: N episodes · T steps of the longest · M steps of all together · B bat
 A width of an action
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 from domains.adapter import Batch
+from domains.unpack import check_room, read_npz
 
 STEPS = ("observations", "actions", "rewards", "terminated", "truncated")  # M long each, episode after episode
 EPISODES = ("episode_length", "episode_seed", "final_observations")  # N long each; only the first must be there
@@ -155,13 +154,10 @@ def read(path: str | Path) -> tuple[str, Trajectories]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; attend collect env=… writes such a file (docs/data.md)")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no .npz file, or it was cut short; copy or collect it again")
     try:
-        with np.load(path, allow_pickle=False) as file:  # each look at a name decompresses it anew: look once
-            arrays = {name: file[name] for name in (*STEPS, *EPISODES, "env_id") if name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}); copy or collect it again") from error
+        arrays = read_npz(path, "it", (*STEPS, *EPISODES, "env_id"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}; copy or collect it again") from error
     check(arrays, str(path))
     return str(arrays["env_id"]), pad(arrays)
 
@@ -172,6 +168,8 @@ def check(arrays: dict[str, np.ndarray], path: str) -> None:
     if missing := [name for name in needed if name not in arrays]:
         raise ValueError(f"{path} has no {', '.join(missing)}; it needs {', '.join(needed)} (docs/data.md)")
     lengths, actions = arrays["episode_length"], arrays["actions"]
+    if any(not arrays[name].ndim for name in (*STEPS, "episode_length")) or lengths.dtype.kind not in "iu":
+        raise ValueError(f"{path} needs arrays of one entry a step or episode, and lengths that are whole numbers")
     steps = {name: len(arrays[name]) for name in STEPS} | {"episode_length": int(lengths.sum())}
     if len(set(steps.values())) > 1 or not len(lengths) or lengths.min() < 1:
         counted = ", ".join(f"{name} {count}" for name, count in steps.items())
@@ -179,6 +177,8 @@ def check(arrays: dict[str, np.ndarray], path: str) -> None:
     if any(len(arrays[name]) != len(lengths) for name in EPISODES if name in arrays):
         raise ValueError(f"{path} needs one of {', '.join(EPISODES)} for each of its {len(lengths)} episodes")
     seen = arrays["observations"]
+    widest = max(arrays[name][:1].nbytes for name in STEPS)
+    check_room(len(lengths) * int(lengths.max()) * widest, f"{path}, with every episode as long as its longest one,")
     seeable = seen.ndim == 2 or (seen.ndim in (3, 4) and seen.dtype == np.uint8)
     if not seeable or (actions.ndim, actions.dtype.kind) not in {(1, "i"), (2, "f")}:
         shapes = f"observations {seen.shape} of {seen.dtype}, actions {actions.shape} of {actions.dtype}"

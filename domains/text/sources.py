@@ -132,6 +132,8 @@ def _downloaded(config: DataConfig) -> Path:
 
 def _fetch(url: str, file: Path, sha256: str | None) -> None:
     """Download under another name first: a file that is there is whole."""
+    if not url.startswith(("https://", "http://")):
+        raise ValueError(f"data.url={url} must begin with https:// (or http://); a file that is here is data.path=FILE")
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         new = Path(folder) / file.name

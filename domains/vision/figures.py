@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Num
+from matplotlib import rcParams
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
+rcParams["text.parse_math"] = False  # names of classes and files are names, also with $ in them
 NUMBERS = 20  # classes; a confusion matrix of more shows shades alone
 TICKS = 25  # names along its sides
 TITLE = 14  # letters above an image

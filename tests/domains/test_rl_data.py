@@ -148,7 +148,7 @@ def test_a_file_cut_short_is_refused(kept, saved):
     path = saved(made())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(ValueError, match=r"some.npz is no .npz file, or it was cut short; copy or collect it again"):
+    with pytest.raises(ValueError, match=r"some.npz cannot be read: it is no .npz file, .*; copy or collect it again"):
         read(path)
 
 
@@ -598,7 +598,7 @@ def test_a_run_that_cannot_play_is_refused(agent, target, message):
         (["env=CartPole-v1", "policy=expert"], "policy=expert is unknown; possible: random, heuristic, or the path"),
         (["env=CartPole-v1", "policy=core"], "core is no finished run"),
         (["env=CartPole-v1", "policy=heuristic"], "is there for LunarLander-v3, .*, not for CartPole-v1"),
-        (["env=CartPole-v1", "policy=no.npz"], "policy=no.npz is no .npz file"),
+        (["env=CartPole-v1", "policy=no.npz"], "policy=no.npz: it is no .npz file"),
         (["env=CartPole-v1", "episodes=0"], "episodes >= 1"),
         (["env=FrozenLake-v1"], "FrozenLake-v1 cannot be played"),
         (["env=Cart"], "knows no environment 'Cart'"),

@@ -75,7 +75,8 @@ class Data(DomainData):
         loader = super().train_dataloader()
         assert isinstance(loader.dataset, StepDataset)
         lengths = np.array([min(len(sequence), self.config.longest) for sequence in self.splits["train"]])
-        return self._loader(LikeLengths(loader.dataset, lengths), loader.sampler)
+        self.drawn = LikeLengths(loader.dataset, lengths)
+        return self._loader(self.drawn, loader.sampler)
 
 
 class LikeLengths(Dataset):
@@ -90,13 +91,14 @@ class LikeLengths(Dataset):
     """
 
     def __init__(self, steps: StepDataset, lengths: np.ndarray):
-        self.steps, self.lengths, self.orders = steps, lengths, {}
+        self.steps, self.lengths, self.orders, self.logbook = steps, lengths, {}, steps.logbook
 
     def __getitem__(self, step: int) -> Batch:
-        s = self.steps
-        numbers = range(step * s.batch_size + s.rank, (step + 1) * s.batch_size, s.world)
-        indices = [int(self.order(n // s.size)[n % s.size]) for n in numbers]
-        return s.make_batch(indices, (np.random.default_rng((s.seed, n)) for n in numbers))
+        return self.steps.read(step, self.indices(step))
+
+    def indices(self, step: int) -> list[int]:
+        size = self.steps.size
+        return [int(self.order(n // size)[n % size]) for n in self.steps.numbers(step)]
 
     def order(self, epoch: int) -> np.ndarray:
         if epoch not in self.orders:

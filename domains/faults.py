@@ -1,0 +1,82 @@
+"""What went wrong in a training, found out after the fact: which step, which samples, which module, which worker."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from domains.adapter import Batch, DomainAdapter
+
+SHOWN = 16  # samples and names in a message
+
+
+def spoilt(named: Iterable[tuple[str, Tensor]]) -> str:
+    """The names of the tensors that hold NaN or infinity, as text; "" if none does."""
+    return listed([name for name, tensor in named if tensor.is_floating_point() and not tensor.isfinite().all()])
+
+
+def source_of_nan(adapter: DomainAdapter, batch: Batch) -> str:
+    """Where the first values that are no numbers come from: the batch, the weights, or the output of a module.
+
+    -inf is no fault in an output: masks hold it.
+    """
+    if names := spoilt(batch.items()):
+        return f"the batch's {names} are not finite"
+    if names := spoilt(adapter.named_parameters()):
+        return f"the weights {names} are not finite since the step before"
+    found: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            if not found and any((x.isnan() | x.isposinf()).any() for x in tensors(output)):
+                found.append(name)
+
+        return hook
+
+    hooks = [part.register_forward_hook(look(name)) for name, part in adapter.named_modules() if name]
+    with torch.no_grad():
+        adapter(batch)
+    for hook in hooks:
+        hook.remove()
+    return f"the first output that is not finite is that of {found[0]}" if found else "all outputs are finite"
+
+
+def tensors(output: Any) -> Iterator[Tensor]:
+    """Every floating tensor in a module's output."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, tuple | list | dict):
+        for part in output.values() if isinstance(output, dict) else output:
+            yield from tensors(part)
+
+
+def listed(things: Iterable[Any]) -> str:
+    names = [str(thing) for thing in things]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+class Logbook:
+    """What each data worker is reading, for the case that it dies: seen by all processes.
+
+    Args:
+        workers: how many there are.
+    """
+
+    def __init__(self, workers: int):
+        self.lines = torch.zeros(workers, 2, dtype=torch.int64).share_memory_()  # process, step + 1
+
+    def begin(self, step: int) -> None:
+        if worker := get_worker_info():
+            self.lines[worker.id] = torch.tensor([os.getpid(), step + 1])
+
+    def end(self) -> None:
+        if worker := get_worker_info():
+            self.lines[worker.id, 1] = 0
+
+    def step_of(self, process: int) -> int | None:
+        """Which step's batch a process was reading; None if none."""
+        return next((step - 1 for who, step in self.lines.tolist() if who == process and step), None)

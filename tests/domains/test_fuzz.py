@@ -1,0 +1,256 @@
+"""Files that are damaged, made up, or packed to burst: every reader gives a result, or one ValueError in a sentence."""
+
+import gzip
+import io
+import json
+import lzma
+import struct
+import tarfile
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save
+
+from domains import unpack
+from domains.protein.files import read_chains
+from domains.protein.sources import read_alignments, read_pack
+from domains.rl.policies import read_network
+from domains.rl.trajectories import read
+from domains.text.config import DataConfig as TextConfig
+from domains.text.config import Source as TextSource
+from domains.text.corpus import open_corpus
+from domains.text.tokenizers import read as read_tokenizer
+from domains.vision.sources import image_files, read_image
+from experiments.checkpoints import whole
+from experiments.foreign import read_config, read_spec
+from experiments.runs import read_weights
+
+ATOM = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00\n"
+CIF = (
+    "data_x\nloop_\n_atom_site.label_atom_id\n_atom_site.label_alt_id\n_atom_site.label_comp_id\n"
+    "_atom_site.label_asym_id\n_atom_site.label_seq_id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n"
+    "CA . ALA A 1 0.0 0.0 0.0\nCA . GLY A 2 3.8 0.0 0.0\n"
+)
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [{"id": 2, "content": "</s>", "special": True, **dict.fromkeys(FLAGS, False)}],
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "</s>": 2}, "merges": []},
+}
+
+
+def packed(what, save) -> bytes:
+    file = io.BytesIO()
+    save(file, what)
+    return file.getvalue()
+
+
+def trajectories(**changes) -> bytes:
+    arrays = {
+        "observations": np.zeros((5, 3), np.float32),
+        "actions": np.zeros(5, np.int64),
+        "rewards": np.zeros(5, np.float32),
+        "terminated": np.array([0, 0, 0, 0, 1], bool),
+        "truncated": np.zeros(5, bool),
+        "episode_length": np.array([5]),
+        "env_id": np.array("CartPole-v1"),
+    }
+    return packed(arrays | changes, lambda file, what: np.savez_compressed(file, **what))
+
+
+def png(side: tuple[int, int] = (7, 5)) -> bytes:
+    return packed(Image.new("RGB", side, 200), lambda file, image: image.save(file, "PNG"))
+
+
+def text(path: Path) -> object:
+    return open_corpus(TextConfig(source=TextSource.files, path=str(path), recall=[]))
+
+
+def checkpoint(path: Path) -> None:
+    if not whole(path):
+        raise ValueError("damaged")
+
+
+# For each kind of file: a name, a good one, and what reads it.
+READERS = {
+    "fasta": ("a.fasta", b">one\nMKTAYIAKQR\n>two\nACD*\n", read_chains),
+    "fasta.gz": ("a.fasta.gz", gzip.compress(b">one\nMKTAYIAKQR\n"), read_chains),
+    "a3m.xz": ("a.a3m.xz", lzma.compress(b">q\nMKTA\n>r\nMk-TA\n"), read_chains),
+    "a3m": ("a.a3m", b"#1\n>q\nMKTA\n>r\nM-TkA\n", read_chains),
+    "stockholm": ("a.sto", b"# STOCKHOLM 1.0\nq MKTA\nr M-TA\n//\n", read_chains),
+    "pdb": ("a.pdb", (ATOM + ATOM.replace("   1    ", "   2    ") + "END\n").encode(), read_chains),
+    "cif": ("a.cif", CIF.encode(), read_chains),
+    "bcif": ("a.bcif", b"\x81\xaadataBlocks\x91\x81\xaacategories\x90", read_chains),
+    "npz": ("a.npz", trajectories(), read),
+    "network": ("a.npz", trajectories(), read_network),
+    "tar": (
+        "a.tar",
+        packed(b"", lambda file, _: tarfile.open(fileobj=file, mode="w").close()),
+        lambda p: [*read_alignments(p)],
+    ),
+    "pack": ("a.npz.xz", lzma.compress(trajectories()), read_pack),
+    "image": ("a.png", png(), lambda path: read_image(path, (3, 4, 4))),
+    "jpeg": (
+        "a.jpg",
+        packed(Image.new("RGB", (9, 7)), lambda f, i: i.save(f, "JPEG")),
+        lambda p: read_image(p, (1, 4, 4)),
+    ),
+    "gif": ("a.gif", packed(Image.new("P", (9, 7)), lambda f, i: i.save(f, "GIF")), lambda p: read_image(p, (1, 4, 4))),
+    "tiff": (
+        "a.tif",
+        packed(Image.new("I;16", (9, 7)), lambda f, i: i.save(f, "TIFF")),
+        lambda p: read_image(p, (1, 4, 4)),
+    ),
+    "text": ("a.txt", "Käse, 1 €\n".encode() * 30, text),
+    "config": (
+        "config.yaml",
+        b"domain: {name: a, package: domains.text}\ndata: {}\nmodel: {}\nposition: {}\nseed: 0\n",
+        lambda p: read_config(p.parent),
+    ),
+    "spec": ("spec.json", b'{"classes": ["a"], "size": [8, 8]}', lambda p: read_spec(p.parent)),
+    "weights": ("weights.safetensors", save({"a": torch.zeros(3)}), lambda p: read_weights(p.parent)),
+    "checkpoint": (
+        "last.ckpt",
+        packed({"global_step": 1, "x": torch.zeros(3)}, lambda f, x: torch.save(x, f)),
+        checkpoint,
+    ),
+}
+if find_spec("tokenizers"):
+    READERS["tokenizer"] = ("tokenizer.json", json.dumps(TOKENIZER).encode(), lambda p: read_tokenizer(p).encode("ab"))
+
+
+@st.composite
+def damages(draw, good: bytes) -> bytes:
+    """Bytes changed, cut out, doubled, put in; or others altogether."""
+    data = bytearray(good)
+    for _ in range(draw(st.integers(1, 4))):
+        at, size = draw(st.integers(0, max(0, len(data) - 1))), draw(st.integers(0, 20))
+        match draw(st.sampled_from(["change", "cut", "double", "put", "end", "other"])):
+            case "change":
+                data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            case "cut":
+                del data[at : at + size]
+            case "double":
+                data[at:at] = data[at : at + size]
+            case "put":
+                data[at:at] = draw(
+                    st.binary(max_size=12) | st.sampled_from([b"\n", b"-1", b"1e309", b"nan", b"\0", b">"])
+                )
+            case "end":
+                del data[at:]
+            case _:
+                data[:] = draw(st.binary(max_size=60))
+    return bytes(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_damaged_files_are_read_or_refused(kind, folder, monkeypatch):
+    name, good, reader = READERS[kind]
+    monkeypatch.setenv("ATTEND_DATA", str(folder / "home"))
+    path, said = folder / name, []
+
+    @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(damages(good))
+    def read_it(data):
+        path.write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                reader(path)
+            except ValueError as error:
+                said.append(str(error))
+
+    path.write_bytes(good)
+    if kind not in ("bcif", "network", "pack", "pdb"):  # these make no sense whole
+        reader(path)
+    read_it()
+    assert said
+    assert all(0 < len(text.splitlines()) <= 3 for text in said)
+
+
+def test_what_unpacks_to_more_than_the_memory_is_refused(folder, monkeypatch):
+    """Bombs of each kind, of which no more is unpacked than there is room for."""
+    monkeypatch.setattr(unpack, "ROOM", 3_000_000)
+    zeros = b">one\n" + b"A" * 60_000_000
+    many = np.zeros(60_000_000, np.uint8)
+    network = packed(None, lambda file, _: np.savez_compressed(file, act=many))
+    member = tarfile.TarInfo("a.a3m")
+    member.size = len(zeros)
+    bombs = {
+        "a.fasta.gz": (gzip.compress(zeros), read_chains),
+        "a.fasta.xz": (lzma.compress(zeros), read_chains),
+        "a.npz": (trajectories(observations=np.zeros((5, 3_000_000), np.float32)), read),
+        "network.npz": (network, read_network),
+        "a.npz.xz": (lzma.compress(b"\0" * 60_000_000), read_pack),
+        "a.tar.xz": (
+            packed(zeros, lambda f, what: archived(f, member, what)),
+            lambda path: [*read_alignments(path)],
+        ),
+    }
+    for name, (data, reader) in bombs.items():
+        assert len(data) < 300_000
+        (folder / name).write_bytes(data)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"takes more than 0\.0 GB of memory"):
+            reader(folder / name)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 25_000_000, name
+
+
+def archived(file, member, what) -> None:
+    with tarfile.open(fileobj=file, mode="w:xz") as archive:
+        archive.addfile(member, io.BytesIO(what))
+
+
+def test_sizes_that_a_file_only_claims_take_no_memory(folder):
+    """A header of .npy with 10^15 numbers; a PNG and a GIF of 100,000 pixels a side."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }"
+    npy = b"\x93NUMPY\x01\0" + struct.pack("<H", len(header) + 1) + header + b"\n" + b"\0" * 80
+    with zipfile.ZipFile(folder / "claims.npz", "w") as file:
+        file.writestr("act.npy", npy)
+    with pytest.raises(ValueError, match=r"no \.npz file, or cut short"):
+        read_network(folder / "claims.npz")
+    small = png((9, 9))
+    size = struct.pack(">II", 100_000, 100_000)
+    ihdr = b"IHDR" + size + small[24:29]
+    (folder / "large.png").write_bytes(small[:12] + ihdr + struct.pack(">I", zlib.crc32(ihdr)) + small[33:])
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        read_image(folder / "large.png", (3, 8, 8))
+    assert image_files(folder / "large.png") == [folder / "large.png"]
+
+
+def test_one_very_long_episode_among_many_takes_no_memory(folder, monkeypatch):
+    """Episodes are padded to the longest of them: 10 thousand of one step and one of 10 thousand."""
+    monkeypatch.setattr(unpack, "ROOM", 10_000_000)
+    lengths = np.array([1] * 10_000 + [10_000])
+    ends = np.zeros(20_000, bool)
+    ends[np.cumsum(lengths) - 1] = True
+    long = {"observations": np.zeros((20_000, 3), np.float32), "actions": np.zeros(20_000, np.int64)}
+    rest = {"rewards": np.zeros(20_000, np.float32), "terminated": ends, "truncated": ~ends & False}
+    (folder / "long.npz").write_bytes(trajectories(**long, **rest, episode_length=lengths))
+    with pytest.raises(ValueError, match="with every episode as long as its longest one, takes more than"):
+        read(folder / "long.npz")
+
+
+def test_a_sequence_of_ten_million_residues_is_read(folder):
+    (folder / "long.fasta").write_text(">long\n" + "ACDEFGHIKL" * 1_000_000 + "\n")
+    (chain,) = read_chains(folder / "long.fasta")
+    assert len(chain) == 10_000_000

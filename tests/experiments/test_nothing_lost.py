@@ -1,0 +1,281 @@
+"""Runs that are stopped and killed go on as if nothing had happened; what goes wrong is said in one sentence."""
+
+import json
+import os
+import resource
+import signal
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from rich.progress import Progress
+from safetensors.torch import load_file
+
+import experiments.train as training
+from domains.faults import source_of_nan
+from domains.sampling import shuffled
+from experiments import checkpoints, runs
+from experiments.compose import compose
+
+# A tiny model of each domain, with all that a resumed run could forget: chance, an average, steps of several batches.
+STEPS, EVERY = 6, 2
+TINY = [
+    *("model.dim=16", "model.depth=1", "model.heads=2", "logger.tensorboard=false", "trainer=cpu"),
+    *(f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={EVERY}", "trainer.log_every_n_steps=1"),
+]
+FORGETFUL = ["model.dropout=0.1", "model.drop_path=0.1", "trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2"]
+DOMAINS = {
+    "vision": ["domain=vision", "data.mixup=0.8", "data.augment=rand", "data.batch_size=6"],
+    "protein": ["domain=protein", "data.batch_size=2", "data.crop=16", "model.pair_dim=4"],
+    "rl": ["domain=rl", "data.episodes=7", "data.batch_size=3"],
+    "text": ["domain=text", "data.context=16", "data.batch_size=2", "data.recall=[]", "data.val=50"],
+}
+PROCESS = get_context("fork").Process
+
+
+def run(folder: Path, *settings: str) -> None:
+    training.train(compose("config", [*TINY, *settings, f"run={folder}"]), folder, Progress(disable=True))
+
+
+def ended(folder: Path, *settings: str, spoil=lambda: None) -> int | None:
+    """How a process ends that trains: its exit code, or minus the signal that killed it."""
+
+    def work():
+        spoil()
+        try:
+            run(folder, *settings)
+        except ValueError as error:
+            (folder / "said").write_text(str(error))
+            raise SystemExit(2) from error
+
+    process = PROCESS(target=work)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def same(one: Path, other: Path) -> bool:
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (one, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def after(count: int, what, then):
+    """`what`, but `then` is done before the count-th call of it."""
+    left = [count]
+
+    def called(*arguments, **named):
+        left[0] -= 1
+        if not left[0]:
+            then()
+        return what(*arguments, **named)
+
+    return called
+
+
+def compose_data(settings):
+    return runs.make_data(compose("config", [*TINY, *settings]))
+
+
+def die(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_step(step: int, number: int) -> None:
+    """In this process, a signal comes while that micro-batch is trained on."""
+    from domains.task import AttentionTask
+
+    AttentionTask.training_step = after(step, AttentionTask.training_step, lambda: os.kill(os.getpid(), number))
+
+
+def step_of(checkpoint: Path | None) -> int:
+    assert checkpoint is not None
+    return torch.load(checkpoint, weights_only=True)["global_step"]
+
+
+CASES = [("vision", 0), ("vision", 2), ("protein", 0), ("rl", 2), ("text", 0)]
+CASES += [pytest.param(d, w, marks=pytest.mark.slow) for d, w in [("protein", 2), ("rl", 0), ("text", 2)]]
+
+
+@pytest.mark.parametrize(("domain", "workers"), CASES)
+def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path):
+    """By SIGTERM in the middle of a step; by SIGKILL in training, in a checkpoint's writing, and at the very end."""
+    settings = [*DOMAINS[domain], *FORGETFUL, f"data.workers={workers}"]
+    run(tmp_path / "whole", *settings)
+    parts, last = tmp_path / "parts", tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    assert ended(parts, *settings, spoil=partial(at_step, 5, signal.SIGTERM)) == 128 + signal.SIGTERM
+    assert step_of(last) == 3  # which it let come to its end
+    assert ended(parts, *settings, spoil=partial(at_step, 4, signal.SIGKILL)) == -signal.SIGKILL
+    assert step_of(last) == 4
+    assert ended(parts, *settings, spoil=lambda: setattr(runs, "_to_disk", after(7, runs._to_disk, die))) == -9
+    assert ended(parts, *settings, spoil=lambda: setattr(training, "write_weights", die)) == -9
+    assert step_of(last) == STEPS
+    assert ended(parts, *settings) == 0
+    assert same(tmp_path / "whole", parts)
+    whole, summary = (json.loads((folder / "summary.json").read_text()) for folder in (tmp_path / "whole", parts))
+    assert summary["val"] == pytest.approx(whole["val"])
+
+
+QUICK = ["domain=vision", "logger.csv=false"]
+
+
+class Planted:
+    """Pickled, it runs a command where it is opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(tmp_path):
+    """Cut short, one bit changed, another file, one that would run code: each is left aside, with a word about it."""
+    run(tmp_path / "whole", *QUICK)
+    last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
+    good = last.read_bytes()
+    middle = len(good) // 2
+    torch.save({"global_step": 6, "x": Planted(tmp_path / "planted")}, tmp_path / "evil")
+    evil = (tmp_path / "evil").read_bytes()
+    damages = [good[:-100], good[:middle] + bytes([good[middle] ^ 4]) + good[middle + 1 :], b"", evil]
+    for damaged in damages:
+        last.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=r"last\.ckpt is damaged") as told:
+            chosen = checkpoints.to_resume(tmp_path / "whole")
+        assert len(told) == 1
+        assert chosen == last.with_name("previous.ckpt")
+        assert step_of(chosen) == STEPS - EVERY
+    with pytest.warns(UserWarning, match="damaged"):
+        run(tmp_path / "whole", *QUICK)
+    assert step_of(last) == STEPS
+    for path in last.parent.iterdir():
+        path.write_bytes(damages[0])
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(ValueError, match=r"no checkpoint in .* is whole"):
+        run(tmp_path / "whole", *QUICK)
+    assert not (tmp_path / "planted").exists()
+
+
+def samples(step: int, each: int, size: int) -> str:
+    """As a message lists the samples of a step."""
+    return ", ".join(str(n) for n in shuffled(size, 0, 0)[step * each : (step + 1) * each])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    """The message names the step, the first module and the samples; what is kept is from before."""
+    settings = [*QUICK, "data.batch_size=5", "trainer.val_check_interval=1"]
+    run(tmp_path / "run", *settings, "trainer.max_steps=1")
+    size = compose_data(settings).size("train")
+    assert ended(tmp_path / "run", *settings, spoil=explode) == 2
+    told = (tmp_path / "run" / "said").read_text()
+    assert told.startswith("the loss of step 1 is nan: the first output that is not finite is that of transformer.")
+    assert f"; samples {samples(1, 5, size)} of the training split" in told
+    assert step_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == 1
+
+
+def explode() -> None:
+    """In this process, a block's norm answers with infinity."""
+    torch.nn.functional.layer_norm = lambda x, *_, **__: x / 0
+
+
+@pytest.mark.parametrize(
+    ("where", "told"), [("weights", "weights transformer.norm.weight are"), ("batch", "batch's images are")]
+)
+def test_weights_and_batches_that_are_no_numbers_are_named(where, told):
+    settings = [*QUICK, "data.batch_size=5"]
+    data = compose_data(settings)
+    adapter = runs.make_adapter(compose("config", [*TINY, *settings]), data.spec())
+    batch = data.batch("train", [0, 1, 2])
+    assert source_of_nan(adapter, batch) == "all outputs are finite"
+    spoilt = batch["images"] if where == "batch" else adapter.state_dict()["transformer.norm.weight"]
+    spoilt.view(-1)[3] = torch.nan
+    assert told in source_of_nan(adapter, batch)
+
+
+def test_weights_that_are_no_numbers_are_never_kept(tmp_path):
+    def poison():
+        from torch.optim import AdamW
+
+        def step(self, closure):
+            closure()
+            self.param_groups[0]["params"][0].data.fill_(torch.inf)
+
+        pytest.MonkeyPatch().setattr(AdamW, "step", step)
+
+    assert ended(tmp_path / "run", *QUICK, "trainer.val_check_interval=1", spoil=poison) == 2
+    assert "after step 1" in (tmp_path / "run" / "said").read_text()
+    assert not [*(tmp_path / "run" / "checkpoints").glob("*")]
+
+
+def test_a_data_worker_that_dies_names_what_it_read(tmp_path):
+    def spoil():
+        from domains.vision.data import Data
+
+        Data.batch = after(2, Data.batch, die)  # each worker counts for itself
+
+    settings = [*QUICK, "data.batch_size=5", "data.workers=2", "trainer.max_steps=6"]
+    size = compose_data(settings).size("train")
+    assert ended(tmp_path / "run", *settings, spoil=spoil) == 2
+    told = (tmp_path / "run" / "said").read_text()
+    assert any(f"while it read the samples {samples(step, 5, size)} of the" in told for step in (2, 3))
+    assert "killed by signal" in told or "exited unexpectedly" in told
+
+
+def test_an_unreadable_sample_in_a_worker_is_one_sentence(tmp_path):
+    def spoil():
+        from domains.vision.data import Data
+
+        def unreadable(*_):
+            raise ValueError("cat.png cannot be read as an image")
+
+        pytest.MonkeyPatch().setattr(Data, "batch", unreadable)
+
+    assert ended(tmp_path / "run", *QUICK, "data.workers=1", spoil=spoil) == 2
+    assert (tmp_path / "run" / "said").read_text() == "cat.png cannot be read as an image"
+
+
+def test_a_full_device_says_what_to_lower(tmp_path):
+    def spoil():
+        from domains.vision.adapter import Adapter
+
+        def full(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+        pytest.MonkeyPatch().setattr(Adapter, "loss", full)
+
+    assert ended(tmp_path / "run", *QUICK, spoil=spoil) == 2
+    assert "lower data.batch_size, and raise trainer.accumulate_grad_batches" in (tmp_path / "run" / "said").read_text()
+
+
+def test_a_full_disk_leaves_a_checkpoint_that_loads(tmp_path):
+    run(tmp_path / "run", *QUICK, "trainer.max_steps=2")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (last.stat().st_size - 1000,) * 2)  # as if no more went onto the disk
+
+    assert ended(tmp_path / "run", *QUICK, "trainer.max_steps=6", spoil=full) == 2
+    told = (tmp_path / "run" / "said").read_text()
+    assert told.startswith(f"the disk of {tmp_path / 'run'} is full")
+    assert told.endswith(f"make room, then attend train run={tmp_path / 'run'} goes on from the last checkpoint")
+    assert step_of(last) == 2
+    assert not [*last.parent.glob("*.unfinished")]
+
+
+def test_two_runs_cannot_write_one_folder(tmp_path):
+    ready, go = get_context("fork").Event(), get_context("fork").Event()
+
+    def hold():
+        with runs.only_writer(tmp_path / "run"):
+            ready.set()
+            go.wait(60)
+
+    process = PROCESS(target=hold)
+    process.start()
+    ready.wait(60)
+    with pytest.raises(ValueError, match="another process is training in"):
+        run(tmp_path / "run", *QUICK)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    go.set()
+    process.join()
+    run(tmp_path / "run", *QUICK, "trainer.max_steps=2")
