@@ -76,6 +76,8 @@ class PositionConfig:
     base: float = 10_000.0  # longest wavelength of sinusoidal and rotary positions, in units of 2π tokens
 
 
+ATTEND = (Mixer.softmax, Mixer.window)  # mixers that have attention maps, and so what a probe reads
+
 # What each mixer can take: tokens that see the future ("full"), causality, padding, a bias on scores.
 TAKES = {
     Mixer.softmax: {"full", "causal", "padding", "bias"},

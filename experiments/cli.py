@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a domain; a run folder with checkpoints, weights, metrics and a summary",
     "evaluate": "score a trained run on data that it was not trained on",
     "predict": "apply a trained run to input of your own",
+    "explain": "one HTML page to look into the attention of a trained run",
     "generate": "go on from a prompt, as it is written",
     "import": "a model of timm or transformers, as a run of ours",
     "export": "a language model as a folder that transformers loads",
@@ -28,6 +29,7 @@ HELP = """attend: one self-attention core, four domains
   attend train domain=vision|protein|rl|text [run=FOLDER] [trainer.max_steps=…]
   attend evaluate run=FOLDER
   attend predict run=FOLDER input=…
+  attend explain run=FOLDER input=…
   attend generate run=FOLDER prompt="…" [temperature=…] [length=…]
   attend fetch ids=[1ubq,4hhb]
   attend collect env=… [policy=random|heuristic|FILE.npz|FILE.zip] [noise=…] [episodes=…]

@@ -76,6 +76,15 @@ class PredictConfig:
 
 
 @dataclass
+class ExplainConfig:
+    """conf/explain.yaml says what the keys mean."""
+
+    run: str = "???"
+    input: str = "???"
+    output: str = "${run}/explain"
+
+
+@dataclass
 class GenerateConfig:
     """conf/generate.yaml says what the keys mean."""
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Container
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,7 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     Raises:
         ValueError: if `source` is not the environment that the run was trained on; nothing is written then.
     """
-    env = adapter.spec["environment"]
-    if env is None:
-        raise ValueError("this run was trained by data.environment=none: there is nothing to play")
-    if source != env:
-        near = get_close_matches(source, list(gymnasium.registry), n=1)
-        unknown = "" if source in gymnasium.registry else ", and Gymnasium knows no environment of that name"
-        hint = f" (did you mean {near[0]}?)" if unknown and near and near[0] != env else ""
-        raise ValueError(f"this run was trained on {env}: give input={env}, not {source!r}{unknown}{hint}")
+    env = played_in(adapter, source)
     target, seeds = adapter.spec["best_return"], list(range(EPISODES))
     played = rollout(env, make_agent(adapter, [target] * EPISODES, seeds), seeds)
 
@@ -50,6 +44,19 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     write_summary(folder / "summary.json", env, target if adapter.config.returns else None, seeds, played)
     film = write_film(folder / "episode.gif", env, seeds[0], played.actions[0, : played.lengths[0]])
     return [folder / "episodes.csv", folder / "summary.json", *film]
+
+
+def played_in(adapter: Adapter, source: str) -> str:
+    """The environment that the run was trained on. Raises ValueError if `source` names another, or there is none."""
+    env = adapter.spec["environment"]
+    if env is None:
+        raise ValueError("this run was trained by data.environment=none: there is nothing to play")
+    if source != env:
+        near = get_close_matches(source, list(gymnasium.registry), n=1)
+        unknown = "" if source in gymnasium.registry else ", and Gymnasium knows no environment of that name"
+        hint = f" (did you mean {near[0]}?)" if unknown and near and near[0] != env else ""
+        raise ValueError(f"this run was trained on {env}: give input={env}, not {source!r}{unknown}{hint}")
+    return env
 
 
 def write_summary(path: Path, env: str, target: float | None, seeds: list[int], played: Trajectories) -> None:
@@ -84,31 +91,42 @@ def write_steps(path: Path, target: float, played: Trajectories, *, delayed: boo
 
 def write_film(path: Path, env_id: str, seed: int, actions: np.ndarray) -> list[Path]:
     """The path, if there is something to see and it can be drawn here. (Pillow is there; imageio would call it.)"""
-    try:
-        frames, milliseconds = replay(env_id, seed, actions)
-    except (gymnasium.error.Error, AttributeError, ImportError, NotImplementedError, OSError, RuntimeError) as error:
-        hint = "; MuJoCo draws without a screen by MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
-        mujoco = hint if "mujoco" in str(gymnasium.spec(env_id).entry_point) else ""
-        warnings.warn(f"{path.name} is left out: {env_id} cannot be drawn here ({error}){mujoco}", stacklevel=2)
+    every = max(EVERY, -(-len(actions) // MOST))
+    frames, fps = drawn(path.name, env_id, seed, actions, range(0, len(actions), every))
+    if not frames:
         return []
+    milliseconds = 10 * round(100 * every / fps)  # a GIF counts in hundredths
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
     return [path]
 
 
-def replay(env_id: str, seed: int, actions: np.ndarray) -> tuple[list[Image.Image], int]:
-    """Some frames of the episode that these actions make, drawn without a window, and the milliseconds for each."""
+def drawn(
+    name: str, env_id: str, seed: int, actions: np.ndarray, steps: Container[int]
+) -> tuple[list[Image.Image], float]:
+    """`replay`, or no frames and a warning that `name` is left out where the environment cannot be drawn."""
+    try:
+        return replay(env_id, seed, actions, steps)
+    except (gymnasium.error.Error, AttributeError, ImportError, NotImplementedError, OSError, RuntimeError) as error:
+        hint = "; MuJoCo draws without a screen by MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
+        mujoco = hint if "mujoco" in str(gymnasium.spec(env_id).entry_point) else ""
+        warnings.warn(f"{name} is left out: {env_id} cannot be drawn here ({error}){mujoco}", stacklevel=3)
+        return [], 0.0
+
+
+def replay(env_id: str, seed: int, actions: np.ndarray, steps: Container[int]) -> tuple[list[Image.Image], float]:
+    """The episode that these actions make, before each of some steps, drawn without a window; and frames a second."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would look for one
-    env: Any = make(env_id, render_mode="rgb_array")
-    every = max(EVERY, -(-len(actions) // MOST))
+    follow = {"camera_name": "track"} if "gymnasium.envs.mujoco" in str(gymnasium.spec(env_id).entry_point) else {}
+    env: Any = make(env_id, render_mode="rgb_array", **follow)  # MuJoCo's free camera lets a walker walk out of sight
     env.reset(seed=seed)
     frames = []
     for step, action in enumerate(actions):
-        if step % every == 0:
+        if step in steps:
             image = Image.fromarray(np.asarray(env.render()))
             frames.append(image.resize((WIDTH, round(WIDTH * image.height / image.width))).quantize(16))
         env.step(action)
     env.close()
-    return frames, 10 * round(100 * every / env.metadata.get("render_fps", 50))  # a GIF counts in hundredths
+    return frames, env.metadata.get("render_fps", 50)

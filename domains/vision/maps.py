@@ -8,29 +8,19 @@
 Shapes: B batch · C channels · Y, X pixels · h, w patches along a side · L tokens · H heads · D head width · K classes
 """
 
-from collections.abc import Sequence
-from enum import Enum
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.config import Mixer
+from core.config import ATTEND
+from core.maps import gradient_rollout, rollout
 from core.probe import Probe
 from domains.vision.adapter import Adapter
 from domains.vision.config import Pool
 
-ATTEND = (Mixer.softmax, Mixer.window)
 STEPS = 32  # at most, in which an image is taken apart
-
-
-class Fusion(Enum):
-    """How the heads of a block become one."""
-
-    mean = "mean"
-    min = "min"
-    max = "max"
 
 
 class Seen(NamedTuple):
@@ -85,71 +75,6 @@ def look(adapter: Adapter, images: Float[Tensor, "B C Y X"], classes: Int[Tensor
         v = probe[f"{number}.v"]  # (B, G, L, D)
         gradient.append(slope @ v.repeat_interleave(slope.shape[1] // v.shape[1], dim=1).mT)
     return Seen(logits.detach(), probe.attention, gradient)
-
-
-def rollout(
-    attention: Sequence[Float[Tensor, "B H L L"]], fusion: Fusion = Fusion.mean, discard: float = 0.0
-) -> Float[Tensor, "B L L"]:
-    """How much each output token draws on each input token, through all blocks.
-
-        R = Â_n … Â_2 Â_1,   Â = (A + I) / 2, rows scaled to a sum of 1
-
-    with A the mean, minimum or maximum over heads. The I stands for the residual stream.
-
-    Source: Abnar & Zuidema 2020, eq. 1; fusion and discarding: github.com/jacobgil/vit-explain. By deletion and
-    insertion on small ViTs of the digits, mean and maximum beat random maps clearly; the minimum mostly did not.
-
-    Args:
-        attention: of each block, first block first.
-        discard: the share of each A, its smallest numbers, that is set to 0.
-    Returns:
-        Rows sum to 1.
-    Raises:
-        ValueError: for a share outside of [0, 1).
-    """
-    if not 0 <= discard < 1:
-        raise ValueError(f"the share of the attention to discard must lie in [0, 1), got {discard}")
-    eye = flow = _itself(attention[0])
-    for weights in attention:
-        fused = fuse(weights, fusion)  # (B, L, L)
-        least = fused.flatten(1).topk(int(discard * fused[0].numel()), largest=False).indices
-        fused = fused.flatten(1).scatter(1, least, 0.0).view_as(fused)
-        step = fused + eye
-        flow = step / step.sum(-1, keepdim=True) @ flow
-    return flow
-
-
-def fuse(weights: Float[Tensor, "B H L L"], fusion: Fusion) -> Float[Tensor, "B L L"]:
-    match fusion:
-        case Fusion.mean:
-            return weights.mean(1)
-        case Fusion.min:
-            return weights.amin(1)
-        case Fusion.max:
-            return weights.amax(1)
-
-
-def gradient_rollout(
-    attention: Sequence[Float[Tensor, "B H L L"]], gradient: Sequence[Float[Tensor, "B H L L"]]
-) -> Float[Tensor, "B L L"]:
-    """How much each output token draws on each input token in favour of a class.
-
-        R ← R + Ā R, from R = I,   Ā = mean over heads of the positive part of A ⊙ ∂logit/∂A
-
-    Source: Chefer et al. 2021, "Generic attention-model explainability", eq. 5 and 6.
-
-    Args:
-        attention, gradient: of each block, first block first.
-    """
-    flow = _itself(attention[0])
-    for weights, slope in zip(attention, gradient, strict=True):
-        flow = flow + (weights * slope).clamp(min=0).mean(1) @ flow
-    return flow
-
-
-def _itself(weights: Tensor) -> Tensor:
-    """(B, L, L): each token draws on itself alone."""
-    return torch.eye(weights.shape[-1]).to(weights).expand(len(weights), -1, -1)
 
 
 def on_patches(adapter: Adapter, flow: Float[Tensor, "*B L L"]) -> Float[Tensor, "*B h w"]:

@@ -9,13 +9,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from core.config import PositionConfig, PositionKind
+from core.maps import rollout
 from domains.vision import sources
 from domains.vision.adapter import Adapter
 from domains.vision.augment import augmented, distorted, mixed
 from domains.vision.config import Augment, DataConfig, ModelConfig, OnError, Pool, Source, Stem
 from domains.vision.data import Data
 from domains.vision.evaluate import evaluate
-from domains.vision.maps import rollout
 from domains.vision.predict import predict
 
 

@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestCentroid
 
 from core.attention import probabilities
 from core.config import Mixer, PositionConfig
+from core.maps import Fusion, gradient_rollout, rollout
 from core.probe import Probe
 from domains.vision import evaluate as evaluating
 from domains.vision import predict as predicting
@@ -28,7 +29,7 @@ from domains.vision.evaluate import (
     write_classes,
 )
 from domains.vision.figures import draw_confusion
-from domains.vision.maps import Fusion, all_maps, faithfulness, gradient_rollout, look, on_patches, rollout
+from domains.vision.maps import all_maps, faithfulness, look, on_patches
 from domains.vision.predict import predict
 
 NUMBERS = {"channels": 3, "size": [4, 6], "mean": [0.4, 0.5, 0.6], "std": [0.3, 0.2, 0.1]}

@@ -34,7 +34,7 @@ def test_configuration(overrides, parts):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["trian"], "'trian' is no command; possible: train, evaluate, predict, generate, import, export"),
+        (["trian"], "'trian' is no command; possible: train, evaluate, predict, explain, generate, import, export"),
         (["train", "domain=vsion"], "did you mean vision?"),
         (["train", "optimizer.lr=abc"], "could not be converted to Float"),
         (["train", "model.patch_size=3"], "cannot be cut into patches of 3×3"),
@@ -45,6 +45,7 @@ def test_configuration(overrides, parts):
         (["evaluate"], "run is needed: give run=…"),
         (["evaluate", "run=nowhere"], "nowhere is no finished run: it has no config.yaml"),
         (["predict", "run=nowhere", "input=x"], "nowhere is no finished run"),
+        (["explain", "run=nowhere", "input=x"], "nowhere is no finished run"),
     ],
 )
 def test_command_line(attend, arguments, part, tmp_path):

@@ -1,0 +1,74 @@
+"""A protein chain as `attend explain` shows it.
+
+Shapes: B copies · L residues · K bins of distance
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from core.positions import Learned
+from domains.adapter import to_device
+from domains.protein.adapter import Adapter
+from domains.protein.chain import spelled
+from domains.protein.data import collate
+from domains.protein.files import read_chains
+from domains.protein.metrics import CONTACT, NEAR, distances, precision, ranked
+from domains.protein.predict import numbers
+from domains.scene import Element, Form, Picture, Scene, percent, png
+
+MOST = 128  # residues on one page
+
+
+@torch.inference_mode()
+def scenes(adapter: Adapter, source: str) -> list[Scene]:
+    """The first chain of a file, and of that the first 128 residues.
+
+    What is removed is removed from the attention of residues to each other; their pairs still know of it.
+
+    Raises:
+        ValueError: if the file cannot be read, or its first chain has fewer than two residues.
+    """
+    chain = read_chains(source)[0]
+    learned = adapter.transformer.position
+    room = min(MOST, learned.extent[0]) if isinstance(learned, Learned) else MOST
+    if len(chain) < 2:
+        raise ValueError(f"{source}, {chain.name}: one residue; give at least 2, for one to attend to the other")
+    if len(chain) > room:
+        warnings.warn(f"the first {room} of the {len(chain)} residues of {chain.name} are shown", stacklevel=2)
+    seen = np.arange(min(len(chain), room))
+    batch = to_device(collate([chain], [seen], adapter.channels), adapter.device)
+    contact = adapter.contacts(adapter(batch))[0].cpu().numpy()  # (L, L)
+    distance = None if chain.cb is None else distances(chain)[: len(seen), : len(seen)]
+    letters, called = spelled(chain.sequence), numbers(chain)
+    names = [f"{letters[n]}{called[n] or n + 1}" for n in seen]
+    i, j = ranked(contact, NEAR)
+    answers = [(f"{names[a]} touches {names[b]}", percent(contact[a, b])) for a, b in zip(i[:4], j[:4], strict=True)]
+    if distance is not None:
+        answers.append(("precision of the L/5 likeliest long-range pairs", percent(precision(contact, distance, 5))))
+    return [
+        Scene(
+            name=chain.name,
+            form=Form.residues,
+            batch=batch,
+            elements=[Element(letters[n], f"residue {names[n]}, {n + 1} of {len(chain)}") for n in seen],
+            answers=answers,
+            distribution=lambda predictions: predictions.distance.float().softmax(-1).flatten(1, 2),  # (B, L², K)
+            about=f"{len(seen) ** 2:,} predictions, one for each two residues: the probability of each bin of distance",
+            pictures=[contact_picture(contact, None if distance is None else distance < CONTACT)],
+        )
+    ]
+
+
+def contact_picture(contact: np.ndarray, true: np.ndarray | None) -> Picture:
+    """P(contact), a pixel for each two residues; below the diagonal the contacts of the structure where it is known."""
+    colours = colormaps["Blues"](np.sqrt(contact))[..., :3]  # most are predicted with a probability far below 1
+    alt = f"predicted contacts of {len(contact)} residues, the darker the likelier"
+    if true is not None:
+        below = np.tril(np.ones_like(true), -1)
+        colours[below] = 1 - true[below, None].astype(float)
+        alt += "; below the diagonal those of the structure"
+    return Picture(png(Image.fromarray((255 * colours).round().astype(np.uint8))), alt)

@@ -1,0 +1,105 @@
+"""The end of an episode as `attend explain` shows it.
+
+Shapes: B copies · K time steps · A number of actions, or width of one
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from domains.adapter import Batch, to_device
+from domains.rl.actions import Discrete
+from domains.rl.adapter import Adapter
+from domains.rl.agents import make_agent
+from domains.rl.predict import drawn, played_in
+from domains.rl.rollout import rollout
+from domains.rl.trajectories import windows
+from domains.scene import Element, Form, Picture, Scene, percent, png
+
+WIDTH = 160  # pixels of a frame
+
+
+@torch.inference_mode()
+def scenes(adapter: Adapter, source: str) -> list[Scene]:
+    """An episode of the run's environment, played for the best return in the training data; its last steps, as many as
+    the model sees at once.
+
+    Args:
+        source: the environment's id, for the episode of seed 0; or a seed.
+    Raises:
+        ValueError: if `source` is neither, or the run has no environment.
+    """
+    seed = int(source) if source.isdecimal() else 0
+    env = played_in(adapter, adapter.spec["environment"] if source.isdecimal() else source)
+    target = adapter.spec["best_return"]
+    played = rollout(env, make_agent(adapter, [target], [seed]), [seed])
+    length = int(played.lengths[0])
+    first = max(0, length - adapter.spec["context"])
+    to_go = played.returns_to_go(np.array([target]), delayed=adapter.spec.get("delayed", False))
+    batch = windows(played, to_go, np.array([0]), np.array([first]), length - first)
+    frames, _ = drawn("the picture of each step", env, seed, played.actions[0, :length], range(first, length))
+    small = [frame.convert("RGB").resize((WIDTH, round(WIDTH * frame.height / frame.width))) for frame in frames]
+    batch, asked = to_device(batch, adapter.device), [("return asked for", f"{target:g}")]
+    return [
+        Scene(
+            name=f"{env}, seed {seed}",
+            form=Form.trajectory,
+            batch=batch,
+            elements=elements(adapter, batch),
+            answers=[
+                ("return", f"{played.returns[0]:g}"),
+                *(asked if adapter.config.returns else []),
+                ("steps", f"{length}; here from {first} to {length - 1}"),
+                *last_action(adapter, batch),
+            ],
+            distribution=lambda predictions: distribution(adapter, predictions),
+            about=told(adapter, length - first),
+            pictures=[
+                Picture(png(frame.quantize(16)), f"{env} before step {step}") for step, frame in enumerate(small, first)
+            ],
+        )
+    ]
+
+
+def elements(adapter: Adapter, batch: Batch) -> list[Element]:
+    """Return-to-go, state and action of each step; without returns, state and action."""
+    found = []
+    for k, step in enumerate(batch["steps"][0].tolist()):
+        state, action = batch["states"][0, k], batch["actions"][0, k]
+        numbers = f" ({spelled(state)})" if state.dim() == 1 and len(state) <= 4 else ""
+        if adapter.config.returns:
+            found.append(Element("R", f"step {step}, return to go {batch['returns'][0, k]:g}", (k,)))
+        found.append(Element("s", f"step {step}, state{numbers}", (k,)))
+        found.append(Element("a", f"step {step}, action {spelled(action)}", (k,)))
+    return found
+
+
+def distribution(adapter: Adapter, predictions: Tensor) -> Tensor:
+    """Of numbered actions their probabilities, (B, K, A). Of vectors the mean is all that is predicted: each number of
+    it, as a part p of its range, counts as the pair (p, 1 - p), (B, K·A, 2), and total variation is what p moves by."""
+    if isinstance(adapter.actions, Discrete):
+        return predictions.softmax(-1)
+    part = ((adapter.actions.inward(predictions) + 1) / 2).flatten(1)  # (B, K·A)
+    return torch.stack([part, 1 - part], -1)
+
+
+def told(adapter: Adapter, steps: int) -> str:
+    if isinstance(adapter.actions, Discrete):
+        return f"{steps} predictions, one at each state: the probability of each of {adapter.actions.width} actions"
+    return (
+        f"{steps * adapter.actions.width} predictions, the {adapter.actions.width} numbers of the action at each state, in "
+        "parts of their range"
+    )
+
+
+def last_action(adapter: Adapter, batch: Batch) -> list[tuple[str, str]]:
+    predictions: Any = adapter(batch)[0, -1]  # (A,)
+    if isinstance(adapter.actions, Discrete):
+        return [(f"last action {a}", percent(p)) for a, p in enumerate(predictions.softmax(-1).tolist())]
+    return [("last action", spelled(predictions))]
+
+
+def spelled(values: Tensor) -> str:
+    return ", ".join(f"{value:.3g}" for value in values.flatten().tolist())

@@ -1,0 +1,56 @@
+"""Images as `attend explain` shows them.
+
+Shapes: B batch · C channels · Y, X pixels · K classes
+"""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from domains.scene import Element, Form, Picture, Scene, percent, png
+from domains.vision.adapter import Adapter
+from domains.vision.predict import read
+from domains.vision.sources import image_files
+
+MOST = 4  # images of a folder on one page
+
+
+@torch.inference_mode()
+def scenes(adapter: Adapter, source: str) -> list[Scene]:
+    """An image file, or the first 4 of a folder, cut to patches.
+
+    Raises:
+        ValueError: if there is no image, or one cannot be read.
+    """
+    return [scene(adapter, file) for file in image_files(Path(source))[:MOST]]
+
+
+def scene(adapter: Adapter, file: Path) -> Scene:
+    batch = {"images": read(adapter, [file])}  # (1, C, Y, X)
+    chances, likeliest = adapter(batch)[0].softmax(-1).topk(min(3, len(adapter.classes)))
+    pixels = (batch["images"][0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (Y, X, C)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    names = [adapter.classes[k] for k in likeliest.tolist()]
+    return Scene(
+        name=file.name,
+        form=Form.image,
+        batch=batch,
+        elements=elements(adapter),
+        answers=[(name, percent(chance)) for name, chance in zip(names, chances.tolist(), strict=True)],
+        distribution=lambda predictions: predictions.softmax(-1)[:, None],  # (B, 1, K)
+        about=f"one prediction: the probability of each of {len(adapter.classes)} classes",
+        pictures=[Picture(png(picture), f"{file.name}, as the model sees it: {names[0]} is its answer")],
+    )
+
+
+def elements(adapter: Adapter) -> list[Element]:
+    """Class token and registers, then the patches row by row."""
+    (h, w), tokens = adapter.grid, ["class"] * adapter.config.class_token
+    tokens += [f"register {n}" for n in range(1, adapter.config.registers + 1)]
+    patches = [
+        Element(f"{y + 1},{x + 1}", f"the patch in row {y + 1}, column {x + 1}", (x / w, y / h, 1 / w, 1 / h))
+        for y in range(h)
+        for x in range(w)
+    ]
+    return [Element(token, f"the {token} token, which is no part of the image") for token in tokens] + patches

@@ -1,0 +1,139 @@
+"""`attend explain`: one HTML page on which a person looks into the attention of a trained run.
+
+Shapes: B copies of one example · H heads · L elements · N predictions · K outcomes of each
+"""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from core.config import ATTEND
+from core.layers import TransformerBlock
+from core.maps import received, rollout, statistics
+from core.masks import Everything, Mask, Padding, Window
+from core.mixers.softmax import MultiHeadAttention
+from core.probe import Probe
+from domains.adapter import DomainAdapter
+from domains.scene import Scene
+from experiments.report.explorer import write_explorer
+from experiments.runs import environment, load_run, room
+
+AT_ONCE = 8  # copies of an example in one pass
+
+
+def run(config: DictConfig) -> None:
+    """Writes explain.html into `config.output`.
+
+    Raises:
+        ValueError: if the run's mixer has no attention maps, or its domain cannot read the input; nothing is written
+            then.
+    """
+    saved, adapter = load_run(config.run)
+    mixer = adapter.transformer.config.mixer
+    if mixer not in ATTEND:
+        able = ", ".join(other.value for other in ATTEND)
+        raise ValueError(f"model.mixer={mixer.value} has no attention maps to explain; possible: {able}")
+    scenes = room(saved.domain.package, "explain").scenes(adapter, config.input)
+    path = Path(config.output) / "explain.html"
+    about = {"run": str(config.run), "domain": saved.domain.name, "mixer": mixer.value, **environment()}
+    write_explorer(path, about | {"scenes": [look(adapter, scene) for scene in scenes]})
+    Console().print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
+
+
+@torch.inference_mode()
+def look(adapter: DomainAdapter, scene: Scene) -> dict[str, Any]:
+    """A scene as plain values: its maps, what they say, and what removing a head or an element really does."""
+    probe = Probe("*.attention")
+    whole = said(adapter, scene, probe=probe)  # (1, N, K)
+    attention = [weights.float() for weights in probe.attention]  # (1, H, L, L) each
+    L = attention[0].shape[-1]
+    assert len(scene.elements) == L
+    elements = effects(whole, L, lambda removed: without_elements(adapter, scene, removed))  # (L,)
+    maps, seen = [], visible(adapter, scene)
+    for n, weights in enumerate(attention):
+        heads = effects(whole, weights.shape[1], lambda removed, n=n: without_heads(adapter, scene, n, removed))  # (H,)
+        found = statistics(weights[0], seen)  # (H,) each
+        for h, one in enumerate(weights[0]):
+            known = {"effect": round4(heads[h]), **{name: round4(values[h]) for name, values in found.items()}}
+            maps.append({"layer": n + 1, "head": str(h + 1), **packed(one, elements), **known})
+        maps.append({"layer": n + 1, "head": "mean", **packed(weights[0].mean(0), elements)})
+        maps.append({"layer": n + 1, "head": "rollout", **packed(rollout(attention[: n + 1])[0], elements)})
+    return {
+        "name": scene.name,
+        "form": scene.form.value,
+        "about": scene.about,
+        "answers": scene.answers,
+        "elements": [vars(element) for element in scene.elements],
+        "pictures": [{"png": base64.b64encode(p.png).decode(), "alt": p.alt} for p in scene.pictures],
+        "effects": [round4(effect) for effect in elements],
+        "maps": maps,
+    }
+
+
+def said(
+    adapter: DomainAdapter, scene: Scene, copies: int = 1, hide: Mask = Everything(), probe: Probe | None = None
+) -> Tensor:
+    """What the model says of some copies of a scene, (B, N, K)."""
+    tokens = adapter.tokens({name: tensor.expand(copies, *tensor.shape[1:]) for name, tensor in scene.batch.items()})
+    hidden = adapter.transformer(**tokens._replace(mask=tokens.mask & hide)._asdict(), probe=probe)
+    return scene.distribution(adapter.head(hidden, tokens))
+
+
+def without_heads(adapter: DomainAdapter, scene: Scene, layer: int, removed: Tensor) -> Tensor:
+    """The same (B, N, K), with head removed[b] of a layer set to 0 in copy b."""
+
+    def silence(heads: Tensor) -> Tensor:
+        others = removed.to(heads.device)[:, None] != torch.arange(heads.shape[1], device=heads.device)  # (B, H)
+        return heads * others[..., None, None]
+
+    return said(adapter, scene, len(removed), probe=Probe(edit={f"{layer}.heads": silence}))
+
+
+def without_elements(adapter: DomainAdapter, scene: Scene, removed: Tensor) -> Tensor:
+    """The same (B, N, K), with element removed[b] hidden in copy b, in every layer, from all others but itself."""
+    removed = removed.to(adapter.device)
+    others = removed[:, None] != torch.arange(len(scene.elements), device=adapter.device)  # (B, L)
+    return said(adapter, scene, len(removed), hide=Padding(others) | Window(0))
+
+
+def effects(whole: Tensor, count: int, without: Callable[[Tensor], Tensor]) -> Tensor:
+    """How far the predictions move when one thing is removed, for each of `count` things, (count,).
+
+    ½ Σ_k |p_nk - p'_nk|,   the mean over n: the total variation distance, from 0 to 1
+    """
+    parts = [without(removed) for removed in torch.arange(count).split(AT_ONCE)]
+    return torch.cat([0.5 * (part - whole).abs().sum(-1).mean(-1) for part in parts])
+
+
+def visible(adapter: DomainAdapter, scene: Scene) -> Tensor:
+    """Which keys each query may see, (L, L)."""
+    block, L = adapter.transformer.blocks[0], len(scene.elements)
+    assert isinstance(block, TransformerBlock)
+    assert isinstance(block.mixer, MultiHeadAttention)
+    mask = adapter.tokens(scene.batch).mask & block.mixer.within
+    return mask.dense(1, 1, L, L, adapter.device)[0, 0].expand(L, L)
+
+
+def packed(weights: Tensor, elements: Tensor) -> dict[str, Any]:
+    """A map (L, L) in bytes, of which 255 is its largest number; what each element gets, and whether that goes with
+    what its removal does: Spearman's correlation, None where one of the two is the same for all."""
+    got, top = received(weights), float(weights.max())
+    alike = got.unique().numel() == 1 or elements.unique().numel() == 1
+    return {
+        "top": top,
+        "weights": base64.b64encode((weights * (255 / top)).round().byte().cpu().numpy().tobytes()).decode(),
+        "received": [round4(share) for share in got],
+        "correlation": None if alike else round4(spearmanr(got.cpu(), elements.cpu()).statistic),
+    }
+
+
+def round4(value: Any) -> float:
+    """To four significant digits: a page need not carry more."""
+    return float(f"{float(value):.4g}")
