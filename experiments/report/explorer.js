@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const state = { scene: 0, layer: 0, head: "mean", element: null };
 const STATISTICS = {
-  entropy: "entropy, nats", spread: "entropy, share of the most possible", distance: "mean distance, elements",
+  entropy: "entropy, nats", spread: "entropy, share of the most", distance: "mean distance, elements",
   rank: "effective rank", first: "share on the first element",
 };
 const percent = (x) => `${(100 * x).toFixed(1)} %`;
@@ -144,8 +144,8 @@ function charts(map) {
     : `Here weight and effect have a rank correlation (Spearman) of ${c.toFixed(2)} over ${elements.length} elements in the chosen map; 1 would be the same order, 0 none.`;
   const dots = elements.map((e, n) => ({ n, weight: map.received[n], effect: effects[n], note: e.note }));
   const scatter = Plot.plot({
-    width: $("scatter").clientWidth, height: 260, marginLeft: 55, style: ink, grid: true, ariaLabel: "weight received against effect of removal",
-    x: { label: "weight that it gets", ticks: 5 }, y: { label: "effect of hiding it", ticks: 5, nice: true },
+    width: $("scatter").clientWidth, height: 270, marginLeft: 55, marginBottom: 42, style: ink, grid: true, ariaLabel: "weight received against effect of removal",
+    x: { label: "weight that it gets", ticks: 5, labelOffset: 38 }, y: { label: "effect of hiding it", ticks: 5, nice: true },
     marks: [
       Plot.dot(dots, { x: "weight", y: "effect", fill: "var(--to)", fillOpacity: 0.6, r: 4 }),
       Plot.dot([dots[state.element]], { x: "weight", y: "effect", stroke: "currentColor", strokeWidth: 2, r: 7 }),
@@ -156,10 +156,10 @@ function charts(map) {
   $("scatter").replaceChildren(scatter);
   const layers = d3.max(heads(), (m) => m.layer), few = heads().length / layers <= 8;
   const removals = Plot.plot({
-    width: $("removals").clientWidth, height: Math.max(120, 60 + 34 * layers), style: ink, ariaLabel: "effect of removing each head",
-    x: { label: "head", type: "band" }, y: { label: "layer", type: "band" }, opacity: { domain: [0, d3.max(heads(), (m) => m.effect)], range: [0.03, 0.9] },
+    width: $("removals").clientWidth, height: 80 + 34 * layers, marginBottom: 45, style: ink, ariaLabel: "effect of removing each head",
+    x: { label: "head", type: "band", labelOffset: 38 }, y: { label: "layer", type: "band" }, opacity: { domain: [0, d3.max(heads(), (m) => m.effect)], range: [0.03, 0.9] },
     marks: [
-      Plot.cell(heads(), { x: "head", y: "layer", fill: "var(--by)", fillOpacity: "effect", inset: 1 }),
+      Plot.cell(heads(), { x: "head", y: "layer", fill: "var(--by)", fillOpacity: { value: "effect", scale: true }, inset: 1 }),
       Plot.cell([map].filter((m) => m.effect !== undefined), { x: "head", y: "layer", stroke: "currentColor", strokeWidth: 2, inset: 1 }),
       few ? Plot.text(heads(), { x: "head", y: "layer", text: (m) => m.effect.toPrecision(2), fill: "currentColor" }) : null,
       Plot.tip(heads(), Plot.pointer({ x: "head", y: "layer", title: (m) => `layer ${m.layer}, head ${m.head}: ${m.effect}`, fill: "var(--page)" })),
@@ -172,8 +172,8 @@ function charts(map) {
 
 function statistic(key, label, map, layers, ink) {
   return Plot.plot({
-    width: 210, height: 165, marginLeft: 42, style: ink, ariaLabel: `${label}, for each layer and head`, grid: true,
-    x: { domain: [0.7, layers + 0.3], ticks: d3.range(1, layers + 1, Math.ceil(layers / 6)), tickFormat: "d", label: "layer" },
+    width: 210, height: 175, marginLeft: 42, marginBottom: 40, style: ink, ariaLabel: `${label}, for each layer and head`, grid: true,
+    x: { domain: [0.7, layers + 0.3], ticks: d3.range(1, layers + 1, Math.ceil(layers / 6)), tickFormat: "d", label: "layer", labelOffset: 36 },
     y: { label: `↑ ${label}`, labelArrow: null, zero: true, ticks: 4, nice: true },
     marks: [
       Plot.lineY(heads(), Plot.groupX({ y: "mean" }, { x: "layer", y: key, stroke: "var(--to)" })),

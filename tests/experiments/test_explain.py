@@ -1,0 +1,257 @@
+"""The attention explorer: its elements are the tokens, its figures are true, and its page works in a browser."""
+
+import base64
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from core.masks import Dense
+from core.probe import Probe
+from domains.adapter import DomainAdapter
+from domains.scene import Scene
+from experiments.compose import compose
+from experiments.explain import effects, look, run, said, without_elements, without_heads
+from experiments.report.explorer import write_explorer
+from experiments.runs import make_adapter, room, write_config, write_weights
+
+CHROMIUM = Path("/usr/bin/chromium")
+SEQUENCE = "MKTAYIAKQRQ"
+TEXT = "ab </script> é"  # 15 bytes
+SPECS = {
+    "vision": {"classes": [*"abc"], "channels": 1, "size": [4, 6], "mean": [0.5], "std": [0.25]},
+    "protein": {"letters": "ACDEFGHIKLMNPQRSTVWY", "longest": 17},
+    "text": {"context": 17, "vocabulary": 256, "tokenizer": {"kind": "bytes"}, "orders": [2], "memory": "abab"},
+    "rl": {
+        "environment": "CartPole-v1",
+        "limit": 500,
+        "states": 4,
+        "actions": 2,
+        "context": 5,
+        "mean": [0.0] * 4,
+        "std": [1.0] * 4,
+        "best_return": 19.0,
+        "return_scale": 19.0,
+    },
+}
+SETTINGS = {  # widths that differ from each other and from the lengths
+    "vision": ["model.class_token=true", "model.registers=1", "model.depth=2"],
+    "protein": ["model.pair_dim=6", "model.depth=2"],
+    "text": ["model.depth=2"],
+    "rl": ["model.depth=2"],
+}
+
+
+def untrained(domain: str, *more: str):
+    """The configuration and a small model of it whose every part matters."""
+    config = compose("config", [f"domain={domain}", "model.dim=24", "model.heads=3", *SETTINGS[domain], *more])
+    torch.manual_seed(0)
+    adapter = make_adapter(config, SPECS[domain])
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    return config, adapter.eval()
+
+
+def source(domain: str, folder: Path) -> str:
+    if domain == "vision":
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 6), np.uint8)
+        Image.fromarray(pixels).save(folder / "grey.png")
+        return str(folder / "grey.png")
+    if domain == "protein":
+        (folder / "chain.fasta").write_text(f">one\n{SEQUENCE}\n>two\nGG\n")
+        return str(folder / "chain.fasta")
+    return {"rl": "CartPole-v1", "text": TEXT}[domain]
+
+
+@pytest.fixture(params=SPECS)
+def domain(request, tmp_path) -> tuple[str, DomainAdapter, Scene]:
+    config, adapter = untrained(request.param)
+    (scene,) = room(config.domain.package, "explain").scenes(adapter, source(request.param, tmp_path))
+    return request.param, adapter, scene
+
+
+def test_the_elements_are_the_tokens_in_their_order(domain):
+    name, adapter, scene = domain
+    labels = [element.label for element in scene.elements]
+    assert len(labels) == adapter.tokens(scene.batch).x.shape[1]
+    if name == "vision":
+        assert labels == ["class", "register 1", "1,1", "1,2", "1,3", "2,1", "2,2", "2,3"]
+        assert scene.elements[6].place == pytest.approx((1 / 3, 1 / 2, 1 / 3, 1 / 2))
+        changed, last = {"images": scene.batch["images"].clone()}, 6
+        changed["images"][..., 2:, 2:4] += 0.1  # the patch in row 2, column 2
+    elif name == "protein":
+        assert "".join(labels) == SEQUENCE
+        return  # a residue's token knows of its neighbours
+    elif name == "rl":
+        assert labels == [*"Rsa"] * 5
+        assert [element.place for element in scene.elements[::3]] == [(0,), (1,), (2,), (3,), (4,)]
+        assert len(scene.pictures) in (0, 5)
+        changed, last = scene.batch | {"actions": 1 - scene.batch["actions"]}, None
+        where = range(2, 15, 3)
+    else:
+        assert labels == [*"ab␣</script>␣", "‹195›", "‹169›"]
+        changed, last = scene.batch | {"tokens": scene.batch["tokens"].clone()}, 7
+        changed["tokens"][0, 7] += 1
+    where = [last] if last is not None else [*where]
+    moved = (adapter.tokens(changed).x != adapter.tokens(scene.batch).x).any(-1)[0]
+    assert moved.nonzero()[:, 0].tolist() == where
+
+
+@torch.inference_mode()
+def test_removal_is_what_it_says(domain):
+    _, adapter, scene = domain
+    whole, L = said(adapter, scene), len(scene.elements)
+    torch.testing.assert_close(whole.sum(-1), torch.ones(whole.shape[:-1]))
+    crippled = deepcopy(adapter)
+    crippled.transformer.blocks[1].mixer.out.weight[:, 8:16] = 0  # what head 1 of 3 says is not listened to
+    (without,) = without_heads(adapter, scene, 1, torch.tensor([1]))
+    torch.testing.assert_close(without, said(crippled, scene)[0], rtol=1e-4, atol=1e-5)
+    table = torch.ones(L, L, dtype=torch.bool)
+    table[:, 3] = torch.arange(L) == 3
+    hidden = said(adapter, scene, hide=Dense(table[None, None]))
+    torch.testing.assert_close(without_elements(adapter, scene, torch.tensor([3])), hidden, rtol=1e-4, atol=1e-5)
+    (effect,) = effects(whole, 1, lambda _: hidden)
+    assert effect.item() == pytest.approx((hidden - whole).abs().sum().item() / 2 / whole.shape[1], rel=1e-4)
+    assert effect > 1e-5
+
+
+def test_what_the_page_is_given(domain):
+    name, adapter, scene = domain
+    found, L = json.loads(json.dumps(look(adapter, scene), allow_nan=False)), len(scene.elements)
+    assert [(m["layer"], m["head"]) for m in found["maps"]] == [
+        (layer, head) for layer in (1, 2) for head in ("1", "2", "3", "mean", "rollout")
+    ]
+    probe = Probe("1.attention")
+    with torch.inference_mode():
+        adapter(scene.batch, probe=probe)
+    second = found["maps"][6]  # layer 2, head 2
+    assert np.abs(decoded(second) - probe["1.attention"][0, 1].numpy()).max() <= second["top"] / 510 + 1e-6
+    mean = decoded(found["maps"][8])
+    assert np.abs(mean - probe["1.attention"][0].mean(0).numpy()).max() <= found["maps"][8]["top"] / 510 + 1e-6
+    assert np.abs(decoded(found["maps"][9]).sum(1) - 1).max() < 0.1  # rollout: rows sum to 1
+    others = (mean.sum(0) - mean.diagonal()) / (L - 1)
+    assert np.abs(others - found["maps"][8]["received"]).max() < 0.01
+    assert len(found["effects"]) == L
+    if name in ("rl", "text"):  # nobody sees the last token of a causal model
+        assert found["effects"][-1] == found["maps"][0]["received"][-1] == 0
+
+
+def decoded(found: dict) -> np.ndarray:
+    weights = np.frombuffer(base64.b64decode(found["weights"]), np.uint8)
+    return weights.reshape(2 * [round(len(weights) ** 0.5)]) * found["top"] / 255
+
+
+def test_numbered_and_continuous_actions_are_distributions():
+    _, adapter = untrained("rl")
+    explain = room("domains.rl", "explain")
+    logits = torch.tensor([[[0.0, np.log(3)]]])
+    torch.testing.assert_close(explain.distribution(adapter, logits), torch.tensor([[[0.25, 0.75]]]))
+    spec = {**SPECS["rl"], "low": [-1.0, 0.0], "high": [1.0, 4.0]}
+    del spec["actions"]
+    config, _ = untrained("rl")
+    adapter = make_adapter(config, spec)
+    parts = explain.distribution(adapter, torch.tensor([[[0.5, 1.0]]]))  # (1, K·A, 2)
+    torch.testing.assert_close(parts, torch.tensor([[[0.75, 0.25], [0.25, 0.75]]]))
+
+
+def test_no_label_ends_the_script(tmp_path):
+    label = "</script><b>&\u2028\u2029'\"é"
+    data = {"run": label, "domain": "x", "mixer": "y", "date": "z", "versions": {"torch": "2"}, "scenes": [label]}
+    write_explorer(tmp_path / "page.html", data)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert label not in page
+    assert "\u2028" not in embedded(page)
+    assert json.loads(embedded(page)) == data
+
+
+def embedded(page: str) -> str:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves an untrained run; returns what `attend explain` of it needs."""
+
+    def save(domain: str, *more: str, **changes: str):
+        config, adapter = untrained(domain, *more)
+        write_config(tmp_path / "run", config, SPECS[domain])
+        write_weights(tmp_path / "run", adapter)
+        values = {"run": str(tmp_path / "run"), "input": source(domain, tmp_path), **changes}
+        return compose("explain", [f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("domain", "more", "changes", "part"),
+    [
+        ("text", ["model.mixer=linear"], {}, "model.mixer=linear has no attention maps to explain; possible: softmax"),
+        ("text", [], {"input": "a"}, "has 1 tokens; give at least 2"),
+        ("vision", [], {"input": "nowhere.png"}, "nowhere.png does not exist"),
+        ("rl", [], {"input": "CartPole-v9"}, "this run was trained on CartPole-v1: give input=CartPole-v1"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(saved, tmp_path, domain, more, changes, part):
+    config = saved(domain, *more, **changes)
+    with pytest.raises(ValueError, match=re.escape(part)) as error:
+        run(config)
+    assert len(str(error.value).splitlines()) == 1
+    assert not list(tmp_path.rglob("explain*"))
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize("domain", SPECS)
+def test_the_page_in_a_browser(saved, tmp_path, domain):
+    """A click, the arrows and the selects show the weights that lie in the page; it fits a phone; it reports no error."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
+    run(saved(domain))
+    path = tmp_path / "run" / "explain" / "explain.html"
+    (scene,) = json.loads(embedded(path.read_text(encoding="utf-8")))["scenes"]
+    L = len(scene["elements"])
+
+    def shown(page, panel: str) -> list[float]:
+        return page.eval_on_selector_all(f"#{panel} .cell", "cells => cells.map(c => Number(c.dataset.weight))")
+
+    def check(page, element: int, layer: int, head: str) -> None:
+        (found,) = [m for m in scene["maps"] if (m["layer"], m["head"]) == (layer, head)]
+        assert shown(page, "to") == pytest.approx(decoded(found)[element], abs=1e-4)
+        assert shown(page, "by") == pytest.approx(decoded(found)[:, element], abs=1e-4)
+        assert page.locator("#to [aria-selected=true]").get_attribute("id") == f"to-{element}"
+
+    with playwright.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        for width in (375, 1200):
+            page, errors = browser.new_page(viewport={"width": width, "height": 800}), []
+            page.on("console", lambda message, errors=errors: errors.append(message.text))
+            page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+            page.on("request", lambda request, errors=errors: request.url.startswith("http") and errors.append(request.url))
+            page.goto(path.as_uri())
+            check(page, L // 2, 2, "mean")
+            page.locator(f"#by-{L - 2}").click()
+            check(page, L - 2, 2, "mean")
+            page.locator("#to").focus()
+            page.keyboard.press("ArrowRight")
+            check(page, L - 1, 2, "mean")
+            page.keyboard.press("ArrowRight")
+            check(page, 0, 2, "mean")
+            page.locator("#layer").select_option("1")
+            page.locator("#head").select_option("3")
+            check(page, 0, 1, "3")
+            page.locator("#head").select_option("rollout")
+            check(page, 0, 1, "rollout")
+            assert page.locator("svg").count() == 7
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert not page.locator("img:not([alt]), img[alt=''][src]").count()
+            assert not errors
+        browser.close()
