@@ -62,7 +62,7 @@ def charts(results: dict[str, Any]) -> dict[str, Any]:
         found = {
             "domain": domain,
             "metric": lines[0]["metric"] if lines else None,
-            "better": lines and ("lower" if lines[0]["lower_is_better"] else "higher"),
+            "better": "lower" if lines and lines[0]["lower_is_better"] else "higher",
             "runs": [{name: row[name] for name in kept} | {"curve": curve(Path(row["run"]))} for row in rows],
             "means": [average(line) for line in lines],
             "effects": [against(line, rows, results["values"][0]) for line in lines if "change" in line],
