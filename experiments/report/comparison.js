@@ -13,6 +13,7 @@ const symbol = ({ value }) => SYMBOLS[data.values.indexOf(value) % SYMBOLS.lengt
 const chosen = (things) => things.filter((thing) => shown.has(thing.value));
 const cut = (text, most = 14) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const figure = (x) => (x === null ? "unknown" : Number(x.toPrecision(4)).toString());
+const signed = (x) => `${x > 0 ? "+" : ""}${Number(x.toPrecision(3))}`;
 const fill = { value: colour, scale: null };
 
 // Rows for values, and what all charts have in common.
@@ -34,7 +35,7 @@ const CHARTS = {
     if (!means.length) return "";
     return Plot.plot({
       ...frame(box, domain.said.scores), ...rows(means.map((m) => m.value)),
-      x: { label: `${domain.metric} (${domain.better} is better)`, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, nice: true, grid: true },
+      x: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, nice: true, grid: true },
       marks: [
         Plot.ruleY(means, { y: "value", x1: "low", x2: "high", stroke: fill, strokeWidth: 1.5 }),
         Plot.tickX(means, { y: "value", x: "mean", stroke: fill, strokeWidth: 3, inset: 6 }),
@@ -53,7 +54,7 @@ const CHARTS = {
     const mark = (name) => (e) => per(e) * e[name];
     return Plot.plot({
       ...frame(box, domain.said.effects), ...rows(effects.map((e) => e.value)),
-      x: { ...across, label: unit === "size" ? "percent better →" : "deviations better →", labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: "+~g", grid: true },
+      x: { ...across, label: unit === "size" ? "percent better →" : "deviations better →", labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: signed, grid: true },
       marks: [
         Plot.ruleX([0], { stroke: "currentColor" }),
         Plot.ruleY(effects.filter((e) => e.student[0] !== null), { y: "value", x1: (e) => per(e) * e.student[0], x2: (e) => per(e) * e.student[1], stroke: fill, strokeWidth: 1.2 }),
@@ -71,7 +72,7 @@ const CHARTS = {
     return Plot.plot({
       ...frame(box, `${name}: ${domain.said.costs}`), height: 210, marginLeft: 56, grid: true,
       x: { label: name, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: (x) => `${d3.format("~s")(x)}${unit}`, nice: true },
-      y: { label: `${domain.metric} (${domain.better} is better)`, labelAnchor: "center", labelArrow: "none", labelOffset: 50, ticks: 4, nice: true },
+      y: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 50, ticks: 4, nice: true },
       marks: [
         Plot.dot(runs, { x: cost, y: "score", fill, fillOpacity: 0.5, symbol, r: 3 }),
         Plot.dot(means, { x: cost, y: "mean", fill, stroke: "var(--page)", symbol, r: 7 }),
@@ -119,7 +120,7 @@ const NOTES = {
 
 const scale = (effect, unit) => (unit === "size" ? 100 : 1) / effect[unit];
 const told = (effect, unit) => {
-  const [change, low, high] = [effect.change, effect.low, effect.high].map((x) => (x === null ? "unknown" : d3.format("+.3~g")(scale(effect, unit) * x)));
+  const [change, low, high] = [effect.change, effect.low, effect.high].map((x) => (x === null ? "unknown" : signed(scale(effect, unit) * x)));
   return `${change} (${low} to ${high}) ${unit === "size" ? "percent" : "deviations"}`;
 };
 
@@ -148,7 +149,7 @@ function legend() {
     const label = document.createElement("label"), box = document.createElement("input");
     Object.assign(box, { type: "checkbox", checked: true, value });
     box.addEventListener("change", () => { shown[box.checked ? "add" : "delete"](value); draw(); });
-    const path = d3.symbol(d3.symbolsFill[data.values.indexOf(value) % SYMBOLS.length], 80)();
+    const path = d3.symbol(d3[`symbol${symbol({ value }).replace(/^./, (c) => c.toUpperCase())}`], 80)();
     const svg = d3.create("svg").attr("width", 16).attr("height", 16).attr("viewBox", "-8 -8 16 16").attr("aria-hidden", "true");
     svg.append("path").attr("d", path).attr("fill", colour({ value }));
     label.append(box, svg.node(), value);

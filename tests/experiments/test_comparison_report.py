@@ -206,6 +206,7 @@ def test_the_page_in_a_browser(tmp_path):
             page.on(
                 "request", lambda request, errors=errors: request.url.startswith("http") and errors.append(request.url)
             )
+            page.set_default_timeout(120_000)  # a machine that is busy takes long to start a browser
             page.goto((tmp_path / "report.html").as_uri())
 
             def drawing(kind: str, page=page) -> str:
