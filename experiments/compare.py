@@ -12,6 +12,7 @@ from rich.table import Table
 from experiments.comparison import summarise
 from experiments.compose import choices, compose
 from experiments.config import Equal
+from experiments.report.comparison import finite, write_comparison
 from experiments.runs import environment, write_json
 from experiments.sweep import digest, found, launch, write_rows
 
@@ -27,10 +28,13 @@ def run(config: DictConfig) -> None:
     console.print(f"{len(plan['jobs'])} runs in {output}", highlight=False)
     launch(output, plan["jobs"])
     results = collect(output, plan)
-    write_json(output / "results.json", results)
+    write_json(output / "results.json", finite(results))
     write_rows(output / "results.csv", results["rows"])
+    write_comparison(output / "report.html", results)
     show(results, console)
-    console.print(f"wrote {output}/results.csv and {output}/results.json", highlight=False, soft_wrap=True)
+    console.print(
+        f"wrote {output}/results.csv, {output}/results.json and {output}/report.html", highlight=False, soft_wrap=True
+    )
 
 
 def make_plan(config: DictConfig, output: Path, console: Console) -> dict[str, Any]:
@@ -107,12 +111,13 @@ def setting(factor: str, config: DictConfig) -> str:
 def collect(output: Path, plan: dict[str, Any]) -> dict[str, Any]:
     """All that is known: a row for each run, and the effects."""
     rows = found(output, plan["jobs"])
-    return {
+    results = {
         **{name: value for name, value in plan.items() if name != "jobs"},
         "effects": summarise(rows, plan["values"], plan["domains"]),
         "rows": rows,
         **environment(),
     }
+    return results | {"verdicts": verdicts(results)}
 
 
 def show(results: dict[str, Any], console: Console) -> None:
@@ -141,7 +146,7 @@ def show(results: dict[str, Any], console: Console) -> None:
             console.print(
                 f"  {row['domain']} {row['value']} seed {row['seed']} failed: {row['error']}", highlight=False
             )
-    for sentence in verdicts(results):
+    for sentence in results["verdicts"]:
         console.print(sentence, highlight=False)
 
 
@@ -151,7 +156,7 @@ def verdicts(results: dict[str, Any]) -> list[str]:
     found = [
         f"{line['domain']}: {results['factor']}={line['value']} is {'better' if line['change'] > 0 else 'worse'} than "
         f"{first} in {line['metric']}, by {abs(line['percent']):.1f} % "
-        f"({line['low']:+.3g} to {line['high']:+.3g}, {line['seeds']} seeds)"
+        f"({line['low']:+.3g} to {line['high']:+.3g}, {line['seeds']} seeds{', other size' if line['other_size'] else ''})"
         for line in results["effects"]
         if line.get("sure")
     ]

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from importlib import import_module
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import torch
@@ -196,8 +198,18 @@ def environment() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {name: version(name) for name in packages},
+        "commit": commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def commit() -> str:
+    """Which state of this checkout is running, as git names it ("-dirty": with changes); none if it is no checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists() or not which("git"):  # what lies further up is somebody else's
+        return "none"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "none"
 
 
 def write_json(path: Path, value: Any) -> None:
