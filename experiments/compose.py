@@ -18,7 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from conf import schema
 from core.config import check_mixing
-from experiments.config import CompareConfig
+from experiments.config import CompareConfig, TransferConfig
+
+# Commands of many runs, whose command line holds the settings of these as well.
+OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig}
 
 # Groups whose choices belong to one domain: data=digits is for domain=vision.
 DOMAIN_GROUPS = ("data", "model")
@@ -50,9 +53,11 @@ def check(config: DictConfig, overrides: list[str]) -> None:
         raise ValueError(f"{key} is needed: give {key}=…")
     for group in DOMAIN_GROUPS:
         if group in config and config[group] is not None and config[group].domain != config.domain.name:
+            known, part = choices(group, config.domain.name), f"{group}.{config[group].domain}"
+            takes = f"{group}={'|'.join(known)}" if known else f"one for each domain: {group}@{part}=…"
             raise ValueError(
                 f"that {group} is for domain={config[group].domain}, not for domain={config.domain.name}, "
-                f"which takes {group}={'|'.join(choices(group, config.domain.name))}"
+                f"which takes {takes}"
             )
     if "model" in config and config.model is not None:
         check_model(config)
@@ -81,7 +86,7 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
         return f"{group}={wrong} is unknown{_nearest(wrong, choices(group))}; possible: {', '.join(choices(group))}"
     if group := re.search(r"Could not override '([\w@/]+)'\. ?(?:No match|\n?Did you mean)", text):
         return f"{group[1]} is no group of choices; possible: {', '.join(_groups())}"
-    if cause is not None and (unknown := re.search(r"Key '([^']*)' (?:is )?not in '(\w+)'", str(cause))):
+    if cause is not None and (unknown := re.search(r"Key '([^']*)' (?:is )?not in (?:'\w+'|struct)", str(cause))):
         key = getattr(cause, "full_key", None) or unknown[1]
         known = _siblings(name, key, overrides)
         return f"{key} is no setting{_nearest(key, known)}; possible: {', '.join(known)}"
@@ -137,16 +142,18 @@ def begun(overrides: list[str]) -> list[str]:
     taken = {f"model.{key}": value for key, value in before.model.items() if key in known}
     if "position" not in given:
         taken |= {f"position.{key}": value for key, value in before.position.items()}
-    return [f"{key}={_written(value)}" for key, value in taken.items() if key not in given] + overrides
+    return [f"{key}={written(value)}" for key, value in taken.items() if key not in given] + overrides
 
 
-def gathered(overrides: list[str]) -> list[str]:
-    """The words of `attend compare`, with all that are settings of its runs as one list of them."""
-    own = {field.name for field in fields(CompareConfig)}
-    theirs = [word for word in overrides if not (word.startswith("hydra") or word.partition("=")[0] in own)]
+def gathered(command: str, overrides: list[str]) -> list[str]:
+    """The words of a command of many runs, with all that are settings of these as one list of them."""
+    if command not in OF_RUNS:
+        return overrides
+    own = {field.name for field in fields(OF_RUNS[command])}
+    theirs = [word for word in overrides if not (word.startswith("hydra") or re.split(r"[.=]", word)[0] in own)]
     return [word for word in overrides if word not in theirs] + ([f"settings={json.dumps(theirs)}"] if theirs else [])
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as Hydra reads it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -13,7 +13,7 @@ from experiments.compose import compose
         (["optimizer.lrr=1"], ["optimizer.lrr is no setting", "did you mean optimizer.lr?", "optimizer.warmup"]),
         (["domain=text", "model.dimm=1"], ["did you mean model.dim?", "model.depth"]),
         (["optimiser=adamw"], ["did you mean optimizer?", "possible: domain, data, model"]),
-        (["domain=vsion"], ["did you mean vision?", "possible: protein, protein_language, rl, text"]),
+        (["domain=vsion"], ["did you mean vision?", "possible: joint, protein, protein_language, rl, text"]),
         (["data=digitz"], ["did you mean digits?"]),
         (["position.kind=rot"], ["none, learned, sinusoidal, rotary, axial"]),
         (["domain=text", "data=digits"], ["is for domain=vision, not for domain=text", "data=files|python_docs"]),
