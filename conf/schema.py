@@ -54,7 +54,14 @@ def register() -> None:
         "logger": LoggerConfig,
         "vision_masked": masked.ModelConfig,
     }
-    domains = {"vision": vision, "protein": protein, "protein_language": protein_language, "rl": rl, "text": text, "joint": joint}
+    domains = {
+        "vision": vision,
+        "protein": protein,
+        "protein_language": protein_language,
+        "rl": rl,
+        "text": text,
+        "joint": joint,
+    }
     for name, domain in domains.items():
         schemas |= {f"{name}_data": domain.DataConfig, f"{name}_model": domain.ModelConfig}
     for name, node in schemas.items():

@@ -53,11 +53,9 @@ def check(config: DictConfig, overrides: list[str]) -> None:
         raise ValueError(f"{key} is needed: give {key}=…")
     for group in DOMAIN_GROUPS:
         if group in config and config[group] is not None and config[group].domain != config.domain.name:
-            known, part = choices(group, config.domain.name), f"{group}.{config[group].domain}"
-            takes = f"{group}={'|'.join(known)}" if known else f"one for each domain: {group}@{part}=…"
             raise ValueError(
                 f"that {group} is for domain={config[group].domain}, not for domain={config.domain.name}, "
-                f"which takes {takes}"
+                f"which takes {group}={'|'.join(choices(group, config.domain.name))}"
             )
     if "model" in config and config.model is not None:
         check_model(config)
@@ -84,6 +82,8 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
     if choice := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, wrong = choice.groups()
         return f"{group}={wrong} is unknown{_nearest(wrong, choices(group))}; possible: {', '.join(choices(group))}"
+    if parts := re.search(r"Could not override '(\w+)'\.\nDid you mean to override (?:one of )?([^?]+)\?", text):
+        return f"{parts[1]}=… says not for what; possible: {', '.join(f'{part}=…' for part in parts[2].split(', '))}"
     if group := re.search(r"Could not override '([\w@/]+)'\. ?(?:No match|\n?Did you mean)", text):
         return f"{group[1]} is no group of choices; possible: {', '.join(_groups())}"
     if cause is not None and (unknown := re.search(r"Key '([^']*)' (?:is )?not in (?:'\w+'|struct)", str(cause))):
