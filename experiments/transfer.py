@@ -5,8 +5,9 @@
     tuned     the core of another run under a new adapter, both trained
     frozen    the same, the core frozen
 
-What is frozen are the matrices and biases of the blocks, not the norms. Source: Lu et al. 2021, "Pretrained transformers
-as universal computation engines".
+What is frozen are the matrices and biases of the blocks, not the norms.
+
+Source: Lu et al. 2021, "Pretrained transformers as universal computation engines".
 """
 
 import math
@@ -116,7 +117,7 @@ def folder(output: Path, job: Job) -> Path:
 
 
 def keep_core(home: Path) -> None:
-    """RUN/core holds the weights of the core alone, so that all else is new wherever it goes, even in its own domain."""
+    """RUN/core holds the weights of the core alone, so that all else is new where it goes, even in its own domain."""
     if not (home / "weights.safetensors").is_file():  # it failed, and so will the runs that begin with it
         return
     (home / "core").mkdir(exist_ok=True)

@@ -26,14 +26,14 @@ class Adapter(DomainAdapter[dict[str, Any]]):
         position: none, for each domain has its own.
         spec: {"weights", "parts": {domain: its own spec}} of the data.
     Raises:
-        ValueError: for a position that no domain would have, or a domain that asks for another core than the shared one.
+        ValueError: for a position that no domain would have, or a domain that asks for another core than the shared.
     """
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__()
         if position.kind is not PositionKind.none:
             raise ValueError(
-                f"position={position.kind.value} is of no domain here; set that of each: position@model.positions.text=…"
+                f"position={position.kind.value} is of no domain here; set that of one: position@model.positions.text=…"
             )
         self.weights: dict[str, float] = spec["weights"]
         self.transformer = Transformer(config)

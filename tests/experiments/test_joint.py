@@ -153,8 +153,6 @@ def test_evaluation_is_that_of_each_domain_and_prediction_is_refused(tmp_path):
 )
 def test_what_cannot_be(joint, setting, message):
     _, data, _, _ = joint
+    config = compose("config", [*TINY, setting])
     with pytest.raises(ValueError, match=message):
-        config = compose("config", [*TINY, setting])
-        if "weights" in setting:
-            make_data(config)
-        make_adapter(config, data.spec())
+        make_data(config) if "weights" in setting else make_adapter(config, data.spec())

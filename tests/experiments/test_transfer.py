@@ -49,9 +49,8 @@ def test_of_another_domain_the_core_alone_is_taken(tmp_path):
             assert torch.equal(weight, before[name])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path, optimizer):
-    settings = [*VISION, f"optimizer={optimizer}", "optimizer.schedule=constant", "optimizer.warmup=0", "frozen=true"]
+def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path):
+    settings = [*VISION, "optimizer=muon", "optimizer.schedule=constant", "optimizer.warmup=0", "frozen=true"]
     config = compose("config", settings)
     data = make_data(config)
     torch.manual_seed(5)
@@ -81,23 +80,20 @@ def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
 
 
 def test_the_runs_that_there_are(tmp_path):
-    chosen = plan("pretrain=[vision]", "finetune=[rl,vision]", "seeds=2", "scale=0.1", f"output={tmp_path}")
+    chosen = plan("pretrain=[vision]", "finetune=[vision]", "seeds=2", "scale=0.1", f"output={tmp_path}")
     first = transfer.pretraining(chosen)
     jobs = transfer.finetuning(chosen, first)
     assert [(one["domain"], one["value"], one["seed"]) for one in jobs] == [
-        (domain, value, seed)
-        for domain in ("rl", "vision")
-        for value in ("scratch", "random", "vision tuned", "vision frozen")
-        for seed in (0, 1)
+        ("vision", value, seed) for value in ("scratch", "random", "vision tuned", "vision frozen") for seed in (0, 1)
     ]
-    scratch = [one["key"] for one in jobs if (one["domain"], one["value"]) == ("vision", "scratch")]
+    scratch = [one["key"] for one in jobs if one["value"] == "scratch"]
     assert scratch == [one["key"] for one in first]  # it is the same run, and trained once
     assert len({one["key"] for one in jobs}) == len(jobs)
-    for one in jobs:
+    for one in jobs[1::2]:
         config = compose("config", one["overrides"])
         core = {"dim": 12, "depth": 2, "heads": 3, "qk_norm": True, "mlp_ratio": 2}
         assert {key: config.model[key] for key in core} == core
-        assert config.trainer.max_steps == {"rl": 100, "vision": 190}[one["domain"]]
+        assert config.trainer.max_steps == 190
         assert config.frozen is (one["value"] in ("random", "vision frozen"))
         source = str(tmp_path / "runs" / first[one["seed"]]["key"] / "core") if "vision " in one["value"] else None
         assert config.init == source
