@@ -53,8 +53,12 @@ class Data(DomainData):
     def train_dataloader(self) -> Any:
         return CombinedLoader({name: part.train_dataloader() for name, part in self._attached()}, "min_size")
 
+    def val_dataloader(self) -> Any:
+        return CombinedLoader(self.eval_dataloader("val"), "max_size")
+
     def eval_dataloader(self, split: str) -> Any:
-        return CombinedLoader({name: part.eval_dataloader(split) for name, part in self._attached()}, "max_size")
+        """One for each domain."""
+        return {name: part.eval_dataloader(split) for name, part in self._attached()}
 
     def _attached(self):
         """The parts, which read rank and step off the trainer."""
