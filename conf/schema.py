@@ -26,7 +26,9 @@ from experiments.config import (
     PredictConfig,
     TrainConfig,
     TrainerConfig,
+    TransferConfig,
 )
+from experiments.joint import config as joint
 
 
 def register() -> None:
@@ -44,6 +46,7 @@ def register() -> None:
         "export": ExportConfig,
         "demo": DemoConfig,
         "compare": CompareConfig,
+        "transfer": TransferConfig,
         "job": JobConfig,
         "bench": BenchConfig,
         "domain": DomainConfig,
@@ -53,7 +56,14 @@ def register() -> None:
         "logger": LoggerConfig,
         "vision_masked": masked.ModelConfig,
     }
-    domains = {"vision": vision, "protein": protein, "protein_language": protein_language, "rl": rl, "text": text}
+    domains = {
+        "vision": vision,
+        "protein": protein,
+        "protein_language": protein_language,
+        "rl": rl,
+        "text": text,
+        "joint": joint,
+    }
     for name, domain in domains.items():
         schemas |= {f"{name}_data": domain.DataConfig, f"{name}_model": domain.ModelConfig}
     for name, node in schemas.items():

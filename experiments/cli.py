@@ -15,6 +15,7 @@ COMMANDS = {
     "import": "a model of timm or transformers, as a run of ours",
     "export": "a language model as a folder that transformers loads",
     "compare": "one change, its effect in every domain with intervals, and what it costs",
+    "transfer": "whether a core that was trained on one domain helps another",
     "demo": "train, evaluate and picture all four domains",
     "fetch": "entries of the Protein Data Bank, to train domain=protein on or predict from",
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
@@ -34,6 +35,7 @@ HELP = """attend: one self-attention core, four domains
   attend fetch ids=[1ubq,4hhb]
   attend collect env=… [policy=random|heuristic|RUN|FILE.npz|FILE.zip] [target=…] [noise=…] [episodes=…]
   attend compare factor=mixer values=[softmax,window,linear] [domains=[…]] [seeds=3] [equal=steps|flops|seconds]
+  attend transfer [pretrain=[vision,text]] [finetune=[…]] [modes=[scratch,tuned,frozen,random]] [seeds=3] [scale=1]
   attend import source=timm|transformers|gguf [name=…] [file=…] run=FOLDER
   attend export run=FOLDER [output=…]
   attend COMMAND --help            what can be set
@@ -65,7 +67,7 @@ def main() -> None:
 
             if command == "bench" and overrides and "=" not in overrides[0]:  # attend bench kernels
                 overrides[0] = f"what={overrides[0]}"
-            config = compose(command, gathered(overrides) if command == "compare" else overrides)
+            config = compose(command, gathered(command, overrides))
             import_module(f"experiments.{command}").run(config)
     except ValueError as error:
         fail(error)

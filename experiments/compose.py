@@ -18,8 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from conf import schema
 from core.config import check_mixing
-from experiments.config import CompareConfig
+from experiments.config import CompareConfig, TransferConfig
 from experiments.foreign import read_config, read_overrides
+
+# Commands of many runs, whose command line holds the settings of these as well.
+OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig}
 
 # Groups whose choices belong to one domain: data=digits is for domain=vision.
 DOMAIN_GROUPS = ("data", "model")
@@ -80,9 +83,11 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
     if choice := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, wrong = choice.groups()
         return f"{group}={wrong} is unknown{_nearest(wrong, choices(group))}; possible: {', '.join(choices(group))}"
+    if parts := re.search(r"Could not override '(\w+)'\.\nDid you mean to override (?:one of )?([^?]+)\?", text):
+        return f"{parts[1]}=… says not for what; possible: {', '.join(f'{part}=…' for part in parts[2].split(', '))}"
     if group := re.search(r"Could not override '([\w@/]+)'\. ?(?:No match|\n?Did you mean)", text):
         return f"{group[1]} is no group of choices; possible: {', '.join(_groups())}"
-    if cause is not None and (unknown := re.search(r"Key '([^']*)' (?:is )?not in '(\w+)'", str(cause))):
+    if cause is not None and (unknown := re.search(r"Key '([^']*)' (?:is )?not in (?:'\w+'|struct)", str(cause))):
         key = getattr(cause, "full_key", None) or unknown[1]
         known = _siblings(name, key, overrides)
         return f"{key} is no setting{_nearest(key, known)}; possible: {', '.join(known)}"
@@ -137,16 +142,18 @@ def begun(overrides: list[str]) -> list[str]:
     taken = {f"model.{key}": value for key, value in before.model.items() if key in known}
     if "position" not in given:
         taken |= {f"position.{key}": value for key, value in before.position.items()}
-    return [f"{key}={_written(value)}" for key, value in taken.items() if key not in given] + overrides
+    return [f"{key}={written(value)}" for key, value in taken.items() if key not in given] + overrides
 
 
-def gathered(overrides: list[str]) -> list[str]:
-    """The words of `attend compare`, with all that are settings of its runs as one list of them."""
-    own = {field.name for field in fields(CompareConfig)}
-    theirs = [word for word in overrides if not (word.startswith("hydra") or word.partition("=")[0] in own)]
+def gathered(command: str, overrides: list[str]) -> list[str]:
+    """The words of a command of many runs, with all that are settings of these as one list of them."""
+    if command not in OF_RUNS:
+        return overrides
+    own = {field.name for field in fields(OF_RUNS[command])}
+    theirs = [word for word in overrides if not (word.startswith("hydra") or re.split(r"[.=]", word)[0] in own)]
     return [word for word in overrides if word not in theirs] + ([f"settings={json.dumps(theirs)}"] if theirs else [])
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as Hydra reads it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

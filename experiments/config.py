@@ -53,6 +53,7 @@ class TrainConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
     init: str | None = None  # a finished run, whose weights a new one starts from where they fit
+    frozen: bool = False  # the core's blocks keep their weights, but for their norms
     run: str = "outputs/${domain.name}/${now:%Y-%m-%d_%H-%M-%S}"
 
 
@@ -164,6 +165,29 @@ class CompareConfig:
     scale: float = 1.0
     settings: list[str] = field(default_factory=list)
     output: str = "outputs/compare/${factor}"
+
+
+class Mode(Enum):
+    """What a domain's adapter is trained with."""
+
+    scratch = "scratch"  # a new core
+    random = "random"  # a new core, frozen as it was drawn
+    tuned = "tuned"  # the core of another run
+    frozen = "frozen"  # the same, frozen
+
+
+@dataclass
+class TransferConfig:
+    """conf/transfer.yaml says what the keys mean."""
+
+    pretrain: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
+    finetune: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
+    modes: list[Mode] = field(default_factory=lambda: [*Mode])
+    seeds: int = 3
+    scale: float = 1.0
+    core: dict[str, Any] = field(default_factory=dict)
+    settings: list[str] = field(default_factory=list)
+    output: str = "outputs/transfer"
 
 
 @dataclass

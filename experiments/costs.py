@@ -45,7 +45,8 @@ class Costs(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.flops == 0:
             adapter: Any = pl_module.adapter
-            self.watch = adapter.transformer.register_forward_pre_hook(self._see, with_kwargs=True)
+            first = adapter.transformer.blocks[0]  # that of all domains, where they share a core
+            self.watch = first.register_forward_pre_hook(self._see, with_kwargs=True)
             self.counting = counter()
             self.counting.__enter__()
 

@@ -6,12 +6,15 @@ from itertools import accumulate
 from pathlib import Path
 
 from domains.adapter import DomainAdapter
-from experiments.foreign import read_spec
+from experiments.foreign import read_config, read_spec
 from experiments.runs import read_weights, room
+
+CORE = ("transformer.blocks.", "transformer.norm.")  # what means the same in every domain
 
 
 def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
-    """Give a model those weights of a finished run whose names and shapes agree with its own.
+    """Give a model those weights of a finished run whose names and shapes agree with its own; of a run of another
+    domain the core alone, its blocks and final norm, for an embedding of the same shape is one of other things.
 
     A domain that can make more of them fit, or must leave some, has a room for it: start.py, with
     fitted(adapter, state, spec) -> state.
@@ -21,11 +24,12 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
     Raises:
         ValueError: if the folder is no finished run, or nothing of its transformer fits.
     """
-    for name in ("spec.json", "weights.safetensors"):
+    for name in ("config.yaml", "spec.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise ValueError(f"init={folder} is no finished run: it has no {name} (attend train writes one)")
     theirs, own = read_weights(folder), adapter.state_dict()
-    state = dict(theirs)
+    other = not kin(package, read_config(folder).domain.package)
+    state = {name: weight for name, weight in theirs.items() if not other or name.startswith(CORE)}
     if find_spec(f"{package}.start"):
         state = room(package, "start").fitted(adapter, state, read_spec(folder))
     taken = {name: weight for name, weight in state.items() if name in own and own[name].shape == weight.shape}
@@ -43,6 +47,21 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
         "left there": modules(theirs.keys() - taken.keys(), theirs),
     }
     return "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
+
+
+def kin(one: str, other: str) -> bool:
+    """Whether two packages are of one domain, as domains.vision and domains.vision.masked are."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def freeze(adapter: DomainAdapter) -> None:
+    """Let the core's blocks keep their weights, but for their norms; all of the adapter learns.
+
+    Source: Lu et al. 2021, "Pretrained transformers as universal computation engines".
+    """
+    for name, weight in adapter.transformer.blocks.named_parameters():
+        if "norm" not in name:
+            weight.requires_grad_(False)
 
 
 def modules(names: Collection[str], among: Iterable[str]) -> list[str]:

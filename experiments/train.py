@@ -20,7 +20,7 @@ from rich.progress import Progress
 from domains.config import OptimizerConfig
 from domains.task import AttentionTask
 from experiments.checkpoints import Checkpoints, to_resume
-from experiments.config import Accelerator, TrainerConfig
+from experiments.config import Accelerator, TrainConfig, TrainerConfig
 from experiments.costs import Costs, peak_memory
 from experiments.curves import join, set_aside
 from experiments.faults import in_plain_words
@@ -38,7 +38,7 @@ from experiments.runs import (
     write_weights,
     written,
 )
-from experiments.start import start
+from experiments.start import freeze, start
 
 MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
 
@@ -80,6 +80,8 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     data = make_data(config)
     spec = data.spec()
     adapter = make_adapter(config, spec)
+    if config.frozen:
+        freeze(adapter)
     if checkpoint := to_resume(folder):
         _check_same(config, read_config(folder))
         set_aside(folder)
@@ -224,8 +226,9 @@ def _check_same(config: DictConfig, before: Any) -> None:
     now = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(now, dict)
     for group, value in now.items():
-        if group not in MAY_CHANGE and before.get(group) != value:
+        earlier = before.get(group, getattr(TrainConfig, group, None))  # a run may be older than a setting
+        if group not in MAY_CHANGE and earlier != value:
             raise ValueError(
-                f"{config.run} was trained with {group}={before.get(group)}; it cannot go on with {group}={value}. "
+                f"{config.run} was trained with {group}={earlier}; it cannot go on with {group}={value}. "
                 f"Only {', '.join(MAY_CHANGE)} may change; give another run=… for a new run"
             )

@@ -212,13 +212,14 @@ def test_what_cannot_be(settings, message):
         make(**settings)
 
 
-def saved(folder, model, spec=SPEC):
+def saved(folder, model, spec=SPEC, package="domains.vision.masked"):
     """A run folder, as far as `start` reads it."""
     folder.mkdir()
     save_file(
         {name: weight.contiguous() for name, weight in model.state_dict().items()}, folder / "weights.safetensors"
     )
     (folder / "spec.json").write_text(json.dumps(spec))
+    (folder / "config.yaml").write_text(f"domain:\n  package: {package}\n")
     return folder
 
 
@@ -311,14 +312,14 @@ def test_any_domain_starts_from_names_and_shapes(tmp_path):
     spec = make_data(config).spec()
     torch.manual_seed(0)
     old, new = (make_adapter(config, spec) for _ in range(2))
-    said = start(new, config.domain.package, saved(tmp_path / "old", old, spec))
+    said = start(new, config.domain.package, saved(tmp_path / "old", old, spec, config.domain.package))
     assert "anew" not in said
     for name, weight in new.state_dict().items():
         assert torch.equal(weight, old.state_dict()[name])
 
     placed = compose("config", ["domain=text", "position=learned", "data.context=15", "model.dim=24", "model.depth=1"])
     text = make_adapter(placed, spec | {"context": 15})
-    said = start(make_vit(), "domains.vision", saved(tmp_path / "text", text, spec))
+    said = start(make_vit(), "domains.vision", saved(tmp_path / "text", text, spec, config.domain.package))
     assert "transformer.blocks.0.mixer" in said.partition("anew")[0]
     assert "transformer.position" in said.partition("anew")[2]
 
@@ -366,6 +367,6 @@ def test_pretrain_then_classify_by_the_command_line(attend, tmp_path):
 def test_a_wrong_folder_is_one_clear_error(attend, tmp_path):
     wrong = attend("train", *COMMAND, "init=nowhere", "run=new")
     assert wrong.returncode == 2
-    assert "init=nowhere is no finished run: it has no spec.json" in wrong.stderr
+    assert "init=nowhere is no finished run: it has no config.yaml" in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1
     assert not (tmp_path / "new" / "config.yaml").exists()

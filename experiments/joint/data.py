@@ -1,0 +1,67 @@
+"""The data of several domains, side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.utilities import CombinedLoader
+
+from domains.data import DomainData
+from domains.sampling import Rngs
+from experiments.runs import room
+
+
+class Data(DomainData):
+    """A batch is {domain: batch of that domain}, each made as for that domain alone, for the same step and seed.
+
+    In training every step has one of each. In evaluation a domain that has come to its end is None from there on.
+
+    Args:
+        config: a DataConfig.
+    Raises:
+        ValueError: if no domain's loss has a weight, or one a negative one.
+    """
+
+    def __init__(self, config: Any, seed: int = 0):
+        super().__init__(config, seed)
+        if min(config.weights.values()) < 0 or not any(config.weights.values()):
+            raise ValueError(f"data.weights={config.weights} must not be negative, and one of them above 0")
+        self.weights = {name: weight for name, weight in config.weights.items() if weight}
+        self.parts = {name: room(f"domains.{name}", "data").Data(getattr(config, name), seed) for name in self.weights}
+
+    def prepare_data(self) -> None:
+        for part in self.parts.values():
+            part.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        for part in self.parts.values():
+            part.setup(stage)
+
+    def spec(self):
+        return {"weights": self.weights, "parts": {name: part.spec() for name, part in self.parts.items()}}
+
+    def size(self, split):
+        """As many as every domain has."""
+        return min(part.size(split) for part in self.parts.values())
+
+    def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Any:
+        draws = None if rngs is None else list(rngs)
+        return {
+            name: part.batch(split, indices, None if draws is None else iter(draws))
+            for name, part in self.parts.items()
+        }
+
+    def train_dataloader(self) -> Any:
+        return CombinedLoader({name: part.train_dataloader() for name, part in self._attached()}, "min_size")
+
+    def val_dataloader(self) -> Any:
+        return CombinedLoader(self.eval_dataloader("val"), "max_size")
+
+    def eval_dataloader(self, split: str) -> Any:
+        """One for each domain."""
+        return {name: part.eval_dataloader(split) for name, part in self._attached()}
+
+    def _attached(self):
+        """The parts, which read rank and step off the trainer."""
+        for part in self.parts.values():
+            part.trainer = self.trainer
+        return self.parts.items()

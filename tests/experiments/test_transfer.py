@@ -1,0 +1,175 @@
+"""Cores that travel: what is taken, what stays as it was, which runs there are, and the table by hand."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from core.config import PositionConfig
+from domains.protein.masked.adapter import Adapter as Residues
+from domains.protein.masked.config import ModelConfig as ResiduesConfig
+from domains.text.adapter import Adapter as Text
+from domains.text.config import ModelConfig as TextConfig
+from experiments import job, transfer
+from experiments.compose import compose, gathered
+from experiments.config import Mode, TransferConfig
+from experiments.progress import make_progress
+from experiments.runs import make_adapter, make_data, typed, write_config, write_json, write_weights
+from experiments.start import start
+from experiments.train import train
+
+CORE = ["core.dim=12", "core.depth=2", "core.heads=3"]
+VISION = ["domain=vision", "model.dim=12", "model.depth=2", "model.heads=3", "model.qk_norm=true", "logger=csv"]
+
+
+def plan(*words: str) -> TransferConfig:
+    return typed(TransferConfig, compose("transfer", gathered("transfer", [*CORE, *words])))
+
+
+def test_of_another_domain_the_core_alone_is_taken(tmp_path):
+    """A text of 33 kinds of token has an embedding of the very name and shape of the residues'."""
+    torch.manual_seed(0)
+    spec = {"context": 13, "vocabulary": 33, "orders": [], "memory": ""}
+    text = Text(TextConfig(dim=12, heads=3), PositionConfig(), spec)
+    write_config(tmp_path, compose("config", ["domain=text"]), spec)
+    write_weights(tmp_path, text)
+    residues = Residues(ResiduesConfig(dim=12, heads=3), PositionConfig(), {})
+    before = {name: weight.clone() for name, weight in residues.state_dict().items()}
+    assert before["embed.weight"].shape == text.embed.weight.shape
+    said = start(residues, "domains.protein.masked", tmp_path)
+    assert said.startswith("taken: transformer.blocks, transformer.norm; anew: bias, contact, dense, embed, norm")
+    for name, weight in residues.state_dict().items():
+        if name.startswith(("transformer.blocks.", "transformer.norm.")):
+            assert torch.equal(weight, text.state_dict()[name])
+        else:
+            assert torch.equal(weight, before[name])
+
+
+def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path):
+    settings = [*VISION, "optimizer=muon", "optimizer.schedule=constant", "optimizer.warmup=0", "frozen=true"]
+    config = compose("config", settings)
+    data = make_data(config)
+    torch.manual_seed(5)
+    first = make_adapter(config, data.spec())
+    write_config(tmp_path / "first", config, data.spec())
+    write_weights(tmp_path / "first", first)
+    with make_progress() as progress:
+        for name, steps in (("whole", 4), ("halves", 2), ("halves", 4)):
+            words = [f"trainer.max_steps={steps}", "trainer.val_check_interval=2", f"run={tmp_path / name}"]
+            train(compose("config", [*settings, f"init={tmp_path / 'first'}", *words]), tmp_path / name, progress)
+    whole, halves = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "halves"))
+    assert all(torch.equal(weight, halves[name]) for name, weight in whole.items())
+    for name, weight in first.named_parameters():
+        fixed = name.startswith("transformer.blocks.") and "norm" not in name
+        assert torch.equal(whole[name], weight) is fixed, name
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
+    words = [*VISION, "trainer.val_check_interval=1", f"run={tmp_path}"]
+    with make_progress() as progress:
+        train(compose("config", [*words, "trainer.max_steps=1"]), tmp_path, progress)
+        kept = (tmp_path / "config.yaml").read_text()
+        (tmp_path / "config.yaml").write_text(kept.replace("frozen: false\n", ""))
+        with pytest.raises(ValueError, match="was trained with frozen=False; it cannot go on with frozen=True"):
+            train(compose("config", [*words, "trainer.max_steps=2", "frozen=true"]), tmp_path, progress)
+        assert train(compose("config", [*words, "trainer.max_steps=2"]), tmp_path, progress)["steps"] == 2
+
+
+def test_the_runs_that_there_are(tmp_path):
+    chosen = plan("pretrain=[vision]", "finetune=[vision]", "seeds=2", "scale=0.1", f"output={tmp_path}")
+    first = transfer.pretraining(chosen)
+    jobs = transfer.finetuning(chosen, first)
+    assert [(one["domain"], one["value"], one["seed"]) for one in jobs] == [
+        ("vision", value, seed) for value in ("scratch", "random", "vision tuned", "vision frozen") for seed in (0, 1)
+    ]
+    scratch = [one["key"] for one in jobs if one["value"] == "scratch"]
+    assert scratch == [one["key"] for one in first]  # it is the same run, and trained once
+    assert len({one["key"] for one in jobs}) == len(jobs)
+    for one in jobs[1::2]:
+        config = compose("config", one["overrides"])
+        core = {"dim": 12, "depth": 2, "heads": 3, "qk_norm": True, "mlp_ratio": 2}
+        assert {key: config.model[key] for key in core} == core
+        assert config.trainer.max_steps == 190
+        assert config.frozen is (one["value"] in ("random", "vision frozen"))
+        source = str(tmp_path / "runs" / first[one["seed"]]["key"] / "core") if "vision " in one["value"] else None
+        assert config.init == source
+
+
+def test_a_core_is_trained_and_put_under_a_new_adapter(tmp_path, monkeypatch):
+    """The real runs, but in this process; even in its own domain a core comes without its adapter."""
+
+    def launch(output, jobs):
+        for one in jobs:
+            home = output / "runs" / one["key"]
+            if not (home / "result.json").is_file():
+                write_json(home / "result.json", job.run(home, one))
+
+    monkeypatch.setattr(transfer, "launch", launch)
+    words = ["pretrain=[vision]", "finetune=[vision]", "seeds=1", "scale=0.002", "data.batch_size=7"]
+    transfer.run(compose("transfer", gathered("transfer", [*CORE, *words, f"output={tmp_path}"])))
+    results = json.loads((tmp_path / "results.json").read_text())
+    rows = {row["value"]: row for row in results["rows"]}
+    weights = {value: load_file(f"{row['run']}/weights.safetensors") for value, row in rows.items()}
+    assert list(rows) == ["scratch", "random", "vision tuned", "vision frozen"]
+    assert all(row["metric"] == "error" and row["steps"] == 4 for row in rows.values())
+    qkv, head = "transformer.blocks.1.mixer.qkv.weight", "classify.weight"
+    assert torch.equal(weights["vision frozen"][qkv], weights["scratch"][qkv])
+    assert not torch.equal(weights["vision tuned"][qkv], weights["scratch"][qkv])
+    torch.testing.assert_close(weights["vision tuned"][head], weights["scratch"][head], rtol=0, atol=0.1)
+    assert torch.equal(load_file(f"{rows['scratch']['run']}/core/weights.safetensors")[qkv], weights["scratch"][qkv])
+    assert [line["mode"] for line in results["effects"]] == ["scratch", "random", "tuned", "frozen"]
+    assert (tmp_path / "results.csv").read_text().count("\n") == 5
+
+
+def rows(value: str, scores: list[float], **more: Any) -> list[dict[str, Any]]:
+    costs = {"steps": 7, "flops": 1e9, "seconds": 2.0, "peak_memory": 11, "tokens_per_second": 13.0, "parameters": 17}
+    what = {"domain": "text", "value": value, "metric": "bits", "lower_is_better": True, "run": "", **costs, **more}
+    return [{**what, "seed": seed, "score": score} for seed, score in enumerate(scores)]
+
+
+def test_the_table_by_hand():
+    chosen = plan("pretrain=[vision]", "finetune=[text]")
+    runs = rows("scratch", [2.0, 2.1, 1.9]) + rows("random", [3.0, 2.0, 2.5]) + rows("vision tuned", [1.8, 1.9, 1.69])
+    runs += [{"domain": "text", "value": "vision frozen", "seed": seed, "error": "no memory"} for seed in range(3)]
+    results = transfer.collect(chosen, runs)
+    tuned = next(line for line in results["effects"] if line["value"] == "vision tuned")
+    assert (tuned["pretrain"], tuned["mode"]) == ("vision", Mode.tuned)
+    assert tuned["percent"] == pytest.approx(100 * (0.2 + 0.2 + 0.21) / 3 / 2)
+    assert (tuned["percent_low"], tuned["percent_high"]) == pytest.approx((10.0, 10.5))  # from least to largest
+    assert transfer.verdicts(results["effects"]) == [
+        "text: vision tuned is better than scratch in bits, by 10.2 % (+10.0 to +10.5 %, 3 seeds)"
+    ]
+    console = Console(file=StringIO(), width=100)
+    transfer.show(results, console)
+    said = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "2 ± 0.1" in said
+    assert "+10.2 % (+10.0 … +10.5) *" in said
+    assert "-25.0 % (-50.0 … +5.0)" in said
+    assert "text vision frozen seed 2 failed: no memory" in said
+
+
+def test_nothing_sure_is_said_so():
+    results = transfer.collect(plan("pretrain=[vision]", "finetune=[text]"), rows("scratch", [1.0, 2.0]))
+    assert transfer.verdicts(results["effects"]) == [
+        "no effect whose interval excludes zero; more seeds would narrow it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pretrain=[visoin]"], r"pretrain=\[visoin\] must be one or more of joint, protein, .*vision, each once"),
+        (["finetune=[rl,rl]"], r"finetune=\[rl, rl\] must be one or more"),
+        (["modes=[tuned,frozen]"], r"modes=\[tuned, frozen\] must hold scratch and one other: scratch, random"),
+        (["seeds=0"], "seeds=0 must be at least 1"),
+        (["modes=[scratch,tuend]"], "expected one of"),
+        (["core.dimm=3"], r"core\.dimm is no setting; did you mean core\.dim\?"),
+    ],
+)
+def test_what_cannot_be(words, message):
+    with pytest.raises(ValueError, match=message):
+        transfer.check(plan(*words))
