@@ -57,6 +57,14 @@ def test_the_returns_are_those_of_the_files():
         assert f"| {row['what']} | {row['steps_per_second']:,.0f} | {row['times']:.1f} |" in page
 
 
+def test_the_kills_are_those_of_the_file():
+    found = json.loads((DOCS / "results" / "kills.json").read_text(encoding="utf-8"))["together"]
+    page = (DOCS / "security.md").read_text(encoding="utf-8").replace("\n ", "")
+    assert f"killed real processes {found['kills']} times" in page
+    assert f"all {found['runs']} runs ended with the same weights" in page
+    assert found["same"] == found["runs"]
+
+
 def test_the_texts_figures_are_those_of_the_files():
     page = (DOCS / "text.md").read_text(encoding="utf-8")
     for together, first, runs in results("text"):

@@ -135,7 +135,7 @@ def holed(array):
         (with_(actions=lambda a: a - 1), "has the action -1; actions are numbered from 0"),
         (with_(terminated=lambda a: a & False), "and no other, must be terminated or truncated"),
         (with_(truncated=lambda a: a | True), "and no other, must be terminated or truncated"),
-        (with_(rewards=lambda a: a.astype(object)), "cannot be read .*collect it again"),
+        (with_(rewards=lambda a: a.astype(object)), "cannot be read: .*collect it again"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(change, message, saved):
