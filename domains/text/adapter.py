@@ -53,8 +53,8 @@ class Adapter(DomainAdapter):
             raise ValueError(f"only bytes can be recalled, not a vocabulary of {self.vocabulary}; set data.recall=[]")
         if self.tokenizer and self.tokenizer.size > self.vocabulary:
             raise ValueError(
-                f"the tokenizer has {self.tokenizer.size} tokens and the model's vocabulary {self.vocabulary}: they are "
-                "not of one model; give the tokenizer that it was trained with"
+                f"the tokenizer has {self.tokenizer.size} tokens and the model's vocabulary {self.vocabulary}: they "
+                "are not of one model; give the tokenizer that it was trained with"
             )
         if config.softcap is not None and config.softcap <= 0:
             raise ValueError(f"model.softcap={config.softcap} must be positive; null leaves scores as they are")
