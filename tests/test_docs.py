@@ -76,6 +76,12 @@ def test_the_texts_figures_are_those_of_the_files():
         speeds = " | ".join(f"{row['tokens_per_second'][name]:,.0f}" for name in ("transformers", "ours"))
         assert f"| {row['batch']} | {speeds} | {row['times']:.1f} |" in page
         assert row["same_tokens"]
+    [large] = json.loads((DOCS.parent / "benchmarks" / "text_generation_large.json").read_text(encoding="utf-8"))[
+        "rows"
+    ]
+    speeds = " and ".join(f"{large['tokens_per_second'][name]:.2f}" for name in ("transformers", "ours"))
+    assert f"{speeds} tokens per second, {large['times']:.2f} times" in page
+    assert large["same_tokens"]
     for row in json.loads((DOCS.parent / "benchmarks" / "text_blimp.json").read_text(encoding="utf-8"))["rows"]:
         shares = " | ".join(f"{share:.3f}" for share in (row["mean"], *row["shares"].values()))
         assert f"| {row['run']} | {shares} |" in page
