@@ -44,9 +44,8 @@ class Costs(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.flops == 0:
-            adapter: Any = pl_module.adapter
-            first = adapter.transformer.blocks[0]  # that of all domains, where they share a core
-            self.watch = first.register_forward_pre_hook(self._see, with_kwargs=True)
+            adapter: Any = pl_module.adapter  # its first block is that of all domains, where they share a core
+            self.watch = adapter.transformer.blocks[0].register_forward_pre_hook(self._see, with_kwargs=True)
             self.counting = counter()
             self.counting.__enter__()
 

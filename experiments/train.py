@@ -226,7 +226,7 @@ def _check_same(config: DictConfig, before: Any) -> None:
     now = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(now, dict)
     for group, value in now.items():
-        earlier = before.get(group, getattr(TrainConfig, group, None))  # a run may be older than a setting
+        earlier = before.get(group, getattr(TrainConfig, str(group), None))  # a run may be older than a setting
         if group not in MAY_CHANGE and earlier != value:
             raise ValueError(
                 f"{config.run} was trained with {group}={earlier}; it cannot go on with {group}={value}. "

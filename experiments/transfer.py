@@ -91,9 +91,10 @@ def finetuning(plan: TransferConfig, cores: list[Job]) -> list[Job]:
 
 def values(plan: TransferConfig) -> dict[str, tuple[str | None, Mode]]:
     """(where the core comes from, mode) by name, such as "vision tuned"; first what the others are compared with."""
-    new = {mode.value: (None, mode) for mode in (Mode.scratch, Mode.random) if mode in plan.modes}
-    return new | {
-        f"{source} {mode.value}": (source, mode) for source in plan.pretrain for mode in FROM if mode in plan.modes
+    new = [(None, mode) for mode in (Mode.scratch, Mode.random)]
+    kinds = [*new, *((source, mode) for source in plan.pretrain for mode in FROM)]
+    return {
+        " ".join([*filter(None, [source]), mode.value]): (source, mode) for source, mode in kinds if mode in plan.modes
     }
 
 
