@@ -156,7 +156,8 @@ def verdicts(results: dict[str, Any]) -> list[str]:
     found = [
         f"{line['domain']}: {results['factor']}={line['value']} is {'better' if line['change'] > 0 else 'worse'} than "
         f"{first} in {line['metric']}, by {abs(line['percent']):.1f} % "
-        f"({line['low']:+.3g} to {line['high']:+.3g}, {line['seeds']} seeds{', other size' if line['other_size'] else ''})"
+        f"({line['low']:+.3g} to {line['high']:+.3g}, {line['seeds']} seeds"
+        f"{', other size' if line['other_size'] else ''})"
         for line in results["effects"]
         if line.get("sure")
     ]
