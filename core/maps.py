@@ -84,7 +84,7 @@ def _itself(weights: Tensor) -> Tensor:
     return torch.eye(weights.shape[-1]).to(weights).expand(len(weights), -1, -1)
 
 
-def statistics(weights: Float[Tensor, "*any L L"], seen: Bool[Tensor, "*any L L"]) -> dict[str, Float[Tensor, "*any"]]:
+def statistics(weights: Float[Tensor, "*any L L"], seen: Bool[Tensor, "L L"]) -> dict[str, Float[Tensor, "*any"]]:
     """How a map spreads its weight, whatever the tokens are.
 
         entropy      mean over queries of -Σ_j a_ij log a_ij, in nats

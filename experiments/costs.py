@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import time
 from typing import Any
 
 import torch
@@ -36,11 +37,30 @@ class Costs(Callback):
     Attributes:
         flops: floating-point operations on that batch, forward and backward, on this process.
         tokens: that the transformer saw of it.
+        seconds: wall time spent in training steps and validation, over all parts of a run that was stopped.
     """
 
     def __init__(self):
         self.flops = self.tokens = 0
+        self.seconds, self.began = 0.0, time.perf_counter()
         self.counting: FlopCounterMode | None = None
+
+    def state_dict(self):
+        self._look_at_the_clock()
+        return {"flops": self.flops, "tokens": self.tokens, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict):
+        self.flops, self.tokens, self.seconds = (state_dict[name] for name in ("flops", "tokens", "seconds"))
+
+    def on_train_start(self, trainer, pl_module):
+        self.began = time.perf_counter()
+
+    def on_train_end(self, trainer, pl_module):
+        self._look_at_the_clock()
+
+    def _look_at_the_clock(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self.began = self.seconds + now - self.began, now
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.flops == 0:

@@ -1,7 +1,6 @@
 """Tells a waiting person what is going on."""
 
 import os
-import time
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
@@ -22,17 +21,12 @@ def make_progress(console: Console | None = None) -> Progress:
 
 
 class StepProgress(Callback):
-    """One bar over the steps of a run with its loss, and a line at every validation.
-
-    Attributes:
-        seconds: wall time spent in training steps and validation.
-    """
+    """One bar over the steps of a run with its loss, and a line at every validation."""
 
     def __init__(self, progress: Progress, label: str):
-        self.progress, self.label, self.seconds = progress, label, 0.0
+        self.progress, self.label = progress, label
 
     def on_train_start(self, trainer, pl_module):
-        self.began = time.perf_counter()
         self.bar = self.progress.add_task(
             self.label, total=trainer.max_steps, completed=trainer.global_step, note="", visible=trainer.is_global_zero
         )
@@ -53,6 +47,3 @@ class StepProgress(Callback):
                 highlight=False,
                 soft_wrap=True,
             )
-
-    def on_train_end(self, trainer, pl_module):
-        self.seconds = time.perf_counter() - self.began

@@ -112,7 +112,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     summary = {
         "domain": config.domain.name,
         "steps": trainer.global_step,
-        "seconds": round(bar.seconds, 2),
+        "seconds": round(costs.seconds, 2),
         "parameters": sum(p.numel() for p in adapter.parameters()),
         "flops_a_step": costs.flops * parts,
         "tokens_a_step": costs.tokens * parts,

@@ -35,7 +35,7 @@ const CHARTS = {
     if (!means.length) return "";
     return Plot.plot({
       ...frame(box, domain.said.scores), ...rows(means.map((m) => m.value)),
-      x: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, nice: true, grid: true },
+      x: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: figure, nice: true, grid: true },
       marks: [
         Plot.ruleY(means, { y: "value", x1: "low", x2: "high", stroke: fill, strokeWidth: 1.5 }),
         Plot.tickX(means, { y: "value", x: "mean", stroke: fill, strokeWidth: 3, inset: 6 }),
@@ -70,9 +70,9 @@ const CHARTS = {
     const cost = $("cost").value, [name, unit] = COSTS[cost], means = chosen(domain.means), runs = chosen(domain.runs);
     if (!runs.length) return "";
     return Plot.plot({
-      ...frame(box, `${name}: ${domain.said.costs}`), height: 210, marginLeft: 56, grid: true,
+      ...frame(box, `${name}: ${domain.said.costs}`), height: 210, marginLeft: 60, grid: true,
       x: { label: name, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: (x) => `${d3.format("~s")(x)}${unit}`, nice: true },
-      y: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 50, ticks: 4, nice: true },
+      y: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 54, ticks: 4, tickFormat: figure, nice: true },
       marks: [
         Plot.dot(runs, { x: cost, y: "score", fill, fillOpacity: 0.5, symbol, r: 3 }),
         Plot.dot(means, { x: cost, y: "mean", fill, stroke: "var(--page)", symbol, r: 7 }),
@@ -105,6 +105,7 @@ const NOTES = {
   effects(domain) {
     const first = data.values[0], unit = $("unit").value, other = chosen(domain.means).filter((m) => m.value !== first);
     if (!domain.means.some((m) => m.value === first)) return `No effect can be told: ${first} has no finished run here.`;
+    if (!other.length) return `Nothing is drawn beside ${first} here.`;
     const without = other.filter((m) => !domain.effects.some((e) => e.value === m.value));
     const unknown = chosen(domain.effects).filter((e) => !e[unit]);
     const why = unit === "size" ? `${first}'s mean is 0` : `${first} has one seed, or all its seeds score the same`;

@@ -219,7 +219,9 @@ def saved(folder, model, spec=SPEC, package="domains.vision.masked"):
         {name: weight.contiguous() for name, weight in model.state_dict().items()}, folder / "weights.safetensors"
     )
     (folder / "spec.json").write_text(json.dumps(spec))
-    (folder / "config.yaml").write_text(f"domain:\n  package: {package}\n")
+    (folder / "config.yaml").write_text(
+        f"domain: {{package: {package}}}\ndata: {{}}\nmodel: {{}}\nposition: {{}}\nseed: 0\n"
+    )
     return folder
 
 

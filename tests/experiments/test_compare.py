@@ -14,7 +14,7 @@ from experiments.compose import compose, gathered
 
 
 def plan(folder: Path, *words: str):
-    return make_plan(compose("compare", gathered([*words, f"output={folder}"])), folder, Console(quiet=True))
+    return make_plan(compose("compare", gathered("compare", [*words, f"output={folder}"])), folder, Console(quiet=True))
 
 
 def test_every_domain_value_and_seed_is_a_run(tmp_path):
