@@ -130,7 +130,7 @@ def packed(weights: Tensor, elements: Tensor) -> dict[str, Any]:
         "top": top,
         "weights": base64.b64encode((weights * (255 / top)).round().byte().cpu().numpy().tobytes()).decode(),
         "received": [round4(share) for share in got],
-        "correlation": None if alike else round4(spearmanr(got.cpu(), elements.cpu()).statistic),
+        "correlation": None if alike else round4(spearmanr(got.cpu(), elements.cpu())[0]),
     }
 
 

@@ -46,7 +46,9 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     letters, called = spelled(chain.sequence), numbers(chain)
     names = [f"{letters[n]}{called[n] or n + 1}" for n in seen]
     i, j = ranked(contact, NEAR)
-    answers = [(f"{names[a]} touches {names[b]}", percent(contact[a, b])) for a, b in zip(i[:4], j[:4], strict=True)]
+    answers = [
+        (f"{names[a]} touches {names[b]}", percent(float(contact[a, b]))) for a, b in zip(i[:4], j[:4], strict=True)
+    ]
     if distance is not None:
         answers.append(("precision of the L/5 likeliest long-range pairs", percent(precision(contact, distance, 5))))
     return [
