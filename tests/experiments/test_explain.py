@@ -231,9 +231,10 @@ def test_the_page_in_a_browser(saved, tmp_path, domain):
         assert page.locator("#to [aria-selected=true]").get_attribute("id") == f"to-{element}"
 
     with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"], timeout=120_000)
         for width in (375, 1200):
             page, errors = browser.new_page(viewport={"width": width, "height": 800}), []
+            page.set_default_timeout(120_000)  # a busy machine
             page.on("console", lambda message, errors=errors: errors.append(message.text))
             page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
             page.on("request", lambda sent, errors=errors: sent.url.startswith("http") and errors.append(sent.url))
