@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -10,6 +11,7 @@ from experiments.bench import cells
 from experiments.evaluate import figure
 
 DOCS = Path(__file__).parent.parent / "docs"
+CUTS = ("L", "L/2", "L/5")
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
@@ -98,8 +100,13 @@ def test_the_precisions_are_those_of_the_files():
     for method in {
         name.removesuffix(" P@L/5") for name in found if re.fullmatch(r".*(?<! short)(?<! medium) P@L/5", name)
     }:
-        row = " | ".join(spread(found[f"{method} P@{cut}"]) for cut in ("L", "L/2", "L/5"))
+        row = " | ".join(spread(found[f"{method} P@{cut}"]) for cut in CUTS)
         assert f"| {method} | {row} |" in page
+    rows = json.loads((DOCS.parent / "benchmarks" / "protein.json").read_text(encoding="utf-8"))["rows"]
+    for model in {row["model"] for row in rows}:
+        mine = [row for row in rows if row["model"] == model and row["minutes"] == 2.5]
+        told = [f"{mean(r[f'P@{cut}'] for r in mine):.3f} ± {stdev(r[f'P@{cut}'] for r in mine):.3f}" for cut in CUTS]
+        assert f"| {model} | {mean(row['steps'] for row in mine):.0f} | {' | '.join(told)} |" in page
     assert f"Q3 {found['Q3']['mean']:.3f}, Q8 {found['Q8']['mean']:.3f}" in page
 
 
