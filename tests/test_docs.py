@@ -89,6 +89,14 @@ def test_the_texts_figures_are_those_of_the_files():
         assert f"| {row['run']} | {shares} |" in page
 
 
+def test_the_seconds_to_a_loss_are_those_of_the_file():
+    page = (DOCS / "text.md").read_text(encoding="utf-8")
+    theirs, ours = json.loads((DOCS.parent / "benchmarks" / "text_seconds.json").read_text(encoding="utf-8"))["rows"]
+    assert f"within {ours['steps']} of its 2,000 steps, in {ours['part']:.2f} of the seconds" in page
+    step = [1000 * row["seconds"] / row["steps"] for row in (ours, theirs)]
+    assert f"{step[0]:.0f} ms against {step[1]:.0f} ms a step" in page
+
+
 def spread(value: dict[str, float | None]) -> str:
     """Mean and deviation; the mean alone of what no seed changes."""
     return f"{value['mean']:.3f}" + (f" ± {value['deviation']:.3f}" if value["deviation"] else "")
