@@ -206,14 +206,14 @@ def test_the_page_in_a_browser(tmp_path):
             page.on(
                 "request", lambda request, errors=errors: request.url.startswith("http") and errors.append(request.url)
             )
-            page.set_default_timeout(120_000)  # a machine that is busy takes long to start a browser
+            page.set_default_timeout(60_000)  # a machine that is busy takes long to start a browser
             page.goto((tmp_path / "report.html").as_uri())
 
             def drawing(kind: str, page=page) -> str:
                 return page.eval_on_selector_all(f"[data-chart={kind}]", "boxes => boxes.map(b => b.innerHTML).join()")
 
             def marks(kind: str, page=page) -> int:
-                return page.locator(f"[data-chart={kind}][data-domain='0'] svg [aria-label=dot] path").count()
+                return page.locator(f"[data-chart={kind}][data-domain='0'] svg [aria-label=dot] > *").count()
 
             assert page.locator("svg[role=img][aria-label]").count() == 16
             assert [marks(kind) for kind in ("scores", "effects", "costs")] == [9, 6 + 2, 9 + 3]
