@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 from torch.nn.utils import clip_grad_norm_
@@ -65,11 +66,13 @@ def measure(words: dict[str, list[str]], equal: Equal) -> dict[str, float]:
 
 
 def trial(config: DictConfig) -> Callable[[], None]:
-    """A training step of a model that is thrown away, on the first batch."""
+    """A training step of a model that is thrown away, on the first samples."""
     data = make_data(config)
     adapter = make_adapter(config, data.spec()).to(best_device()).train()
     optimizer = make_optimizer(adapter, typed(OptimizerConfig, config.optimizer))
-    batch = to_device(next(iter(data.train_dataloader())), adapter.device)
+    size = config.data.batch_size
+    batch = data.batch("train", range(size), (np.random.default_rng((config.seed, n)) for n in range(size)))
+    batch = to_device(batch, adapter.device)
 
     def step() -> None:
         optimizer.zero_grad()

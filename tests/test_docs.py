@@ -110,6 +110,10 @@ def test_the_precisions_are_those_of_the_files():
     }:
         row = " | ".join(spread(found[f"{method} P@{cut}"]) for cut in CUTS)
         assert f"| {method} | {row} |" in page
+    by_depth = json.loads((DOCS / "results" / "contacts_alignment.json").read_text(encoding="utf-8"))["together"]
+    for method in ("model", "inverse covariance", "covariance"):
+        parts = ("", *(f", Meff {depth}" for depth in ("< 30", "30-120", "> 120")))
+        assert f"| {method} | {' | '.join(spread(by_depth[f'{method} P@L/5{part}']) for part in parts)} |" in page
     rows = json.loads((DOCS.parent / "benchmarks" / "protein.json").read_text(encoding="utf-8"))["rows"]
     for model in {row["model"] for row in rows}:
         mine = [row for row in rows if row["model"] == model and row["minutes"] == 2.5]
