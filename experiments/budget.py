@@ -35,7 +35,7 @@ def balance(jobs: list[dict[str, Any]], first: str, equal: Equal, path: Path, co
     for domain in dict.fromkeys(job["domain"] for job in jobs):
         mine = [job for job in jobs if job["domain"] == domain]
         words = {job["value"]: job["overrides"] for job in mine if job["seed"] == 0}
-        name = json.dumps([domain, words])
+        name = json.dumps([domain, equal.value, words])
         if name not in known:
             console.print(f"  {domain}: measuring {equal.value} a step of {', '.join(words)}", highlight=False)
             known[name] = measure(words, equal)
