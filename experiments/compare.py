@@ -160,4 +160,4 @@ def verdicts(results: dict[str, Any]) -> list[str]:
         for line in results["effects"]
         if line.get("sure")
     ]
-    return found or ["no effect whose interval excludes zero; more seeds would narrow it"]
+    return found or ["no effect is sure: no Student's interval excludes zero; more seeds would narrow them"]

@@ -189,4 +189,4 @@ def verdicts(lines: list[dict[str, Any]]) -> list[str]:
         for line in lines
         if line.get("sure")
     ]
-    return sure or ["no effect whose interval excludes zero; more seeds would narrow it"]
+    return sure or ["no effect is sure: no Student's interval excludes zero; more seeds would narrow them"]

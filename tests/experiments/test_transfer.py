@@ -155,7 +155,7 @@ def test_the_table_by_hand():
 def test_nothing_sure_is_said_so():
     results = transfer.collect(plan("pretrain=[vision]", "finetune=[text]"), rows("scratch", [1.0, 2.0]))
     assert transfer.verdicts(results["effects"]) == [
-        "no effect whose interval excludes zero; more seeds would narrow it"
+        "no effect is sure: no Student's interval excludes zero; more seeds would narrow them"
     ]
 
 
