@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from experiments.comparison import summarise
+from experiments.comparison import size, summarise
 from experiments.compose import choices, compose
 from experiments.config import Equal
 from experiments.report.comparison import finite, write_comparison
@@ -24,6 +24,8 @@ ALSO = {"width": "model.dim"}
 def run(config: DictConfig) -> None:
     """Plans, trains what is not there yet, and writes results.csv, results.json and report.html."""
     output, console = Path(config.output), Console()
+    if not console.is_terminal:  # a log has no edge that a table must fit
+        console.width = 160
     plan = make_plan(config, output, console)
     console.print(f"{len(plan['jobs'])} runs in {output}", highlight=False)
     launch(output, plan["jobs"])
@@ -132,7 +134,7 @@ def show(results: dict[str, Any], console: Console) -> None:
             line["metric"],
             line["value"] + (" (other size)" if line.get("other_size") else ""),
             f"{line['mean']:.4g} ± {line['deviation']:.2g}",
-            f"{line['percent']:+.1f} %" if change else "",
+            f"{'+' if line['change'] >= 0 else '-'}{size(line)}" if change else "",
             f"{line['low']:+.3g} … {line['high']:+.3g}" if change else "",
             f"{line['deviations']:+.1f}" if change else "",
             f"{line['flops']:.2g}",
@@ -155,7 +157,7 @@ def verdicts(results: dict[str, Any]) -> list[str]:
     first = results["values"][0]
     found = [
         f"{line['domain']}: {results['factor']}={line['value']} is {'better' if line['change'] > 0 else 'worse'} than "
-        f"{first} in {line['metric']}, by {abs(line['percent']):.1f} % ({line['low']:+.3g} to {line['high']:+.3g}, "
+        f"{first} in {line['metric']}, by {size(line)} ({line['low']:+.3g} to {line['high']:+.3g}, "
         f"{line['seeds']} seeds{', other size' if line['other_size'] else ''})"
         for line in results["effects"]
         if line.get("sure")

@@ -3,6 +3,7 @@
 Shapes: S seeds
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -79,6 +80,11 @@ def summarise(rows: Sequence[dict[str, Any]], values: Sequence[str], domains: Se
                     line["other_size"] = bool(abs(ratio - 1) > ALIKE)
             lines.append(line)
     return lines
+
+
+def size(line: dict[str, Any]) -> str:
+    """How large an effect is, without its sign: in percent, or in the metric's unit where the first value has 0."""
+    return f"{abs(line['change']):.3g}" if math.isnan(line["percent"]) else f"{abs(line['percent']):.1f} %"
 
 
 COSTS = ("steps", "parameters", "flops", "seconds", "peak_memory", "tokens_per_second")

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -189,7 +190,8 @@ def best_device() -> torch.device:
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on beside the configuration."""
+    """What a figure depends on beside the configuration. The command names files without the folders of this machine:
+    such records are published, and a run's own config.yaml has its paths."""
     packages = ("torch", "lightning", "hydra-core", "timm", "gymnasium", "biopython", "numpy", "scikit-learn")
     device = best_device()
     return {
@@ -199,8 +201,14 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {name: version(name) for name in packages},
         "commit": commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(map(without_folders, sys.argv)),
     }
+
+
+def without_folders(word: str) -> str:
+    """A word of a command line, its absolute paths shortened to their last part: data.path=/home/me/a.txt to
+    data.path=a.txt."""
+    return re.sub(r"(?<![^\s=,\[('\"])/[^\s,\])'\"]*", lambda path: Path(path[0]).name, word)
 
 
 def commit() -> str:

@@ -26,6 +26,13 @@ def test_the_kernel_table_is_that_of_the_file():
         assert f"| {' | '.join(cells(row))} |" in page
 
 
+@pytest.mark.parametrize(
+    "record", sorted([*DOCS.rglob("*.json"), *(DOCS.parent / "benchmarks").glob("*.json")]), ids=lambda path: path.stem
+)
+def test_no_record_names_a_folder_of_some_machine(record):
+    assert not re.search(r"""(?<![^\s=,\["'])/\w+/""", record.read_text(encoding="utf-8"))
+
+
 def results(domain: str):
     """(together, first run, number of runs) of each recipe of a domain; the first files did not say whose they are."""
     for file in sorted((DOCS / "results").glob("*.json")):

@@ -10,37 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.ticker import EngFormatter
 from omegaconf import OmegaConf
 from scipy.stats import t
 
 from experiments.comparison import ALIKE, COSTS, LEVEL
+from experiments.report.offline import write
 
-HERE = Path(__file__).parent
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "comparison.js")
 POINTS = 100  # of a curve, at most
 WHERE = ("machine", "device", "python", "commit")  # of a run's summary.json, beside its versions
 
 
 def write_comparison(path: Path, results: dict[str, Any]) -> None:
-    """Write results.json's content as a page, with the curves and configurations of the runs that it names.
-
-    The data lie in it as JSON. Jinja's `tojson` writes <, >, &, ' and all that is not ASCII as \\uXXXX, so that no
-    name can end the script.
-    """
-    jinja = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    jinja.filters |= {"figure": figure, "short": short}
-    page = jinja.get_template("comparison.html").render(
+    """Write results.json's content as a page, with the curves and configurations of the runs that it names."""
+    write(
+        path,
+        "comparison",
+        {"figure": figure, "short": short},
         data=charts(results),
         results=finite(results),
         differing={domain: differing(results, domain) for domain in results["domains"]},
         places=places(results["rows"]),
-        scripts=[(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS],
         alike=ALIKE,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
 
 
 def finite(value: Any) -> Any:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.comparison import effect, summarise
+from experiments.comparison import effect, size, summarise
 
 
 def test_effect_by_hand():
@@ -42,6 +42,11 @@ def test_one_seed_has_no_interval():
 def test_equal_runs_differ_by_nothing():
     found = effect([1.0, 2.0], [1.0, 2.0], False)
     assert (found.change, found.low, found.high, found.sure) == (0.0, 0.0, 0.0, False)
+
+
+def test_an_effect_on_nothing_is_told_in_the_metrics_unit():
+    assert size(effect([0.0, 0.0], [0.25, 0.25], True)._asdict()) == "0.25"
+    assert size(effect([2.0, 2.0], [1.5, 1.5], False)._asdict()) == "25.0 %"
 
 
 def run(domain, value, seed, score=None, parameters=100):
