@@ -5,14 +5,21 @@ import zipfile
 import zlib
 from collections.abc import Container
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
+
+
+class Readable(Protocol):
+    """What lzma, gzip, tarfile and open() all give."""
+
+    def read(self, size: int, /) -> bytes: ...
+
 
 ROOM = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # bytes: a quarter of this machine's memory
 
 
-def unpacked(file: BinaryIO, where: str) -> bytes:
+def unpacked(file: Readable, where: str) -> bytes:
     """All that an open file unpacks to. Raises ValueError if that is more than ROOM."""
     data = file.read(ROOM + 1)
     check_room(len(data), where)

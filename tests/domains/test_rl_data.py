@@ -552,7 +552,9 @@ def test_a_run_plays_at_its_target_beside_others(recall, monkeypatch):
     assert by["behaviours"].tolist() == ["random", "mine"]
     replayed("CartPole-v1", played)
     mine = by["episode_behaviour"] == 1
-    alone = rollout("CartPole-v1", make_agent(agent, [60.0] * 3, played.seeds[mine]), played.seeds[mine])
+    assert played.seeds is not None
+    seeds = played.seeds[mine].tolist()
+    alone = rollout("CartPole-v1", make_agent(agent, [60.0] * 3, seeds), seeds)
     assert np.array_equal(taken(alone), taken(played, mine))
     less, _ = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=1.0)
     assert np.array_equal(taken(less, ~mine), taken(played, ~mine))

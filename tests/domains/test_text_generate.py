@@ -157,9 +157,9 @@ def test_guesses_save_steps_and_change_nothing(monkeypatch, temperature, penalty
     ids=["several prompts", "window", "linear"],
 )
 def test_guesses_that_cannot_be(adapter, prompts):
-    for options in ({"how": Sampling(lookup=2)}, {"how": Sampling(), "draft": make()}):
+    for how, draft in ((Sampling(lookup=2), None), (Sampling(), make())):
         with pytest.raises(ValueError, match=r"are for one prompt, .* with model\.mixer=softmax; here are [13], "):
-            next(write(adapter, prompts, **options))
+            next(write(adapter, prompts, how, draft=draft))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])

@@ -208,17 +208,18 @@ def made(known, actions, position=PositionKind.learned, **settings):
 @pytest.mark.parametrize("actions_are", [VECTORS, NUMBERS])
 def test_a_folder_has_our_actions_and_comes_back(actions_are, known, batch, randomise, tmp_path):
     adapter = randomise(made(known, actions_are, activation=Activation.gelu_tanh, mlp_ratio=2.5))
+    low, span = torch.tensor(VECTORS["low"]), torch.tensor(VECTORS["high"]) - torch.tensor(VECTORS["low"])
     if "actions" in actions_are:
         numbers = torch.randint(A, (B, K), generator=torch.Generator().manual_seed(4))
         shown, given = batch | {"actions": numbers}, torch.nn.functional.one_hot(numbers, A).float()
     else:
-        low, span = torch.tensor(VECTORS["low"]), torch.tensor(VECTORS["high"]) - torch.tensor(VECTORS["low"])
         shown, given = batch | {"actions": low + span * (batch["actions"] + 1) / 2}, batch["actions"]
     want = adapter(shown)[batch["real"]]
     assert want.std() > 0.1
 
     export(adapter, PositionConfig(), tmp_path)
-    theirs, report = DecisionTransformerModel.from_pretrained(tmp_path, output_loading_info=True)
+    loaded: Any = DecisionTransformerModel.from_pretrained(tmp_path, output_loading_info=True)
+    theirs, report = loaded
     assert not any(report.values())  # no weight is missing, left over, or of another shape
     told = json.loads((tmp_path / "known.json").read_text())
     got = actions(theirs.eval(), batch | {"actions": given}, told)
