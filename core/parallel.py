@@ -1,4 +1,4 @@
-"""Attention over a sequence that is spread over several processes.
+"""Attention that several processes share: each has some of the tokens, or some of the heads.
 
     ulysses = Ulysses(group)
     out = ulysses(q, k, v, mask=Causal())        # of this process's tokens, over the tokens of all
@@ -74,28 +74,13 @@ class Ulysses:
         check_bias(bias, (prod(q.shape[:-3]), H, L, M))
         first, last = rank * H // P, (rank + 1) * H // P
         q, k, v = (self._trade(t, -3, -2) for t in (q, k, v))  # (*, H/P, L, D), (*, G/P, M, D), (*, G/P, M, D)
-        out = attend(q, k, v, mask=mask.heads(first, last), bias=self._heads(bias, first, last), **options)
+        out = attend(q, k, v, mask=mask.heads(first, last), bias=_heads(bias, first, last, self.group), **options)
         return self._trade(out, -2, -3)  # (*, H, L/P, D)
 
     def _trade(self, t: Tensor, whole: int, spread: int) -> Tensor:
         """Spread over the ranks what was whole here, and make whole what was spread."""
         parts = torch.stack(t.chunk(dist.get_world_size(self.group), whole))  # (P, …): the r-th goes to rank r
         return torch.cat(_Exchange.apply(parts, self.group).unbind(), spread)
-
-    def _heads(self, bias: Bias | None, first: int, last: int) -> Bias | None:
-        """The bias of some heads."""
-
-        def part(t: Tensor) -> Tensor:
-            t = _Whole.apply(t, self.group)
-            return t if t.shape[1] == 1 else t[:, first:last]
-
-        if bias is None:
-            return None
-        parts = [
-            PairBias(part(term.values)) if isinstance(term, PairBias) else LowRankBias(part(term.u), part(term.w))
-            for term in bias.parts
-        ]
-        return SumBias(tuple(parts))
 
     def _check(self, q: Tensor, k: Tensor, P: int) -> None:
         heads = {"query": q.shape[-3], "key/value": k.shape[-3]}
@@ -108,6 +93,55 @@ class Ulysses:
         lengths = [tuple(t.tolist()) for t in there]
         if len(set(lengths)) > 1:
             raise ValueError(f"the ranks must hold slices of one length; their (queries, keys) are {lengths}: pad them")
+
+
+class ShareOfHeads:
+    """`core.attention.attend` for heads divided among P ranks, in order: rank r holds the r-th of P equal shares.
+
+        (*, H/P, L, D)  ->  attend with this rank's part of mask and bias  ->  (*, H/P, L, D)
+
+    The bias, whole on every rank, gets its whole gradient on every rank.
+
+    Source: Shoeybi et al. 2019, Megatron-LM.
+
+    Args:
+        group: the ranks that share the heads; all there are if None.
+    """
+
+    def __init__(self, group: ProcessGroup | None = None):
+        self.group = group
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Mask = Everything(),
+        bias: Bias | Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """As `attend`; `mask` and `bias` are those of all H heads."""
+        bias = PairBias(bias) if isinstance(bias, Tensor) else bias
+        rank, here = dist.get_rank(self.group), q.shape[-3]
+        first, last = rank * here, (rank + 1) * here
+        return attend(q, k, v, mask=mask.heads(first, last), bias=_heads(bias, first, last, self.group), **options)
+
+
+def _heads(bias: Bias | None, first: int, last: int, group: ProcessGroup | None) -> Bias | None:
+    """The bias of some heads."""
+
+    def part(t: Tensor) -> Tensor:
+        t = _Whole.apply(t, group)
+        return t if t.shape[1] == 1 else t[:, first:last]
+
+    if bias is None:
+        return None
+    parts = [
+        PairBias(part(term.values)) if isinstance(term, PairBias) else LowRankBias(part(term.u), part(term.w))
+        for term in bias.parts
+    ]
+    return SumBias(tuple(parts))
 
 
 class _Exchange(torch.autograd.Function):

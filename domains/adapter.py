@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from typing_extensions import TypeVar  # of Python 3.13: it knows a default
 
@@ -52,7 +53,7 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
 
     @abstractmethod
     def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
-        """The scalar that training lowers."""
+        """The scalar that training lowers: a mean over examples, times their `share` where there may be more or fewer."""
 
     @abstractmethod
     def measure(self, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
@@ -98,6 +99,20 @@ class Evaluation:
     measures: dict[str, Any]
     figures: list[Path] = field(default_factory=list)
     compared: Score | None = None
+
+
+def share(count: Tensor) -> Tensor | float:
+    """What this process's mean over `count` examples weighs in that of all processes: 1.0 if it is alone.
+
+        1/R Σ_r (n_r / n̄) mean_r = Σ_r sum_r / Σ_r n_r        over R processes, whose gradients are averaged
+
+    All processes must ask, each once in its loss.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1.0
+    total = count.detach().float()
+    dist.all_reduce(total)
+    return count / (total / dist.get_world_size()).clamp(min=1e-9)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

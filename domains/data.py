@@ -5,13 +5,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from lightning import LightningDataModule
+import torch
+from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from domains.adapter import Batch
 from domains.sampling import Rngs, StepDataset, StepSampler
 
 SPLITS = ("train", "val", "test")
+REPEATED = "repeated"  # in a batch that does not count: it keeps one process in step with the others
 
 
 @runtime_checkable
@@ -56,8 +58,7 @@ class DomainData(LightningDataModule, ABC):
             self.config.batch_size,
             self.seed,
             self._train_batch,
-            trainer.global_rank,
-            trainer.world_size,
+            *place(trainer),
             self.config.workers,
         )
         steps = StepSampler(trainer.global_step * accumulate, trainer.max_steps * accumulate)
@@ -69,17 +70,20 @@ class DomainData(LightningDataModule, ABC):
     def eval_dataloader(self, split: str) -> DataLoader:
         """Every sample of a split once, in order; under several processes each takes every n-th batch.
 
+        All processes take as many: where there are not enough, a batch comes again, marked as REPEATED.
+
         Raises:
             ValueError: for an unknown or empty split.
         """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; possible: {', '.join(SPLITS)}")
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = place(self.trainer) if self.trainer else (0, 1)
         size, each = self.size(split), self.config.batch_size
         if size == 0:
             raise ValueError(f"the {split} split is empty")
-        batches = [range(i, min(i + each, size)) for i in range(0, size, each)][rank::world]
-        return self._loader(_Eval(self, split), batches)
+        batches = [(range(i, min(i + each, size)), True) for i in range(0, size, each)]
+        batches += [(batches[0][0], False)] * (-len(batches) % world)
+        return self._loader(_Eval(self, split), batches[rank::world])
 
     def _train_batch(self, indices: Sequence[int], rngs: Rngs) -> Batch:
         return self.batch("train", indices, rngs)
@@ -102,11 +106,19 @@ def _leave_signals(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def place(trainer: Trainer) -> tuple[int, int]:
+    """Which of how many shares of a batch this process gets: those of a row of tensor parallelism get the same."""
+    shares = getattr(trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
+    return shares["rank"], shares["num_replicas"]
+
+
 class _Eval:
-    """dataset[indices] -> batch: what a loader asks for when its sampler yields whole batches."""
+    """dataset[indices, counts] -> batch: what a loader asks for when its sampler yields whole batches."""
 
     def __init__(self, data: DomainData, split: str):
         self.data, self.split = data, split
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
-        return self.data.batch(self.split, indices)
+    def __getitem__(self, asked: tuple[Sequence[int], bool]) -> Batch:
+        indices, counts = asked
+        batch = self.data.batch(self.split, indices)
+        return batch if counts else {**batch, REPEATED: torch.ones(())}

@@ -1,6 +1,7 @@
 """The one training loop body for every domain."""
 
 from collections import deque
+from collections.abc import Callable
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -10,12 +11,15 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torchmetrics import MeanMetric, MetricCollection
 
 from domains.adapter import Batch, DomainAdapter
 from domains.config import OptimizerConfig
+from domains.data import REPEATED, place
 from domains.faults import listed, source_of_nan
 from domains.optimizers import make_optimizer, make_schedule
+from domains.parallel import clip
 
 
 class AttentionTask(LightningModule):
@@ -27,6 +31,7 @@ class AttentionTask(LightningModule):
         steps: optimizer steps of the whole run, for the schedule.
         record: what a checkpoint shall say of itself, as plain values, so that it loads under weights_only=True.
         seed: of the run.
+        spread: spreads the adapter over the devices of a mesh, or of none, before it is trained.
     Raises:
         ValueError: in training, for a loss that is not finite; it says where that comes from.
     """
@@ -38,26 +43,35 @@ class AttentionTask(LightningModule):
         steps: int,
         record: dict[str, Any] | None = None,
         seed: int = 0,
+        spread: Callable[[DomainAdapter, DeviceMesh | None], None] | None = None,
     ):
         super().__init__()
         self.adapter, self.optimizer, self.steps, self.seed = adapter, optimizer, steps, seed
+        self.spread = spread
         self.record = record or {}
         self.recent: deque[float] = deque(maxlen=25)
         self.scores = MetricCollection({name: MeanMetric() for name in adapter.measures})
 
+    def configure_model(self) -> None:
+        if self.spread is not None:  # Lightning may call this more than once
+            self.spread(self.adapter, self.device_mesh)
+            self.spread = None
+
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        chance = np.random.SeedSequence((self.seed, number, self.global_rank))
+        chance = np.random.SeedSequence((self.seed, number, place(self.trainer)[0]))
         torch.manual_seed(int(chance.generate_state(1)[0]))
         loss = self.adapter.loss(self.adapter(batch), batch)
         if not isfinite(value := loss.item()):
             raise ValueError(self._why(value, batch, number))
         self.recent.append(value)
-        self.log("train/loss", fmean(self.recent))  # one batch says little
+        self.log("train/loss", fmean(self.recent), sync_dist=True)  # one batch says little
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        for name, values in self.adapter.measure(self.adapter(batch), batch).items():
-            self.scores[name].update(values)
+        predictions = self.adapter(batch)
+        if REPEATED not in batch:
+            for name, values in self.adapter.measure(predictions, batch).items():
+                self.scores[name].update(values)
 
     def on_validation_epoch_end(self) -> None:
         for name, score in self.scores.items():
@@ -67,6 +81,12 @@ class AttentionTask(LightningModule):
         optimizer = make_optimizer(self.adapter, self.optimizer)
         schedule = make_schedule(optimizer, self.optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        if self.device_mesh is not None and gradient_clip_val:
+            clip(self.adapter.parameters(), float(gradient_clip_val))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["record"], checkpoint["recent"] = self.record, list(self.recent)

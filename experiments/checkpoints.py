@@ -1,11 +1,13 @@
 """What a run needs to go on: the last two checkpoints, each whole or not there at all."""
 
 import os
+import shutil
 import signal
 import threading
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from domains.faults import spoilt
+from experiments import sharded
 from experiments.runs import written
 
 LAST, BEFORE = "last.ckpt", "previous.ckpt"
@@ -64,12 +67,13 @@ class Checkpoints(Callback):
             )
         _flush(trainer)
         self.saved = trainer.global_step
-        if not trainer.is_global_zero:
-            return trainer.save_checkpoint(self.last)  # takes part, and writes nothing
-        with written(self.last) as new:
-            trainer.save_checkpoint(new)
-            if self.last.is_file():
-                os.replace(self.last, self.last.with_name(BEFORE))
+        with written(self.last) if trainer.is_global_zero else nullcontext(self.last) as new:
+            trainer.save_checkpoint(new)  # all take part, and agree on the first one's name
+            if trainer.is_global_zero and self.last.exists():
+                before = self.last.with_name(BEFORE)
+                if before.is_dir():
+                    shutil.rmtree(before)
+                os.replace(self.last, before)
 
     def _ask(self, number, _) -> None:
         self.asked = number
@@ -95,12 +99,17 @@ def to_resume(folder: Path) -> Path | None:
 
 def kept(folder: Path) -> list[Path]:
     """The checkpoints of a run folder, the last one first."""
-    return [path for name in (LAST, BEFORE) if (path := folder / "checkpoints" / name).is_file()]
+    return [path for name in (LAST, BEFORE) if (path := folder / "checkpoints" / name).exists()]
 
 
 def whole(path: Path) -> bool:
-    """Does every part have the checksum that was written beside it, and is there nothing but data in it?"""
+    """Does every part have the checksum that was written beside it, and is there nothing but data in it?
+
+    A sharded checkpoint, a folder, has no checksums; its files must be as long as its index says.
+    """
     try:
+        if path.is_dir():
+            return sharded.whole(path)
         with zipfile.ZipFile(path) as file:
             if file.testzip() is not None:
                 return False

@@ -23,7 +23,11 @@ class TrainerConfig:
 
     accelerator: Accelerator = Accelerator.auto
     devices: str = "auto"  # auto or how many
-    strategy: str = "auto"  # auto, ddp
+    num_nodes: int = 1  # machines with so many devices each
+    strategy: str = "auto"  # auto, ddp; shard: weights, gradients and optimizer state divided among devices (FSDP2)
+    tensor_parallel: int = 1  # devices that share the heads and hidden features of each block, for strategy=shard
+    recompute: bool = False  # activations on the way back, instead of keeping them
+    compile: bool = False  # each block, by torch.compile
     precision: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
     max_steps: int = 1000
     val_check_interval: int = 250

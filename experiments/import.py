@@ -37,7 +37,7 @@ def run(config: DictConfig) -> None:
     composed.model = OmegaConf.structured(adapter.config)
     composed.position = OmegaConf.structured(position)
     write_config(folder, composed, spec)
-    write_weights(folder, adapter)
+    write_weights(folder, adapter.state_dict())
     count = sum(p.numel() for p in adapter.parameters())
     told = {key: value for key, value in OmegaConf.to_container(config).items() if value is not None}  # pyright: ignore
     write_json(folder / "summary.json", {"domain": domain, "imported": told, "parameters": count, **environment()})

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ def make_adapter(config: DictConfig, spec: dict[str, Any]) -> DomainAdapter:
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A name to write a file under; it becomes `path` when it is whole and on the disk.
+    """A name to write a file or a folder under; it becomes `path` when it is whole and on the disk.
 
     Whoever opens `path`, after a kill or a power cut too, finds all of the new file or all of the old one.
     """
@@ -85,10 +86,14 @@ def written(path: Path) -> Iterator[Path]:
         os.replace(new, path)
         _to_disk(path.parent)
     finally:
+        if new.is_dir():
+            shutil.rmtree(new)
         new.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:
+    for part in path.iterdir() if path.name.endswith(".unfinished") and path.is_dir() else ():
+        _to_disk(part)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -122,10 +127,9 @@ def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None
     write_json(folder / "spec.json", spec)
 
 
-def write_weights(folder: Path, adapter: DomainAdapter) -> None:
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
+def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
     with written(folder / "weights.safetensors") as new:
-        save_file(weights, new)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, new)
 
 
 def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from domains.config import OptimizerConfig
+from domains.config import OptimizerConfig, Rule
+from domains.data import place
+from domains.parallel import gathered, parallelize
 from domains.task import AttentionTask
 from experiments.checkpoints import Checkpoints, to_resume
 from experiments.config import Accelerator, TrainConfig, TrainerConfig
@@ -80,6 +84,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     data = make_data(config)
     spec = data.spec()
     adapter = make_adapter(config, spec)
+    size = sum(p.numel() for p in adapter.parameters())
     if config.frozen:
         freeze(adapter)
     if checkpoint := to_resume(folder):
@@ -87,7 +92,11 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         set_aside(folder)
     settings: TrainerConfig = typed(TrainerConfig, config.trainer)
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
-    task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), settings.max_steps, record, config.seed)
+    optimizer: OptimizerConfig = typed(OptimizerConfig, config.optimizer)
+    if settings.tensor_parallel > 1 and optimizer.rule is Rule.muon:
+        raise ValueError("trainer.tensor_parallel divides the matrices that optimizer=muon takes whole; take adamw")
+    spread = partial(parallelize, recompute=settings.recompute, compile=settings.compile)
+    task = AttentionTask(adapter, optimizer, settings.max_steps, record, config.seed, spread)
     bar, costs = StepProgress(progress, f"{config.domain.name}: training"), Costs()
     callbacks: list[Callback] = [costs]
     if settings.picture_interval is not None:
@@ -104,16 +113,17 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         trainer.fit(task, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
         if settings.max_steps % settings.val_check_interval or not trainer.callback_metrics:
             trainer.validate(task, data, verbose=False)
+        weights = gathered(adapter)
         if not trainer.is_global_zero:
             return {}
-        write_weights(folder, adapter)
+        write_weights(folder, weights)
         join(folder)
-    parts = settings.accumulate_grad_batches * trainer.world_size  # of a step, of which one was counted
+    parts = settings.accumulate_grad_batches * place(trainer)[1]  # of a step, of which one was counted
     summary = {
         "domain": config.domain.name,
         "steps": trainer.global_step,
         "seconds": round(costs.seconds, 2),
-        "parameters": sum(p.numel() for p in adapter.parameters()),
+        "parameters": size,
         "flops_a_step": costs.flops * parts,
         "tokens_a_step": costs.tokens * parts,
         "peak_memory": peak_memory(),
@@ -161,7 +171,8 @@ def make_trainer(
         trainer = Trainer(
             accelerator=settings.accelerator.value,
             devices=int(settings.devices) if settings.devices.isdigit() else settings.devices,
-            strategy=settings.strategy,
+            num_nodes=settings.num_nodes,
+            strategy=make_strategy(settings),
             precision=precision,  # pyright: ignore[reportArgumentType]
             max_steps=settings.max_steps,
             val_check_interval=interval * settings.accumulate_grad_batches,
@@ -184,6 +195,27 @@ def make_trainer(
         where = f"{trainer.world_size} × {trainer.strategy.root_device.type}"
         progress.console.print(f"  {bar.label} on {where}, precision {precision} ({why})", highlight=False)
     return trainer
+
+
+def make_strategy(settings: TrainerConfig) -> str | Strategy:
+    """How processes share the work.
+
+    Raises:
+        ValueError: for settings that only a sharded model knows, or that it does not.
+    """
+    rows = settings.tensor_parallel
+    if settings.strategy != "shard":
+        if rows != 1:
+            raise ValueError(f"trainer.tensor_parallel={rows} needs trainer.strategy=shard (trainer=tp_fsdp)")
+        return settings.strategy
+    if settings.ema_decay is not None or settings.picture_interval is not None:
+        raise ValueError("trainer.strategy=shard takes no trainer.ema_decay and no trainer.picture_interval")
+    gpu = settings.accelerator in (Accelerator.auto, Accelerator.gpu) and torch.cuda.is_available()
+    each = torch.cuda.device_count() if gpu else 1
+    world = settings.num_nodes * (each if settings.devices == "auto" else int(settings.devices))
+    if rows < 1 or world % rows:
+        raise ValueError(f"trainer.tensor_parallel={rows} must divide the {world} devices")
+    return ModelParallelStrategy(world // rows, rows, process_group_backend=None if gpu else "gloo")
 
 
 class Averaging(EMAWeightAveraging):
@@ -211,6 +243,7 @@ def quiet() -> None:
     """Silence what does not concern a user: Lightning's tips, and warnings about choices made here on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # two collectives for one
     for message in (
         "(?s).*does not have many workers",
         "(?s).*number of training batches .* is smaller than the logging interval",

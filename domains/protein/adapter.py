@@ -15,7 +15,7 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.masks import Padding
 from core.positions import make_position
-from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.adapter import Batch, DomainAdapter, Tokens, share
 from domains.protein.config import Bins, Channel, ModelConfig
 from domains.protein.data import SITES, pair_width
 from domains.protein.metrics import CONTACT, NEAR, precision
@@ -156,12 +156,13 @@ class Adapter(DomainAdapter[Prediction]):
     def loss(self, predictions: Prediction, batch: Batch) -> Tensor:
         """The mean surprise of distances, and that of secondary structure with its own weight, in nats."""
         weight = self.weight(batch)
-        loss = (self.surprise(predictions, batch) * weight).sum() / weight.sum().clamp(min=1)
+        total = weight.sum()
+        loss = (self.surprise(predictions, batch) * weight).sum() / total.clamp(min=1) * share(total)
         if predictions.states is None or "states" not in batch:
             return loss
-        known = (batch["states"] >= 0).sum().clamp(min=1)
+        known = (batch["states"] >= 0).sum()
         wrong = F.cross_entropy(predictions.states.mT.float(), batch["states"], ignore_index=-1, reduction="sum")
-        return loss + self.config.states_weight * wrong / known
+        return loss + self.config.states_weight * wrong / known.clamp(min=1) * share(known)
 
     def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""

@@ -118,7 +118,7 @@ class LanguageModel(DomainAdapter):
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         surprise = self.measure(predictions, batch)["loss"]
-        return surprise.sum() / max(1, len(surprise))
+        return surprise.sum() / max(1, len(surprise)) * share((batch["targets"] != IGNORED).sum())
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Of each residue that is asked for: whether it is the likeliest one, and its surprise in nats.

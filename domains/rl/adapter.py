@@ -16,7 +16,7 @@ from core.layers import Transformer, TransformerBlock
 from core.masks import Causal
 from core.mixers.softmax import MultiHeadAttention
 from core.positions import make_position
-from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.adapter import Batch, DomainAdapter, Tokens, share
 from domains.rl.actions import make_actions
 from domains.rl.config import ModelConfig
 from domains.rl.states import ImageToToken
@@ -93,11 +93,12 @@ class Adapter(DomainAdapter):
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         real, q = batch["real"], self.config.target_quantile
-        loss = self.actions.loss(predictions[real], batch["actions"][real])
+        mine = share(real.sum())
+        loss = self.actions.loss(predictions[real], batch["actions"][real]) * mine
         if q is None:
             return loss
         missed = (batch["returns"] - self.own_target(batch["states"], batch["steps"]))[real] / self.spec["return_scale"]
-        return loss + torch.maximum(q * missed, (q - 1) * missed).mean()
+        return loss + torch.maximum(q * missed, (q - 1) * missed).mean() * mine
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """What `measures` of the actions says; and "reached", whether the data's return reached the own target."""

@@ -16,7 +16,7 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.masks import Causal, Documents
 from core.positions import make_position
-from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.adapter import Batch, DomainAdapter, Tokens, share
 from domains.text.config import ModelConfig
 from domains.text.data import IGNORED
 from domains.text.lora import attach, merge
@@ -99,7 +99,9 @@ class Adapter(DomainAdapter):
         return scores if cap is None else cap * (scores / cap).tanh()
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
-        return F.cross_entropy(predictions.flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED)
+        targets = batch["targets"].flatten()
+        loss = F.cross_entropy(predictions.flatten(0, 1), targets, ignore_index=IGNORED)
+        return loss * share((targets != IGNORED).sum())
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Nats of each token, and bits of each byte: a token's, shared among its bytes."""

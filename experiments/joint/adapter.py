@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from core.config import PositionConfig, PositionKind, TransformerConfig, check_mixing
 from core.layers import Transformer
 from domains.adapter import Batch, DomainAdapter
+from domains.data import REPEATED
 from experiments.joint.config import ModelConfig
 from experiments.runs import room
 
@@ -72,7 +73,7 @@ class Adapter(DomainAdapter[dict[str, Any]]):
         return {
             f"{name}/{what}": values
             for name, part in self.adapters()
-            if name in predictions
+            if name in predictions and REPEATED not in batch[name]
             for what, values in part.measure(predictions[name], batch[name]).items()
         }
 

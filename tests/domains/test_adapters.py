@@ -88,7 +88,7 @@ def test_every_parameter_learns(domain):
 def test_a_run_folder_gives_the_model_back(domain, tmp_path):
     config, data, adapter, batch = domain
     write_config(tmp_path, config, data.spec())
-    write_weights(tmp_path, adapter)
+    write_weights(tmp_path, adapter.state_dict())
     loaded_config, loaded = load_run(tmp_path)
     assert loaded_config.domain == config.domain
     adapter.eval()

@@ -183,7 +183,7 @@ def saved(tmp_path):
     def save(domain: str, *more: str, **changes: str):
         config, adapter = untrained(domain, *more)
         write_config(tmp_path / "run", config, SPECS[domain])
-        write_weights(tmp_path / "run", adapter)
+        write_weights(tmp_path / "run", adapter.state_dict())
         values = {"run": str(tmp_path / "run"), "input": source(domain, tmp_path), **changes}
         return compose("explain", [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()])
 

@@ -20,7 +20,7 @@ def run(tmp_path) -> str:
     rows = adapter.state_dict()["next.weight"]
     rows[ord("a") : ord("z") + 1].normal_()  # the likeliest byte is a letter
     write_config(tmp_path / "run", config, SPEC)
-    write_weights(tmp_path / "run", adapter)
+    write_weights(tmp_path / "run", adapter.state_dict())
     return str(tmp_path / "run")
 
 

@@ -90,7 +90,7 @@ def test_a_domain_that_is_at_its_end_is_left_out(joint):
 def test_the_core_goes_to_a_domain_and_comes_from_one(joint, tmp_path):
     config, data, adapter, _ = joint
     write_config(tmp_path / "joint", config, data.spec())
-    write_weights(tmp_path / "joint", adapter)
+    write_weights(tmp_path / "joint", adapter.state_dict())
     for name, weight in load_run(tmp_path / "joint")[1].state_dict().items():
         assert torch.equal(weight.cpu(), adapter.state_dict()[name])
     chosen = [f"model.{key}={config.model[key]}" for key in ("dim", "depth", "heads", "mlp_ratio", "qk_norm")]
@@ -100,7 +100,7 @@ def test_the_core_goes_to_a_domain_and_comes_from_one(joint, tmp_path):
     assert said.startswith("taken: transformer.blocks, transformer.norm; anew:")
     assert torch.equal(vision.state_dict()["transformer.norm.weight"], adapter.state_dict()["transformer.norm.weight"])
     write_config(tmp_path / "vision", plain, data.parts["vision"].spec())
-    write_weights(tmp_path / "vision", vision)
+    write_weights(tmp_path / "vision", vision.state_dict())
     again = make_adapter(config, data.spec())
     assert start(again, "experiments.joint", tmp_path / "vision").startswith("taken: transformer; anew: parts")
     for (name, theirs), ours in zip(
@@ -134,7 +134,7 @@ def test_evaluation_is_that_of_each_domain_and_prediction_is_refused(tmp_path):
     config = compose("config", settings)
     data: Any = make_data(config)
     write_config(tmp_path, config, data.spec())
-    write_weights(tmp_path, make_adapter(config, data.spec()))
+    write_weights(tmp_path, make_adapter(config, data.spec()).state_dict())
     found = evaluate(tmp_path, tmp_path / "evaluate")
     assert found.scores[0].metric == "vision: accuracy"
     assert [score.metric.split(":")[0] for score in found.scores] == ["vision", "rl", "rl", "rl"]

@@ -36,7 +36,7 @@ def test_of_another_domain_the_core_alone_is_taken(tmp_path):
     spec = {"context": 13, "vocabulary": 33, "orders": [], "memory": ""}
     text = Text(TextConfig(dim=12, heads=3), PositionConfig(), spec)
     write_config(tmp_path, compose("config", ["domain=text"]), spec)
-    write_weights(tmp_path, text)
+    write_weights(tmp_path, text.state_dict())
     residues = Residues(ResiduesConfig(dim=12, heads=3), PositionConfig(), {})
     before = {name: weight.clone() for name, weight in residues.state_dict().items()}
     assert before["embed.weight"].shape == text.embed.weight.shape
@@ -56,7 +56,7 @@ def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path):
     torch.manual_seed(5)
     first = make_adapter(config, data.spec())
     write_config(tmp_path / "first", config, data.spec())
-    write_weights(tmp_path / "first", first)
+    write_weights(tmp_path / "first", first.state_dict())
     with make_progress() as progress:
         for name, steps in (("whole", 4), ("halves", 2), ("halves", 4)):
             words = [f"trainer.max_steps={steps}", "trainer.val_check_interval=2", f"run={tmp_path / name}"]

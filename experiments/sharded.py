@@ -1,0 +1,82 @@
+"""Checkpoints of which every process wrote its own part: a folder in the format of torch.distributed.checkpoint.
+
+.metadata           which values there are, and where they lie
+__0_0.distcp …      the values, a file for each process
+meta.pt             what Lightning knows beside them
+
+torch opens the first with pickle and some of the values without weights_only. So before it does, all are read here by
+means that build nothing but data.
+"""
+
+import io
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+from domains.parallel import joined
+
+PLAIN = {
+    "collections": {"OrderedDict"},
+    "pathlib": {"PosixPath"},
+    "torch": {
+        "Size",
+        "device",
+        "strided",
+        *(str(value).removeprefix("torch.") for value in vars(torch).values() if isinstance(value, torch.dtype)),
+    },
+    "torch.serialization": {"_get_layout"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+}
+
+
+class Index(pickle.Unpickler):
+    """Builds what an index is made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in PLAIN.get(module, ()):
+            raise pickle.UnpicklingError(f"an index has no {module}.{name}")
+        return super().find_class(module, name)
+
+
+def whole(folder: Path) -> bool:
+    """Are all files as long as the index says, and is there nothing but data in them? Raises whatever reading does."""
+    with open(folder / ".metadata", "rb") as file:
+        index = Index(file).load()
+    for key, place in index.storage_data.items():
+        path = folder / place.relative_path
+        if path.parent != folder or place.transform_descriptors or place.offset + place.length > path.stat().st_size:
+            return False
+        if isinstance(index.state_dict_metadata[key.fqn], BytesStorageMetadata):
+            with open(path, "rb") as file:
+                file.seek(place.offset)
+                torch.load(io.BytesIO(file.read(place.length)), weights_only=True)
+    with zipfile.ZipFile(folder / "meta.pt") as file:
+        if file.testzip() is not None:
+            return False
+    return "global_step" in torch.load(folder / "meta.pt", map_location="meta", weights_only=True)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """The model's weights in a checkpoint that is `whole`, by any number of processes, as one process has them."""
+    with tempfile.TemporaryDirectory() as there:
+        dcp_to_torch_save(folder, os.path.join(there, "all.pt"))
+        state = torch.load(os.path.join(there, "all.pt"), weights_only=True, mmap=True)["state_dict"]
+        return {name.removeprefix("adapter."): weight.clone() for name, weight in joined(state).items()}
