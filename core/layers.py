@@ -120,7 +120,7 @@ class Transformer(nn.Module):
         self.config = config
         self.position = position or NoPosition()
         self.embed_norm = make_norm(config) if config.embed_norm else nn.Identity()
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = [config.drop_path * n / max(1, config.depth - 1) for n in range(config.depth)]
         self.blocks = nn.ModuleList(TransformerBlock(config, rate) for rate in rates)
         self.norm = make_norm(config)
 

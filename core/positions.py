@@ -15,6 +15,7 @@ from math import log, prod
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from core.bias import Bias, LowRankBias, PairBias
 from core.config import ON_A_GRID, TURNING, PositionConfig, PositionKind, TransformerConfig
@@ -78,9 +79,14 @@ class Learned(Position):
         place = torch.zeros_like(at[..., 0])
         for axis, size in enumerate(self.extent):
             place = place * size + at[..., axis]
-        if at.device.type == "cpu" and not torch.compiler.is_compiling() and int(place.max()) >= len(self.table):
+        if _has_values(place) and int(place.max()) >= len(self.table):
             raise ValueError(f"position {int(place.max())} is outside of the {len(self.table)} learned ones")
         return x + self.table[place.clamp(min=0)] * _stands(at)
+
+
+def _has_values(t: Tensor) -> bool:
+    """Whether there are some, and can be read without waiting for a device."""
+    return t.device.type == "cpu" and not torch.compiler.is_compiling() and not isinstance(t, FakeTensor)
 
 
 class Sinusoidal(Position):

@@ -53,7 +53,7 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
 
     @abstractmethod
     def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
-        """The scalar that training lowers: a mean over examples, times their `share` where there may be more or fewer."""
+        """The scalar that training lowers: a mean over examples, times their `share` if they may be more or fewer."""
 
     @abstractmethod
     def measure(self, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def share(count: Tensor) -> Tensor | float:
     """
     if not (dist.is_available() and dist.is_initialized()):
         return 1.0
-    total = count.detach().float()
+    total = count.detach().clone().float()
     dist.all_reduce(total)
     return count / (total / dist.get_world_size()).clamp(min=1e-9)
 

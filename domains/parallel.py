@@ -9,7 +9,7 @@ in this order, which is torchtitan's (`models/llama3/parallelize.py`).
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,8 +37,11 @@ from domains.adapter import DomainAdapter
 DATA, TENSOR = "data_parallel", "tensor_parallel"  # the mesh's columns and rows, as Lightning names them
 
 
+Mesh = DeviceMesh | Mapping[str, DeviceMesh]  # its columns and rows by name
+
+
 def parallelize(
-    adapter: DomainAdapter, mesh: DeviceMesh | None, *, recompute: bool = False, compile: bool = False
+    adapter: DomainAdapter, mesh: Mesh | None, *, recompute: bool = False, compile: bool = False
 ) -> None:
     """Prepares a model, in place, to be trained on a mesh of devices, or on each device whole if there is no mesh.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from domains.faults import spoilt
 from experiments import sharded
@@ -100,6 +101,17 @@ def to_resume(folder: Path) -> Path | None:
 def kept(folder: Path) -> list[Path]:
     """The checkpoints of a run folder, the last one first."""
     return [path for name in (LAST, BEFORE) if (path := folder / "checkpoints" / name).exists()]
+
+
+def last_weights(folder: Path) -> dict[str, Tensor]:
+    """The model's weights in the last checkpoint of a run that is whole. Raises ValueError if there is none."""
+    checkpoint = to_resume(folder)
+    if checkpoint is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    if checkpoint.is_dir():
+        return sharded.weights(checkpoint)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    return {name.removeprefix("adapter."): weight for name, weight in state.items() if name.startswith("adapter.")}
 
 
 def whole(path: Path) -> bool:

@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "a language model as a folder that transformers loads",
     "compare": "one change, its effect in every domain with intervals, and what it costs",
     "transfer": "whether a core that was trained on one domain helps another",
+    "plan": "whether a training fits on devices that need not be there, and how long a step takes",
     "demo": "train, evaluate and picture all four domains",
     "fetch": "entries of the Protein Data Bank, to train domain=protein on or predict from",
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
@@ -36,6 +37,7 @@ HELP = """attend: one self-attention core, four domains
   attend collect env=… [policy=random|heuristic|RUN|FILE.npz|FILE.zip] [target=…] [noise=…] [episodes=…]
   attend compare factor=mixer values=[softmax,window,linear] [domains=[…]] [seeds=3] [equal=steps|flops|seconds]
   attend transfer [pretrain=[vision,text]] [finetune=[…]] [modes=[scratch,tuned,frozen,random]] [seeds=3] [scale=1]
+  attend plan domain=text model=7b devices=64 [device=h100] [trainer=tp_fsdp] [length=…]
   attend import source=timm|transformers|gguf [name=…] [file=…] run=FOLDER
   attend export run=FOLDER [output=…]
   attend COMMAND --help            what can be set

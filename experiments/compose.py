@@ -18,11 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from conf import schema
 from core.config import check_mixing
-from experiments.config import CompareConfig, TransferConfig
+from experiments.config import CompareConfig, PlanConfig, TransferConfig
 from experiments.foreign import read_config, read_overrides
 
-# Commands of many runs, whose command line holds the settings of these as well.
-OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig}
+# Commands about runs, whose command line holds the settings of these as well.
+OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig, "plan": PlanConfig}
 
 # Groups whose choices belong to one domain: data=digits is for domain=vision.
 DOMAIN_GROUPS = ("data", "model")
@@ -146,7 +146,7 @@ def begun(overrides: list[str]) -> list[str]:
 
 
 def gathered(command: str, overrides: list[str]) -> list[str]:
-    """The words of a command of many runs, with all that are settings of these as one list of them."""
+    """The words of a command about runs, with all that are settings of these as one list of them."""
     if command not in OF_RUNS:
         return overrides
     own = {field.name for field in fields(OF_RUNS[command])}

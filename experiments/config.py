@@ -195,6 +195,18 @@ class TransferConfig:
 
 
 @dataclass
+class PlanConfig:
+    """conf/plan.yaml says what the keys mean."""
+
+    devices: int = 1
+    device: str = "h100"
+    utilisation: float = 0.4
+    length: int | None = None
+    settings: list[str] = field(default_factory=list)
+    output: str = "outputs/plan"
+
+
+@dataclass
 class JobConfig:
     """conf/job.yaml says what the keys mean."""
 

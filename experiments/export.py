@@ -1,4 +1,4 @@
-"""`attend export`: a trained model as a folder that transformers loads."""
+"""`attend export`: a trained model as a folder that transformers loads; the weights of a run that was stopped."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,18 +7,28 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from core.config import PositionConfig
-from experiments.runs import load_run, room, typed
+from experiments.checkpoints import kept, last_weights
+from experiments.runs import load_run, room, typed, write_weights
 
 
 def run(config: DictConfig) -> None:
     """Writes config.json, model.safetensors and what else a domain has to say to `config.output`.
 
+    Of a run that has not come to its end, the weights of its last checkpoint are first written into its folder.
+
     Raises:
         ValueError: for a run of a domain without a room for it, or a model that transformers has no like of.
     """
-    saved, adapter = load_run(config.run)
+    console, folder = Console(), Path(config.run)
+    unfinished = not (folder / "weights.safetensors").exists() and kept(folder)
+    if unfinished:
+        write_weights(folder, last_weights(folder))
+        console.print(f"wrote {folder}/weights.safetensors, of its last checkpoint", highlight=False, soft_wrap=True)
+    saved, adapter = load_run(folder)
     if not find_spec(f"{saved.domain.package}.export"):
+        if unfinished:
+            return
         raise ValueError(f"run={config.run} is of domain={saved.domain.name}; possible: domain=text, domain=rl")
     position: PositionConfig = typed(PositionConfig, saved.position)
     for path in room(saved.domain.package, "export").export(adapter, position, Path(config.output)):
-        Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

@@ -88,7 +88,9 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     if config.frozen:
         freeze(adapter)
     if checkpoint := to_resume(folder):
-        _check_same(config, read_config(folder))
+        before = read_config(folder)
+        _check_same(config, before)
+        _check_parts(checkpoint, config, before)
         set_aside(folder)
     settings: TrainerConfig = typed(TrainerConfig, config.trainer)
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
@@ -118,14 +120,14 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
             return {}
         write_weights(folder, weights)
         join(folder)
-    parts = settings.accumulate_grad_batches * place(trainer)[1]  # of a step, of which one was counted
+    parts = settings.accumulate_grad_batches  # of a step, of which this process counted its own of one
     summary = {
         "domain": config.domain.name,
         "steps": trainer.global_step,
         "seconds": round(costs.seconds, 2),
         "parameters": size,
-        "flops_a_step": costs.flops * parts,
-        "tokens_a_step": costs.tokens * parts,
+        "flops_a_step": costs.flops * parts * trainer.world_size,
+        "tokens_a_step": costs.tokens * parts * place(trainer)[1],
         "peak_memory": peak_memory(),
         "seed": config.seed,
         "precision": trainer.precision,
@@ -245,6 +247,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # two collectives for one
     for message in (
+        "FSDP2-wrapped module .* returned a view",  # that nobody changes in place
         "(?s).*does not have many workers",
         "(?s).*number of training batches .* is smaller than the logging interval",
         "(?s).*isinstance.*LeafSpec",
@@ -252,6 +255,17 @@ def quiet() -> None:
         "(?s).*Experiment logs directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def _check_parts(checkpoint: Path, config: DictConfig, before: Any) -> None:
+    """A checkpoint of parts serves any number of devices, but no run that has none or cuts them otherwise."""
+    rows = [max(1, group.get("tensor_parallel", 1)) > 1 for group in (config.trainer, before["trainer"])]
+    if checkpoint.is_dir() != (config.trainer.strategy == "shard") or rows[0] != rows[1]:
+        was = before["trainer"]
+        raise ValueError(
+            f"{checkpoint} was written with trainer.strategy={was['strategy']} and trainer.tensor_parallel="
+            f"{was.get('tensor_parallel', 1)}; go on with these, on any number of devices (trainer.devices, num_nodes)"
+        )
 
 
 def _check_same(config: DictConfig, before: Any) -> None:
