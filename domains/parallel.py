@@ -40,9 +40,7 @@ DATA, TENSOR = "data_parallel", "tensor_parallel"  # the mesh's columns and rows
 Mesh = DeviceMesh | Mapping[str, DeviceMesh]  # its columns and rows by name
 
 
-def parallelize(
-    adapter: DomainAdapter, mesh: Mesh | None, *, recompute: bool = False, compile: bool = False
-) -> None:
+def parallelize(adapter: DomainAdapter, mesh: Mesh | None, *, recompute: bool = False, compile: bool = False) -> None:
     """Prepares a model, in place, to be trained on a mesh of devices, or on each device whole if there is no mesh.
 
     Raises:

@@ -19,14 +19,15 @@ from domains.faults import spoilt
 from experiments import sharded
 from experiments.runs import written
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 LAST, BEFORE = "last.ckpt", "previous.ckpt"
 
 
 class Checkpoints(Callback):
     """Writes last.ckpt every so many steps and after the last one; the one before it becomes previous.ckpt.
 
-    On SIGTERM and Ctrl-C it lets the step come to its end, writes last.ckpt, says how to go on, and leaves with exit
-    code 128 + the signal's number. A second signal ends the process at once.
+    On Ctrl-C, SIGTERM and a scheduler's warning (SIGUSR1, SIGUSR2) it lets the step come to its end, writes last.ckpt, says how to go on, and leaves with exit
+    code 128 + the signal's number. A second Ctrl-C or SIGTERM ends the process at once.
 
     Args:
         folder: the run folder.
@@ -43,7 +44,7 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer, pl_module):
         self.saved = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):  # Lightning puts back what was there before
+            for number in SIGNALS:  # Lightning puts back what was there before
                 signal.signal(number, self._ask)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -78,6 +79,8 @@ class Checkpoints(Callback):
 
     def _ask(self, number, _) -> None:
         self.asked = number
+        if number in (signal.SIGUSR1, signal.SIGUSR2):
+            return  # the scheduler's SIGTERM comes later, and is no second wish
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
 

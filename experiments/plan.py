@@ -1,7 +1,7 @@
-"""`attend plan`: does a training fit on so many devices of a kind, and how long does a step take? None is needed for it.
+"""`attend plan`: does a training fit on so many devices of a kind, and how long does a step take?
 
-One training step of the first of these devices is gone through with tensors that have shapes and no values, in a
-world of processes that are not there.
+No such device is needed: one training step of the first of them is gone through with tensors that have shapes and no
+values, in a world of processes that are not there.
 
 Shapes: B samples of one device · L tokens
 """
@@ -37,10 +37,11 @@ from experiments.compose import compose
 from experiments.config import PlanConfig, TrainerConfig
 from experiments.costs import counter
 from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.train import quiet
 
 
 class Device(NamedTuple):
-    """Of one device: memory in bytes, and dense bfloat16 operations (two a multiply-add) a second, as its maker says."""
+    """As its maker says: memory in bytes, and dense bfloat16 operations (two a multiply-add) a second."""
 
     memory: float
     flops: float
@@ -74,6 +75,7 @@ def run(config: DictConfig) -> None:
     words = [*asked.settings]
     if asked.devices > 1 and not any(word.startswith(("trainer=", "trainer.strategy=")) for word in words):
         words.append("trainer=fsdp")
+    quiet()
     found = estimate(compose("config", words), asked.devices, asked.length)
     kind = DEVICES[asked.device]
     found |= judged(found, kind, asked)
@@ -217,7 +219,7 @@ def judged(found: dict[str, Any], kind: Device, asked: PlanConfig) -> dict[str, 
             if largest == "activations"
             else "more devices with trainer=fsdp, or trainer=tp_fsdp"
         )
-        why = f"{need / GB:.3g} GB, of which {largest} {found[largest] / GB:.3g}, are more than {room / GB:.3g}: {advice}"
+        why = f"{need / GB:.3g} GB, of which {largest} {found[largest] / GB:.3g}, exceed {room / GB:.3g}: {advice}"
     return {
         "fits": need <= room,
         "because": why,

@@ -245,7 +245,7 @@ def quiet() -> None:
     """Silence what does not concern a user: Lightning's tips, and warnings about choices made here on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # two collectives for one
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # what it might do faster
     for message in (
         "FSDP2-wrapped module .* returned a view",  # that nobody changes in place
         "(?s).*does not have many workers",

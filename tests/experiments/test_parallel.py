@@ -16,6 +16,8 @@ from torch import nn
 
 from domains.data import REPEATED
 from domains.parallel import SideBySide, joined, parallelize
+from domains.rl.collect import collect
+from domains.rl.trajectories import write
 from experiments.checkpoints import to_resume, whole
 from experiments.compose import compose
 from experiments.progress import make_progress
@@ -28,9 +30,9 @@ STEPS = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.log_every_n_st
 CUT = "trainer.gradient_clip_val=0.05 trainer.accumulate_grad_batches=2"
 DOMAINS = {
     "vision": "domain=vision model.qk_norm=true",
-    "protein": "domain=protein model.pair_dim=6 data.crop=22",
-    "rl": "domain=rl model.dropout=0",
-    "text": "domain=text data.context=29 model.kv_heads=2 model.activation=swiglu model.mlp_ratio=3 data.recall=[]",
+    "protein": "domain=protein model.pair_dim=6 data.crop=22 data.val_share=0.02 data.test_share=0.02",
+    "rl": "domain=rl model.dropout=0 data=trajectories data.path={}/random.npz",
+    "text": "domain=text data=files data.path={}/novel.txt data.context=29 model.activation=swiglu model.mlp_ratio=3",
 }
 TWO = "trainer.accelerator=cpu trainer.devices=2"
 WAYS = {"ddp": "trainer=ddp", "fsdp": "trainer=fsdp", "tp": "trainer=tp_fsdp trainer.recompute=true"}
@@ -39,14 +41,14 @@ WAYS = {"ddp": "trainer=ddp", "fsdp": "trainer=fsdp", "tp": "trainer=tp_fsdp tra
 def ranks(folder: Path, runs: dict[str, str], processes: int) -> None:
     launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--rdzv-backend=c10d"]
     launch += ["--rdzv-endpoint=localhost:0"]
-    known = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ATTEND_DATA": str(folder / "data")}
+    known = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = [f"{name}={settings}" for name, settings in runs.items()]
     done = subprocess.run(
         [sys.executable, *(launch if processes > 1 else []), str(Path(__file__).with_name("ranks.py")), folder, *words],
         env={**os.environ, **known},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=290,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -55,7 +57,9 @@ def ranks(folder: Path, runs: dict[str, str], processes: int) -> None:
 def folder(tmp_path_factory) -> Path:
     """Runs NAME-one, NAME-ddp, NAME-fsdp and NAME-tp of each domain."""
     home = tmp_path_factory.mktemp("ranks")
-    common = {name: f"{words} {CORE} {STEPS} {CUT}" for name, words in DOMAINS.items()}
+    write(home / "random.npz", "CartPole-v1", collect("CartPole-v1", ["random"], 31, 0.0, seed=0)[0])
+    (home / "novel.txt").write_text((ROOT / "README.md").read_text())
+    common = {name: f"{words.format(home)} {CORE} {STEPS} {CUT}" for name, words in DOMAINS.items()}
     ranks(home, {f"{name}-one": f"{words} trainer=cpu" for name, words in common.items()}, 1)
     ranks(home, {f"{n}-{way}": f"{w} {how} {TWO}" for n, w in common.items() for way, how in WAYS.items()}, 2)
     return home
@@ -87,7 +91,7 @@ def test_checkpoint_of_two_processes_goes_on_with_one(folder, tmp_path):
     with pytest.warns(UserWarning, match="damaged"):
         assert to_resume(run) == last.with_name("previous.ckpt")  # that of step 2
     (run / "weights.safetensors").unlink()
-    words = f"{DOMAINS['text']} {CORE} {STEPS} {CUT} trainer=fsdp trainer.accelerator=cpu trainer.devices=1"
+    words = f"{DOMAINS['text'].format(folder)} {CORE} {STEPS} {CUT} trainer=fsdp {TWO} trainer.devices=1"
     ranks(tmp_path, {"text-fsdp": words}, 1)
     ours, theirs = (load_file(home / "text-fsdp" / "weights.safetensors") for home in (tmp_path, folder))
     for name, weight in theirs.items():

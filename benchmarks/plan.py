@@ -1,0 +1,85 @@
+"""What `attend plan` foretells of memory, beside what real training steps on this CPU took.
+
+    python benchmarks/plan.py
+
+Each case is a process of its own: the most memory that it held during its second and third step, less what it held
+before the model was made. Writes docs/plan.json, with the plan for 7 billion parameters on 1,024 GPUs.
+"""
+
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from domains.config import OptimizerConfig
+from domains.optimizers import make_optimizer
+from experiments.compose import compose
+from experiments.plan import estimate
+from experiments.runs import environment, make_adapter, make_data, typed, write_json
+
+FILE = Path(__file__).parents[1] / "docs" / "plan.json"
+CASES = {
+    "vision, 5.5 M": "domain=vision model=vit_tiny data.batch_size=64 optimizer=adamw",
+    "text, 19 M": "domain=text model.dim=512 model.depth=6 model.heads=8 data.context=512 data.batch_size=4 data.recall=[]",
+    "text, 19 M, Muon": "domain=text model.dim=512 model.depth=6 model.heads=8 data.context=256 data.batch_size=4 "
+    "data.recall=[] optimizer=muon",
+    "protein, 64 residues": "domain=protein model.dim=128 model.pair_dim=64 model.depth=4 data.batch_size=8",
+    "protein, 128 residues": "domain=protein model.dim=128 model.pair_dim=32 model.depth=4 data.crop=128 data.batch_size=4",
+    "rl, 7 M": "domain=rl model.dim=384 model.depth=4 model.heads=4 data.batch_size=64",
+    "text, recomputed": "domain=text model.dim=512 model.depth=6 model.heads=8 data.context=512 data.batch_size=4 "
+    "data.recall=[] trainer.recompute=true",
+}
+
+
+def held(what: str) -> int:
+    """Of this process, in bytes: VmRSS, or VmHWM, the most since it was last reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(what)))
+
+
+def measure(words: list[str]) -> int:
+    """Bytes that three training steps take."""
+    config = compose("config", words)
+    data = make_data(config)
+    spec, size = data.spec(), config.data.batch_size
+    rngs = (np.random.default_rng(n) for n in range(size))
+    batch = data.batch("train", list(range(size)), rngs)
+    small = make_adapter(compose("config", [*words, "model.depth=1", "model.dim=16"]), spec)
+    small.loss(small(batch), batch).backward()  # what torch loads at its first step is not the model's
+    del small
+    gc.collect()
+    before = held("VmRSS")
+    adapter = make_adapter(config, spec)
+    if config.trainer.recompute:
+        from domains.parallel import parallelize
+
+        parallelize(adapter, None, recompute=True)
+    optimizer = make_optimizer(adapter, typed(OptimizerConfig, config.optimizer))
+    for step in range(3):
+        if step == 1:
+            Path("/proc/self/clear_refs").write_text("5")
+        adapter.loss(adapter(batch), batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return held("VmHWM") - before
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        return print(measure(sys.argv[1:]))
+    rows = []
+    for name, words in CASES.items():
+        planned = estimate(compose("config", words.split()), devices=1, half=False)
+        done = subprocess.run([sys.executable, __file__, *words.split()], capture_output=True, text=True, check=True)
+        measured = int(done.stdout.split()[-1])
+        rows.append({"case": name, "settings": words, "measured": measured, "planned": planned["peak"], **planned})
+        print(f"{name:24} planned {planned['peak'] / 1e6:6.0f} MB, measured {measured / 1e6:6.0f}", flush=True)
+    write_json(FILE, {"rows": rows, **environment()})
+    print(json.dumps([round(row["planned"] / row["measured"], 2) for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
