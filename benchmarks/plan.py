@@ -16,21 +16,22 @@ import numpy as np
 
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
+from domains.parallel import parallelize
 from experiments.compose import compose
 from experiments.plan import estimate
 from experiments.runs import environment, make_adapter, make_data, typed, write_json
 
 FILE = Path(__file__).parents[1] / "docs" / "plan.json"
+TEXT = "domain=text model.dim=512 model.depth=6 model.heads=8 data.batch_size=4 data.recall=[]"
+PROTEIN = "domain=protein model.dim=128 model.depth=4"
 CASES = {
     "vision, 5.5 M": "domain=vision model=vit_tiny data.batch_size=64 optimizer=adamw",
-    "text, 19 M": "domain=text model.dim=512 model.depth=6 model.heads=8 data.context=512 data.batch_size=4 data.recall=[]",
-    "text, 19 M, Muon": "domain=text model.dim=512 model.depth=6 model.heads=8 data.context=256 data.batch_size=4 "
-    "data.recall=[] optimizer=muon",
-    "protein, 64 residues": "domain=protein model.dim=128 model.pair_dim=64 model.depth=4 data.batch_size=8",
-    "protein, 128 residues": "domain=protein model.dim=128 model.pair_dim=32 model.depth=4 data.crop=128 data.batch_size=4",
+    "text, 19 M": f"{TEXT} data.context=512 optimizer=adamw",
+    "text, 19 M, Muon": f"{TEXT} data.context=256 optimizer=muon",
+    "text, recomputed": f"{TEXT} data.context=512 optimizer=adamw trainer.recompute=true",
+    "protein, 64 residues": f"{PROTEIN} model.pair_dim=64 data.batch_size=8",
+    "protein, 128 residues": f"{PROTEIN} model.pair_dim=32 data.crop=128 data.batch_size=4",
     "rl, 7 M": "domain=rl model.dim=384 model.depth=4 model.heads=4 data.batch_size=64",
-    "text, recomputed": "domain=text model.dim=512 model.depth=6 model.heads=8 data.context=512 data.batch_size=4 "
-    "data.recall=[] trainer.recompute=true",
 }
 
 
@@ -53,10 +54,7 @@ def measure(words: list[str]) -> int:
     gc.collect()
     before = held("VmRSS")
     adapter = make_adapter(config, spec)
-    if config.trainer.recompute:
-        from domains.parallel import parallelize
-
-        parallelize(adapter, None, recompute=True)
+    parallelize(adapter, None, recompute=config.trainer.recompute)
     optimizer = make_optimizer(adapter, typed(OptimizerConfig, config.optimizer))
     for step in range(3):
         if step == 1:

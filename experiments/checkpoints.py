@@ -26,8 +26,9 @@ LAST, BEFORE = "last.ckpt", "previous.ckpt"
 class Checkpoints(Callback):
     """Writes last.ckpt every so many steps and after the last one; the one before it becomes previous.ckpt.
 
-    On Ctrl-C, SIGTERM and a scheduler's warning (SIGUSR1, SIGUSR2) it lets the step come to its end, writes last.ckpt, says how to go on, and leaves with exit
-    code 128 + the signal's number. A second Ctrl-C or SIGTERM ends the process at once.
+    On Ctrl-C, SIGTERM and a scheduler's warning (SIGUSR1, SIGUSR2) it lets the step come to its end, writes last.ckpt,
+    says how to go on, and leaves with exit code 128 + the signal's number. A second Ctrl-C or SIGTERM ends the process
+    at once.
 
     Args:
         folder: the run folder.
