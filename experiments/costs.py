@@ -31,6 +31,19 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second (two a multiply-add) of a large matrix product, the best of some: what a device can do."""
+    n = 1024 if device.type == "cpu" else 8192
+    a = torch.randn(n, n, device=device, dtype=dtype)
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for it
+        return time.perf_counter() - began
+
+    return 2 * n**3 / min(seconds() for _ in range(4))
+
+
 class Costs(Callback):
     """Counts during the first training step of this process, which takes a moment longer for it.
 

@@ -25,7 +25,7 @@ from domains.parallel import gathered, parallelize
 from domains.task import AttentionTask
 from experiments.checkpoints import Checkpoints, to_resume
 from experiments.config import Accelerator, TrainConfig, TrainerConfig
-from experiments.costs import Costs, peak_memory
+from experiments.costs import Costs, matrix_peak, peak_memory
 from experiments.curves import join, set_aside
 from experiments.faults import in_plain_words
 from experiments.foreign import read_config
@@ -121,13 +121,19 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         write_weights(folder, weights)
         join(folder)
     parts = settings.accumulate_grad_batches  # of a step, of which this process counted its own of one
+    flops, tokens = costs.flops * parts * trainer.world_size, costs.tokens * parts * place(trainer)[1]
+    half = torch.bfloat16 if "bf16" in trainer.precision else torch.float32
+    peak = trainer.world_size * matrix_peak(trainer.strategy.root_device, half)
+    rate = trainer.global_step / max(costs.seconds, 1e-9)
     summary = {
         "domain": config.domain.name,
         "steps": trainer.global_step,
         "seconds": round(costs.seconds, 2),
         "parameters": size,
-        "flops_a_step": costs.flops * parts * trainer.world_size,
-        "tokens_a_step": costs.tokens * parts * place(trainer)[1],
+        "flops_a_step": flops,
+        "tokens_a_step": tokens,
+        "tokens_per_second": tokens * rate,
+        "mfu": flops * rate / peak,
         "peak_memory": peak_memory(),
         "seed": config.seed,
         "precision": trainer.precision,

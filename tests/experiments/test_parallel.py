@@ -24,6 +24,7 @@ from experiments.progress import make_progress
 from experiments.runs import make_adapter, make_data
 from experiments.train import train
 
+pytestmark = pytest.mark.timeout(900)  # twelve trainings by two processes; a minute or two
 ROOT = Path(__file__).parents[2]
 CORE = "model.dim=12 model.depth=2 model.heads=2 data.batch_size=6 optimizer=adamw logger=csv seed=3"
 STEPS = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.log_every_n_steps=1"
@@ -48,7 +49,7 @@ def ranks(folder: Path, runs: dict[str, str], processes: int) -> None:
         env={**os.environ, **known},
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
