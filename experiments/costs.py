@@ -3,11 +3,17 @@
 import resource
 import sys
 import time
+import weakref
+from collections.abc import Iterable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 # torch counts attention on a GPU, and its CPU kernel as nothing.
@@ -19,9 +25,73 @@ ATTENTION = {
 }
 
 
+class _Nowhere:
+    """In the place of the counter's tracker of modules, whose hooks keep what recomputation is there to free."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 def counter() -> FlopCounterMode:
     """Counts the operations (two a multiply-add) of matrix products, convolutions and attention in its context."""
-    return FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    counting = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    counting.mod_tracker = _Nowhere()  # pyright: ignore[reportAttributeAccessIssue]
+    return counting
+
+
+class Held(TorchDispatchMode):
+    """Follows how many bytes all tensors hold that are made in its context, or that it was told of before.
+
+    Attributes:
+        now, peak: bytes.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: dict[int, int] = {}  # of each storage that is alive
+        self.now = self.peak = 0
+
+    def tell(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            storage = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).untyped_storage()
+            if storage._cdata not in self.sizes:
+                weakref.finalize(storage, self._set, storage._cdata, 0)
+            self._set(storage._cdata, storage.nbytes())
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if DTensor in types:
+            return NotImplemented  # what it does with its part of the values comes here, too
+        out = func(*args, **(kwargs or {}))
+        self.tell(value for value in tree_iter(out) if isinstance(value, Tensor))
+        return out
+
+    def __enter__(self):
+        resize = torch.UntypedStorage.resize_  # by which FSDP frees what it had gathered
+
+        def resized(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
+            result = resize(storage, size)
+            if storage._cdata in self.sizes:
+                self._set(storage._cdata, storage.nbytes())
+            return result
+
+        self.patched = patch.object(torch.UntypedStorage, "resize_", resized)
+        self.patched.start()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.patched.stop()
+        return super().__exit__(*error)
+
+    def _set(self, storage: int, size: int) -> None:
+        self.now += size - self.sizes.pop(storage, 0)
+        if size:
+            self.sizes[storage] = size
+        self.peak = max(self.peak, self.now)
 
 
 def peak_memory() -> int:

@@ -22,8 +22,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
@@ -35,7 +33,7 @@ from domains.optimizers import make_optimizer
 from domains.parallel import DATA, TENSOR, parallelize
 from experiments.compose import compose
 from experiments.config import PlanConfig, TrainerConfig
-from experiments.costs import counter
+from experiments.costs import Held, counter
 from experiments.runs import environment, make_adapter, make_data, typed, write_json
 from experiments.train import quiet
 
@@ -99,6 +97,8 @@ def estimate(config: DictConfig, devices: int, length: int | None = None, half: 
     rows = settings.tensor_parallel
     if devices % rows:
         raise ValueError(f"trainer.tensor_parallel={rows} must divide the {devices} devices")
+    if "batch_size" not in config.data:
+        raise ValueError(f"domain={config.domain.name} has no data.batch_size of its own; plan its domains one by one")
     columns = devices // rows
     each = max(1, config.data.batch_size // columns)  # samples of one device
     data = make_data(config)
@@ -119,34 +119,30 @@ def estimate(config: DictConfig, devices: int, length: int | None = None, half: 
             p.grad = torch.zeros_like(p) if p.requires_grad else None
         optimizer.step()
         optimizer.zero_grad()
-        tracker = MemTracker() if mesh is None else FSDPMemTracker(adapter, optimizer)
-        if mesh is None:
-            tracker.track_external(adapter, optimizer, *batch.values())
-        else:
-            tracker.track_inputs(tuple(batch.values()))
-        with counter() as counted, tracker, warnings.catch_warnings():
+        held = Held()
+        held.tell([*adapter.parameters(), *adapter.buffers(), *moments(optimizer), *batch.values()])
+        with counter() as counted, held, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # of a CPU's kernel
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # none is changed
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 loss = adapter.loss(adapter(batch), batch)
             loss.backward()
             optimizer.step()
-        (peak,) = tracker.get_tracker_snapshot("peak").values()
-        held = states(adapter, optimizer)
+        kept = states(adapter, optimizer)
+    peak = held.peak
     if settings.strategy == "ddp" and devices > 1:  # gradients are copied into buckets, to be sent
-        peak["Total"] += held["gradients"]
+        peak += kept["gradients"]
     return {
         "parameters": size,
         "batch_size": each * columns,
         "samples_per_device": each,
         "tokens_per_sample": tokens,
-        **held,
-        "activations": peak["Total"] - sum(held.values()),
-        "peak": peak["Total"],
+        **kept,
+        "activations": peak - sum(kept.values()),
+        "peak": peak,
         "flops_per_device": counted.get_total_flops() * settings.accumulate_grad_batches,
         "strategy": settings.strategy,
         "tensor_parallel": rows,
-        "by_tracker": {str(getattr(kind, "value", kind)): value for kind, value in peak.items()},
     }
 
 
@@ -199,11 +195,13 @@ def states(adapter: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, in
         return prod(local.shape) * local.element_size()
 
     weights = sum(here(p) for p in adapter.parameters())
-    moments = sum(
-        here(value) for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
-    )
     trained = sum(here(p) for p in adapter.parameters() if p.requires_grad)
-    return {"weights": weights, "gradients": trained, "optimizer": moments}
+    return {"weights": weights, "gradients": trained, "optimizer": sum(map(here, moments(optimizer)))}
+
+
+def moments(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What an optimizer remembers of gradients."""
+    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
 def judged(found: dict[str, Any], kind: Device, asked: PlanConfig) -> dict[str, Any]:
@@ -220,8 +218,10 @@ def judged(found: dict[str, Any], kind: Device, asked: PlanConfig) -> dict[str, 
             else "more devices with trainer=fsdp, or trainer=tp_fsdp"
         )
         why = f"{need / GB:.3g} GB, of which {largest} {found[largest] / GB:.3g}, exceed {room / GB:.3g}: {advice}"
+    a_sample = found["activations"] / found["samples_per_device"]
     return {
         "fits": need <= room,
+        "samples_that_fit": max(0, int((room - need + found["activations"]) // a_sample)),
         "because": why,
         "seconds_per_step": found["flops_per_device"] / (kind.flops * asked.utilisation),
     }
@@ -240,4 +240,5 @@ def show(found: dict[str, Any], asked: PlanConfig, console: Console) -> None:
         highlight=False,
     )
     console.print(table)
-    console.print(f"{'fits' if found['fits'] else 'does not fit'}: {found['because']}", highlight=False)
+    verdict = f"{'fits' if found['fits'] else 'does not fit'}: {found['because']}"
+    console.print(f"{verdict}; room for about {found['samples_that_fit']:,} samples on a device", highlight=False)
