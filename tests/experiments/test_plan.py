@@ -9,14 +9,6 @@ from experiments.plan import estimate
 from experiments.plan import run as attend_plan
 
 TEXT = ["domain=text", "model.dim=24", "model.depth=3", "data.context=31", "data.batch_size=8", "data.recall=[]"]
-    "domain=text",
-    "model.dim=24",
-    "model.depth=3",
-    "model.heads=4",
-    "data.context=31",
-    "data.batch_size=8",
-    "data.recall=[]",
-]
 
 
 def asked(*words: str):
