@@ -35,6 +35,8 @@ def run(config: DictConfig) -> None:
     plan: TransferConfig = typed(TransferConfig, config)
     check(plan)
     output, console = Path(plan.output), Console()
+    if not console.is_terminal:  # a log has no edge that a table must fit
+        console.width = 160
     first = pretraining(plan)
     console.print(f"{len(first)} runs to train cores, in {output}", highlight=False)
     launch(output, first)
@@ -152,15 +154,13 @@ def show(results: dict[str, Any], console: Console) -> None:
     metrics = {line["domain"]: line["metric"] for line in results["effects"] if line["seeds"]}
     table = Table(
         "core of",
-        "",
         *(f"{domain}\n{metrics.get(domain, '')}" for domain in results["finetune"]),
-        caption="below a score: how much better than from scratch, in % of that, and the 95 % interval; * sure",
         show_lines=True,
     )
     for value in results["values"]:
-        *source, mode = value.split()
-        table.add_row(*source or ["–"], mode, *(cell(lines[domain, value]) for domain in results["finetune"]))
+        table.add_row("\n".join(value.split()), *(cell(lines[domain, value]) for domain in results["finetune"]))
     console.print(table)
+    console.print("below a score: how much better than from scratch, in % of that; the 95 % interval; * sure")
     for row in results["rows"]:
         if "error" in row:
             what = f"{row['domain']} {row['value']} seed {row['seed']}"
@@ -170,22 +170,32 @@ def show(results: dict[str, Any], console: Console) -> None:
 
 
 def cell(line: dict[str, Any]) -> str:
-    """A score, and its effect below."""
+    """A score, its effect below, and the interval of that."""
     if not line["seeds"]:
         return "failed"
     score = f"{line['mean']:.4g}" + ("" if math.isnan(line["deviation"]) else f" ± {line['deviation']:.2g}")
     if "change" not in line:
         return score
-    ends = "" if math.isnan(line["low"]) else f" ({line['percent_low']:+.1f} … {line['percent_high']:+.1f})"
-    return f"{score}\n{line['percent']:+.1f} %{ends}" + (" *" if line["sure"] else "")
+    change, interval = told(line)
+    return "\n".join(filter(None, [score, change + (" *" if line["sure"] else ""), interval]))
+
+
+def told(line: dict[str, Any]) -> tuple[str, str]:
+    """An effect and its interval in percent of the score from scratch, or, where that is 0, in the metric's unit. No
+    interval of a single seed."""
+    if math.isnan(line["change"]):
+        return "unknown: a score is no number", ""
+    zero = math.isnan(line["percent"])
+    names, form = (("change", "low", "high"), "+.3g") if zero else (("percent", "percent_low", "percent_high"), "+.1f")
+    change, low, high = (f"{line[name]:{form}}" for name in names)
+    return f"{change} from 0" if zero else f"{change} %", "" if math.isnan(line["low"]) else f"{low} … {high}"
 
 
 def verdicts(lines: list[dict[str, Any]]) -> list[str]:
     """A sentence for each effect whose interval excludes zero; one that says so if there is none."""
     sure = [
         f"{line['domain']}: {line['value']} is {'better' if line['change'] > 0 else 'worse'} than scratch in "
-        f"{line['metric']}, by {abs(line['percent']):.1f} % "
-        f"({line['percent_low']:+.1f} to {line['percent_high']:+.1f} %, {line['paired']} seeds)"
+        f"{line['metric']}: {' ('.join(told(line))}; {line['paired']} seeds)"
         for line in lines
         if line.get("sure")
     ]

@@ -3,6 +3,7 @@
 Shapes: B batch · C channels · Y, X pixels · K classes
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -23,7 +24,10 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     Raises:
         ValueError: if there is no image, or one cannot be read.
     """
-    return [scene(adapter, file) for file in image_files(Path(source))[:MOST]]
+    files = image_files(Path(source))
+    if len(files) > MOST:
+        warnings.warn(f"the first {MOST} of the {len(files)} images in {source} are shown", stacklevel=2)
+    return [scene(adapter, file) for file in files[:MOST]]
 
 
 def scene(adapter: Adapter, file: Path) -> Scene:

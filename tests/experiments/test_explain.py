@@ -160,6 +160,15 @@ def test_numbered_and_continuous_actions_are_distributions():
     torch.testing.assert_close(parts, torch.tensor([[[0.75, 0.25], [0.25, 0.75]]]))
 
 
+def test_a_folder_of_many_images_is_cut_with_a_word(tmp_path):
+    config, adapter = untrained("vision")
+    for name in "edcba":
+        Image.new("L", (6, 4), 7).save(tmp_path / f"{name}.png")
+    with pytest.warns(UserWarning, match="the first 4 of the 5 images in .* are shown"):
+        found = room(config.domain.package, "explain").scenes(adapter, str(tmp_path))
+    assert [scene.name for scene in found] == ["a.png", "b.png", "c.png", "d.png"]
+
+
 def test_no_label_ends_the_script(tmp_path):
     label = "</script><b>&\u2028\u2029'\"é"
     data = {"run": label, "domain": "x", "mixer": "y", "date": "z", "versions": {"torch": "2"}, "scenes": [label]}

@@ -1,6 +1,7 @@
 """Cores that travel: what is taken, what stays as it was, which runs there are, and the table by hand."""
 
 import json
+import math
 from io import StringIO
 from typing import Any
 
@@ -141,15 +142,35 @@ def test_the_table_by_hand():
     assert tuned["percent"] == pytest.approx(100 * (0.2 + 0.2 + 0.21) / 3 / 2)
     assert (tuned["percent_low"], tuned["percent_high"]) == pytest.approx((10.0, 10.5))  # from least to largest
     assert transfer.verdicts(results["effects"]) == [
-        "text: vision tuned is better than scratch in bits, by 10.2 % (+10.0 to +10.5 %, 3 seeds)"
+        "text: vision tuned is better than scratch in bits: +10.2 % (+10.0 … +10.5; 3 seeds)"
     ]
-    console = Console(file=StringIO(), width=100)
-    transfer.show(results, console)
-    said = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    said = shown(results, 100)
     assert "2 ± 0.1" in said
-    assert "+10.2 % (+10.0 … +10.5) *" in said
-    assert "-25.0 % (-50.0 … +5.0)" in said
+    assert "+10.2 % *" in said
+    assert "+10.0 … +10.5" in said
+    assert "-25.0 %" in said
+    assert "-50.0 … +5.0" in said
     assert "text vision frozen seed 2 failed: no memory" in said
+
+
+def shown(results: dict[str, Any], width: int) -> str:
+    console = Console(file=StringIO(), width=width)
+    transfer.show(results, console)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_score_of_0_or_no_number_is_told():
+    chosen = plan("pretrain=[vision]", "finetune=[text]")
+    results = transfer.collect(chosen, rows("scratch", [0.0, 0.0]) + rows("random", [-3.0, -3.5]))
+    assert transfer.verdicts(results["effects"]) == [
+        "text: random is better than scratch in bits: +3.25 from 0 (+3 … +3.5; 2 seeds)"
+    ]
+    assert "+3.25 from 0 *" in shown(results, 60)
+    assert "+3 … +3.5" in shown(results, 60)
+    results = transfer.collect(chosen, rows("scratch", [1.0, 2.0]) + rows("random", [math.nan, 2.0]))
+    assert "a score is no number" in " ".join(shown(results, 160).split())
+    for found in (shown(results, 60), *transfer.verdicts(results["effects"])):
+        assert "nan %" not in found
 
 
 def test_nothing_sure_is_said_so():
