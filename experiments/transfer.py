@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 
-from experiments.comparison import summarise
+from experiments.comparison import summarise, told
 from experiments.compose import choices, compose, written
 from experiments.config import Mode, TransferConfig
+from experiments.report.comparison import finite
+from experiments.report.transfer import write_transfer
 from experiments.runs import environment, typed, write_json
 from experiments.start import CORE
 from experiments.sweep import Job, digest, found, launch, write_rows
@@ -31,7 +33,7 @@ FROM = (Mode.tuned, Mode.frozen)  # that begin with the core of another run
 
 
 def run(config: DictConfig) -> None:
-    """Trains where cores come from, then where they go, as far as that is not done; writes results.csv and .json."""
+    """Trains where cores come from, then where they go, as far as that is not done; writes results and report."""
     plan: TransferConfig = typed(TransferConfig, config)
     check(plan)
     output, console = Path(plan.output), Console()
@@ -46,10 +48,13 @@ def run(config: DictConfig) -> None:
     console.print(f"{len(jobs)} runs in all", highlight=False)
     launch(output, jobs)
     results = collect(plan, found(output, jobs))
-    write_json(output / "results.json", results)
+    write_json(output / "results.json", finite(results))
     write_rows(output / "results.csv", results["rows"])
+    write_transfer(output / "report.html", results)
     show(results, console)
-    console.print(f"wrote {output}/results.csv and {output}/results.json", highlight=False, soft_wrap=True)
+    console.print(
+        f"wrote {output}/results.csv, {output}/results.json and {output}/report.html", highlight=False, soft_wrap=True
+    )
 
 
 def check(plan: TransferConfig) -> None:
@@ -137,15 +142,10 @@ def collect(plan: TransferConfig, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """All that is known: a row for each run; the scores of each domain and value, and the effects beside scratch."""
     known = values(plan)
     lines = summarise(rows, list(known), plan.finetune)
-    scratch = {line["domain"]: line["mean"] for line in lines if line["value"] == "scratch" and line["seeds"]}
     for line in lines:
         line["pretrain"], line["mode"] = known[line["value"]]
-        if "change" in line:
-            part = abs(scratch[line["domain"]])
-            line["percent_low"], line["percent_high"] = (
-                100 * line[end] / part if part else math.nan for end in ("low", "high")
-            )
-    return {**vars(plan), "values": list(known), "effects": lines, "rows": rows, **environment()}
+    results = {**vars(plan), "values": list(known), "effects": lines, "rows": rows, **environment()}
+    return results | {"verdicts": verdicts(lines)}
 
 
 def show(results: dict[str, Any], console: Console) -> None:
@@ -165,7 +165,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         if "error" in row:
             what = f"{row['domain']} {row['value']} seed {row['seed']}"
             console.print(f"  {what} failed: {row['error']}", highlight=False)
-    for sentence in verdicts(results["effects"]):
+    for sentence in results["verdicts"]:
         console.print(sentence, highlight=False)
 
 
@@ -178,17 +178,6 @@ def cell(line: dict[str, Any]) -> str:
         return score
     change, interval = told(line)
     return "\n".join(filter(None, [score, change + (" *" if line["sure"] else ""), interval]))
-
-
-def told(line: dict[str, Any]) -> tuple[str, str]:
-    """An effect and its interval in percent of the score from scratch, or, where that is 0, in the metric's unit. No
-    interval of a single seed."""
-    if math.isnan(line["change"]):
-        return "unknown: a score is no number", ""
-    zero = math.isnan(line["percent"])
-    names, form = (("change", "low", "high"), "+.3g") if zero else (("percent", "percent_low", "percent_high"), "+.1f")
-    change, low, high = (f"{line[name]:{form}}" for name in names)
-    return f"{change} from 0" if zero else f"{change} %", "" if math.isnan(line["low"]) else f"{low} … {high}"
 
 
 def verdicts(lines: list[dict[str, Any]]) -> list[str]:

@@ -169,4 +169,3 @@ def places(rows: list[dict[str, Any]]) -> list[tuple[int, dict[str, str]]]:
             key = json.dumps(place)
             found[key] = (found[key][0] + 1 if key in found else 1, place)
     return list(found.values())
-

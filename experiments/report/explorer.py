@@ -22,8 +22,8 @@ def write_explorer(path: Path, data: dict[str, Any]) -> None:
 def write_demo(
     path: Path, results: dict[str, Any], table: list[list[str]], runs: list[dict[str, Any]], figures: list[list[Path]]
 ) -> None:
-    """Write the demo as a page: its results as a table, head first, and the explorer of each run with the pictures (PNG)
-    of its evaluation."""
+    """Write the demo as a page: its results as a table, head first, the explorer of each run, and the pictures (PNG) of
+    its evaluation."""
     write(
         path,
         "demo",

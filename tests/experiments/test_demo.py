@@ -14,7 +14,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 TINY = ["model.dim=12", "model.heads=3", "model.depth=2", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 MORE = {
     "vision": [],
-    "protein": ["model.pair_dim=5", "data.crop=22"],
+    "protein": ["model.pair_dim=6", "data.crop=22"],
     "rl": ["data.episodes=11"],
     "text": ["data.context=67", "data.stride=67"],
 }
