@@ -20,7 +20,7 @@ from experiments.report.explorer import write_demo
 from experiments.runs import environment, write_json
 from experiments.train import train
 
-COLUMNS = ("domain", "data", "metric", "result", "baseline", "seconds", "parameters")
+COLUMNS = ("domain", "metric", "result", "baseline", "data", "seconds", "parameters")
 
 
 def run(config: DictConfig) -> None:

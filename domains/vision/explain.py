@@ -37,7 +37,7 @@ def example(adapter: Adapter, data: Data) -> Scene:
     """The first image of the test split."""
     batch = data.batch("test", [0])
     label = adapter.classes[int(batch["labels"][0])]
-    return scene(adapter, f"first image of the test split ({label})", batch["images"].to(adapter.device))
+    return scene(adapter, f"first image of the test split, of class {label}", batch["images"].to(adapter.device))
 
 
 def scene(adapter: Adapter, name: str, images: Tensor) -> Scene:

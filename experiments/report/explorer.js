@@ -55,7 +55,8 @@ const LAYOUTS = {
 const source = (picture) => `data:image/png;base64,${picture.png}`;
 
 function build() {
-  const { form, elements, answers, pictures, about } = scene();
+  const { name, form, elements, answers, pictures, about } = scene();
+  $("name").textContent = name;
   for (const id of ["to", "by"]) {
     const panel = $(id);
     panel.replaceChildren();

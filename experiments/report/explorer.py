@@ -6,11 +6,23 @@ from typing import Any
 
 from experiments.report.offline import write
 
-CAPTIONS = {
-    "vision": "A Vision Transformer on handwritten digits: which patches it puts together to tell one.",
-    "protein": "Residue-pair attention on protein chains: which residues it brings together to say which touch.",
-    "rl": "A decision transformer on CartPole: what of the steps before it draws on for its next action.",
-    "text": "A language model of bytes on Python's reference prose: what of the text before it expects the next from.",
+CAPTIONS = {  # of the explorer, and of the picture of the evaluation
+    "vision": (
+        "A Vision Transformer on handwritten digits: which patches it puts together to tell one.",
+        "A digit of each class, and which pixels its answer drew on.",
+    ),
+    "protein": (
+        "Residue-pair attention on protein chains: which residues it brings together to say which touch.",
+        "Predicted contacts beside those of the structure, from the best predicted chain to the worst.",
+    ),
+    "rl": (
+        "A decision transformer on CartPole: which of the steps before it draws on for its next action.",
+        "The return that it was asked for against the return that it achieved.",
+    ),
+    "text": (
+        "A language model of bytes on Python's reference prose: what of the text before tells it the next.",
+        "How it learned, and what it writes.",
+    ),
 }
 
 
@@ -31,6 +43,6 @@ def write_demo(
         data={name: value for name, value in results.items() if name != "rows"} | {"runs": runs},
         head=table[0],
         rows=table[1:],
-        captions=[CAPTIONS.get(run["domain"], "") for run in runs],
+        captions=[CAPTIONS.get(run["domain"], ("", "")) for run in runs],
         figures=[[(base64.b64encode(p.read_bytes()).decode(), p.stem) for p in paths] for paths in figures],
     )

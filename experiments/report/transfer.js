@@ -11,7 +11,7 @@ function matrix({ mode, cells: own }, box, top) {
   const cores = [...new Set(own.map((cell) => cell.core))], width = Math.max(240, box.clientWidth);
   const left = 12 + 7 * d3.max(cells, (cell) => cell.core.length), each = (width - left) / data.domains.length;
   const narrow = cells.some((cell) => 6.5 * cell.interval.length > each); // an interval then takes two lines
-  const text = (cell) => `${cell.effect}${cell.sure ? " *" : ""}\n${narrow ? cell.interval.replace(" … ", "\n… ") : cell.interval}`;
+  const text = (cell) => [cell.effect + (cell.sure ? " *" : ""), ...(narrow ? cell.interval.split(/ (?=…)/) : [cell.interval])].filter(Boolean).join("\n");
   return Plot.plot({
     width, height: 26 + 58 * cores.length, marginLeft: left, marginRight: 0, marginTop: 24, marginBottom: 2, style,
     ariaLabel: `${mode}: ${own.map((cell) => `${cell.core} to ${cell.domain} ${text(cell).replaceAll("\n", " ")}`).join("; ")}`,
