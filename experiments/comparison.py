@@ -52,8 +52,9 @@ def effect(base: Sequence[float], other: Sequence[float], lower_is_better: bool)
         sure = low * high > 0 and abs(mean) > student
     elif len(d) > 1:
         low = high = mean  # all differences alike, as between two names of one thing
-    percents = [float(100 * x / size) if size else np.nan for x in (mean, low, high)]
-    return Effect(len(d), mean, low, high, *percents, mean / spread if spread else np.nan, bool(sure))
+    percent, percent_low, percent_high = (float(100 * x / size) if size else np.nan for x in (mean, low, high))
+    deviations = mean / spread if spread else np.nan
+    return Effect(len(d), mean, low, high, percent, percent_low, percent_high, deviations, bool(sure))
 
 
 def summarise(rows: Sequence[dict[str, Any]], values: Sequence[str], domains: Sequence[str]) -> list[dict[str, Any]]:

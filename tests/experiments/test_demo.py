@@ -10,6 +10,7 @@ import pytest
 from experiments import demo
 from experiments.compose import compose
 
+pytestmark = pytest.mark.plain  # so that one demo serves all tests here
 CHROMIUM = Path("/usr/bin/chromium")
 TINY = ["model.dim=12", "model.heads=3", "model.depth=2", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 MORE = {
@@ -50,7 +51,6 @@ def test_the_page_has_results_pictures_and_an_explorer_of_every_domain(written):
     assert page.count('src="data:image/png') == 4
 
 
-@pytest.mark.plain
 def test_the_page_in_a_browser(written):
     """A tab for each domain, by mouse and by keyboard; a click shows the weights of that run; it fits a phone."""
     playwright = pytest.importorskip(

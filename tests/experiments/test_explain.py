@@ -5,6 +5,7 @@ import json
 import re
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ HELD_OUT = {"rl": ["data.episodes=7"]}
 @pytest.mark.parametrize("domain", SPECS)
 def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
     config = compose("config", [f"domain={domain}", "model.dim=24", "model.heads=3", *HELD_OUT.get(domain, [])])
-    data = make_data(config)
+    data: Any = make_data(config)
     adapter = make_adapter(config, data.spec()).eval()
     scene = room(config.domain.package, "explain").example(adapter, data)
     batch, labels = data.batch("test", [0]), "".join(element.label for element in scene.elements)
@@ -218,7 +219,7 @@ def embedded(page: str) -> str:
 def saved(tmp_path):
     """Saves an untrained run; returns what `attend explain` of it needs."""
 
-    def save(domain: str, *more: str, **changes: str):
+    def save(domain: str, *more: str, **changes: str | None):
         config, adapter = untrained(domain, *more)
         write_config(tmp_path / "run", config, SPECS[domain])
         write_weights(tmp_path / "run", adapter)
@@ -233,6 +234,7 @@ def saved(tmp_path):
     [
         ("text", ["model.mixer=linear"], {}, "model.mixer=linear has no attention maps to explain; possible: softmax"),
         ("text", [], {"input": "a"}, "has 1 tokens; give at least 2"),
+        ("text", ["model.mixer=linear"], {"input": None}, "model.mixer=linear has no attention maps"),
         ("vision", [], {"input": "nowhere.png"}, "nowhere.png does not exist"),
         ("rl", [], {"input": "CartPole-v9"}, "this run was trained on CartPole-v1: give input=CartPole-v1"),
     ],
