@@ -14,6 +14,7 @@ and, where a domain has something to say there,
     ported.py     models of other libraries as adapters, and back
     export.py     export(adapter, position, folder) -> paths: for another library to load
     start.py      fitted(adapter, state, spec) -> state: what it can begin with of another run's weights
-    explain.py    scenes(adapter, input) -> [Scene]: what the page of `attend explain` draws attention on
+    explain.py    scenes(adapter, input) -> [Scene]: what the page of `attend explain` draws attention on;
+                  example(adapter, data) -> Scene: the same of what the run was not trained on
     watch.py      picture(adapter, data, path): what is drawn while it trains
 """

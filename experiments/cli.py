@@ -17,7 +17,7 @@ COMMANDS = {
     "compare": "one change, its effect in every domain with intervals, and what it costs",
     "transfer": "whether a core that was trained on one domain helps another",
     "plan": "whether a training fits on devices that need not be there, and how long a step takes",
-    "demo": "train, evaluate and picture all four domains",
+    "demo": "train, evaluate and explain all four domains, on one HTML page",
     "fetch": "entries of the Protein Data Bank, to train domain=protein on or predict from",
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
     "bench": "measure this machine's attention kernels",
@@ -31,7 +31,7 @@ HELP = """attend: one self-attention core, four domains
   attend train domain=vision|protein|rl|text [run=FOLDER] [trainer.max_steps=…]
   attend evaluate run=FOLDER
   attend predict run=FOLDER input=…
-  attend explain run=FOLDER input=…
+  attend explain run=FOLDER [input=…]
   attend generate run=FOLDER prompt="…" [temperature=…] [length=…]
   attend fetch ids=[1ubq,4hhb]
   attend collect env=… [policy=random|heuristic|RUN|FILE.npz|FILE.zip] [target=…] [noise=…] [episodes=…]

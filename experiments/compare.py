@@ -19,6 +19,7 @@ from experiments.sweep import digest, found, launch, write_rows
 GROUPS = ("position", "optimizer", "data", "model")  # that a factor can be
 SECTIONS = ("model", "optimizer", "data", "trainer", "position")  # of settings, where a plain name is looked for
 ALSO = {"width": "model.dim"}
+WIDE = 110  # columns of a terminal that the whole table needs
 
 
 def run(config: DictConfig) -> None:
@@ -123,24 +124,19 @@ def collect(output: Path, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(results: dict[str, Any], console: Console) -> None:
-    """The table of effects, and what can be said for sure."""
-    table = Table("domain", "metric", results["factor"], "score", "change", "95 %", "of deviation", "FLOPs", "seconds")
-    for line in results["effects"]:
-        if not line["seeds"]:
+    """The effects, a table for each domain, and what can be said for sure. A narrow terminal has no room for costs."""
+    wide = console.width >= WIDE
+    more = ("of deviation", "FLOPs", "seconds") if wide else ()
+    for domain in results["domains"]:
+        lines = [line for line in results["effects"] if line["domain"] == domain and line["seeds"]]
+        if not lines:
             continue
-        change = "change" in line
-        table.add_row(
-            line["domain"],
-            line["metric"],
-            line["value"] + (" (other size)" if line.get("other_size") else ""),
-            f"{line['mean']:.4g} ± {line['deviation']:.2g}",
-            f"{'+' if line['change'] >= 0 else '-'}{size(line)}" if change else "",
-            f"{line['low']:+.3g} … {line['high']:+.3g}" if change else "",
-            f"{line['deviations']:+.1f}" if change else "",
-            f"{line['flops']:.2g}",
-            f"{line['seconds']:.0f}",
-        )
-    console.print(table)
+        better = "lower" if lines[0]["lower_is_better"] else "higher"
+        console.print(f"{domain}: {lines[0]['metric']}, {better} is better", highlight=False)
+        table = Table(results["factor"], "score", "change", "95 %", *more)
+        for line in lines:
+            table.add_row(*cells(line)[: None if wide else 4])
+        console.print(table)
     for row in results["cannot"]:
         console.print(f"  {row['domain']} {row['value']}: not possible: {row['reason']}", highlight=False)
     for row in results["rows"]:
@@ -150,6 +146,20 @@ def show(results: dict[str, Any], console: Console) -> None:
             )
     for sentence in results["verdicts"]:
         console.print(sentence, highlight=False)
+
+
+def cells(line: dict[str, Any]) -> list[str]:
+    """A row of the table."""
+    change = "change" in line
+    return [
+        line["value"] + (" (other size)" if line.get("other_size") else ""),
+        f"{line['mean']:.4g} ± {line['deviation']:.2g}",
+        f"{'+' if line['change'] >= 0 else '-'}{size(line)}" if change else "",
+        f"{line['low']:+.3g} … {line['high']:+.3g}" if change else "",
+        f"{line['deviations']:+.1f}" if change else "",
+        f"{line['flops']:.2g}",
+        f"{line['seconds']:.0f}",
+    ]
 
 
 def verdicts(results: dict[str, Any]) -> list[str]:

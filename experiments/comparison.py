@@ -22,6 +22,8 @@ class Effect(NamedTuple):
     low: float
     high: float  # the interval of that mean, at LEVEL
     percent: float  # of the first value's mean
+    percent_low: float
+    percent_high: float
     deviations: float  # of the first value between seeds
     sure: bool  # whether interval and Student's interval exclude 0
 
@@ -50,8 +52,9 @@ def effect(base: Sequence[float], other: Sequence[float], lower_is_better: bool)
         sure = low * high > 0 and abs(mean) > student
     elif len(d) > 1:
         low = high = mean  # all differences alike, as between two names of one thing
-    percent = 100 * mean / size if size else np.nan
-    return Effect(len(d), mean, low, high, float(percent), mean / spread if spread else np.nan, bool(sure))
+    percent, percent_low, percent_high = (float(100 * x / size) if size else np.nan for x in (mean, low, high))
+    deviations = mean / spread if spread else np.nan
+    return Effect(len(d), mean, low, high, percent, percent_low, percent_high, deviations, bool(sure))
 
 
 def summarise(rows: Sequence[dict[str, Any]], values: Sequence[str], domains: Sequence[str]) -> list[dict[str, Any]]:
@@ -85,6 +88,17 @@ def summarise(rows: Sequence[dict[str, Any]], values: Sequence[str], domains: Se
 def size(line: dict[str, Any]) -> str:
     """How large an effect is, without its sign: in percent, or in the metric's unit where the first value has 0."""
     return f"{abs(line['change']):.3g}" if math.isnan(line["percent"]) else f"{abs(line['percent']):.1f} %"
+
+
+def told(line: dict[str, Any]) -> tuple[str, str]:
+    """An effect and its interval in percent of the first value's mean, or, where that is 0, in the metric's unit. No
+    interval of a single seed."""
+    if math.isnan(line["change"]):
+        return "unknown: a score is no number", ""
+    zero = math.isnan(line["percent"])
+    names, form = (("change", "low", "high"), "+.3g") if zero else (("percent", "percent_low", "percent_high"), "+.1f")
+    change, low, high = (f"{line[name]:{form}}" for name in names)
+    return f"{change} from 0" if zero else f"{change} %", "" if math.isnan(line["low"]) else f"{low} … {high}"
 
 
 COSTS = ("steps", "parameters", "flops", "seconds", "peak_memory", "tokens_per_second")

@@ -85,7 +85,7 @@ class ExplainConfig:
     """conf/explain.yaml says what the keys mean."""
 
     run: str = "???"
-    input: str = "???"
+    input: str | None = None
     output: str = "${run}/explain"
 
 

@@ -1,23 +1,26 @@
-"""`attend demo`: all four domains, trained, evaluated and pictured on data that come with the installation."""
+"""`attend demo`: all four domains, trained, evaluated and explained on data that come with the installation."""
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from experiments.compose import compose
 from experiments.evaluate import evaluate, figure
+from experiments.explain import explained
 from experiments.progress import make_progress
-from experiments.report.page import write_page
+from experiments.report.explorer import write_demo
 from experiments.runs import environment, write_json
 from experiments.train import train
 
-COLUMNS = ("domain", "data", "metric", "result", "baseline", "seconds", "parameters")
+COLUMNS = ("domain", "metric", "result", "baseline", "data", "seconds", "parameters")
 
 
 def run(config: DictConfig) -> None:
@@ -26,12 +29,10 @@ def run(config: DictConfig) -> None:
     console = Console()
     if not console.is_terminal:  # a log has no edge that a table must fit
         console.width = 160
-    rows, pictures = [], {}
     with make_progress(console) as progress:
-        whole = progress.add_task("demo", total=2 * len(config.domains), note="")
-        for name in config.domains:
-            found, pictures[name] = run_domain(name, config.seed, output / name, progress, whole)
-            rows += found
+        whole = progress.add_task("demo", total=3 * len(config.domains), note="")
+        parts = [run_domain(name, config.seed, output / name, progress, whole) for name in config.domains]
+    rows = [row for part in parts for row in part.rows]
     results = {
         "rows": rows,
         "total_seconds": round(time.perf_counter() - began, 1),
@@ -40,7 +41,8 @@ def run(config: DictConfig) -> None:
     }
     write_json(output / "results.json", results)
     lines = [cells(row) for row in rows]
-    write_page(output / "index.html", results, [list(COLUMNS), *lines], pictures)
+    runs, figures = [part.explained for part in parts], [part.figures for part in parts]
+    write_demo(output / "index.html", results, [list(COLUMNS), *lines], runs, figures)
 
     table = Table(*COLUMNS)
     for line in lines:
@@ -51,21 +53,25 @@ def run(config: DictConfig) -> None:
     )
 
 
-def run_domain(
-    name: str, seed: int, folder: Path, progress: Progress, whole
-) -> tuple[list[dict[str, Any]], list[Path]]:
-    """Train and evaluate one domain. Returns its rows of the table and its pictures."""
+class Part(NamedTuple):
+    """What the demo shows of a domain: lines of the table, what lies in the explorer, pictures of the evaluation."""
+
+    rows: list[dict[str, Any]]
+    explained: dict[str, Any]
+    figures: list[Path]
+
+
+def run_domain(name: str, seed: int, folder: Path, progress: Progress, whole: TaskID) -> Part:
+    """Train, evaluate and explain one domain."""
     config = compose("config", [f"domain={name}", f"seed={seed}", f"run={folder}", "logger=csv", 'trainer.devices="1"'])
     if (folder / "config.yaml").is_file():  # an earlier demo's run, not to be resumed
         shutil.rmtree(folder)
     summary = train(config, folder, progress)
     progress.advance(whole)
-
-    bar = progress.add_task(f"{name}: evaluating", total=None, note="")
-    began = time.perf_counter()
-    evaluation = evaluate(folder, folder / "evaluate")
-    progress.update(bar, total=1, completed=1, note=f"{time.perf_counter() - began:.0f} s")
-    progress.advance(whole)
+    with timed(progress, whole, f"{name}: evaluating"):
+        evaluation = evaluate(folder, folder / "evaluate")
+    with timed(progress, whole, f"{name}: explaining"):
+        found = explained(folder)
     rows = [
         {
             "domain": name,
@@ -79,7 +85,16 @@ def run_domain(
         }
         for score in evaluation.scores
     ]
-    return rows, evaluation.figures[:1]
+    return Part(rows, found, evaluation.figures[:1])
+
+
+@contextmanager
+def timed(progress: Progress, whole: TaskID, name: str) -> Iterator[None]:
+    """A line of the progress for something whose end is not known beforehand."""
+    bar, began = progress.add_task(name, total=None, note=""), time.perf_counter()
+    yield
+    progress.update(bar, total=1, completed=1, note=f"{time.perf_counter() - began:.0f} s")
+    progress.advance(whole)
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -23,28 +23,38 @@ from core.probe import Probe
 from domains.adapter import DomainAdapter
 from domains.scene import Scene
 from experiments.report.explorer import write_explorer
-from experiments.runs import environment, load_run, room
+from experiments.runs import environment, load_run, make_data, room
 
 AT_ONCE = 8  # copies of an example in one pass
 
 
 def run(config: DictConfig) -> None:
-    """Writes explain.html into `config.output`.
+    """Writes explain.html into `config.output`."""
+    found, path = explained(Path(config.run), config.input), Path(config.output) / "explain.html"
+    write_explorer(path, {"runs": [found], **environment()})
+    Console().print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
+
+
+def explained(folder: Path, source: str | None = None) -> dict[str, Any]:
+    """What the page says of a run: of an input, or of an example out of its own test split.
 
     Raises:
-        ValueError: if the run's mixer has no attention maps, or its domain cannot read the input; nothing is written
-            then.
+        ValueError: if the run's mixer has no attention maps, its domain cannot read the input, or the split is empty.
     """
-    saved, adapter = load_run(config.run)
+    saved, adapter = load_run(folder)
     mixer = adapter.transformer.config.mixer
     if mixer not in ATTEND:
         able = ", ".join(other.value for other in ATTEND)
         raise ValueError(f"model.mixer={mixer.value} has no attention maps to explain; possible: {able}")
-    scenes = room(saved.domain.package, "explain").scenes(adapter, config.input)
-    path = Path(config.output) / "explain.html"
-    about = {"run": str(config.run), "domain": saved.domain.name, "mixer": mixer.value, **environment()}
-    write_explorer(path, about | {"scenes": [look(adapter, scene) for scene in scenes]})
-    Console().print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
+    domain = room(saved.domain.package, "explain")
+    if source is not None:
+        scenes = domain.scenes(adapter, source)
+    else:
+        data = make_data(saved)
+        data.eval_dataloader("test")  # complains of an empty split
+        scenes = [domain.example(adapter, data)]
+    about = {"run": str(folder), "domain": saved.domain.name, "mixer": mixer.value}
+    return about | {"scenes": [look(adapter, scene) for scene in scenes]}
 
 
 @torch.inference_mode()

@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 
-from experiments.comparison import summarise
+from experiments.comparison import summarise, told
 from experiments.compose import choices, compose, written
 from experiments.config import Mode, TransferConfig
+from experiments.report.comparison import finite
+from experiments.report.transfer import write_transfer
 from experiments.runs import environment, typed, write_json
 from experiments.start import CORE
 from experiments.sweep import Job, digest, found, launch, write_rows
@@ -31,10 +33,12 @@ FROM = (Mode.tuned, Mode.frozen)  # that begin with the core of another run
 
 
 def run(config: DictConfig) -> None:
-    """Trains where cores come from, then where they go, as far as that is not done; writes results.csv and .json."""
+    """Trains where cores come from, then where they go, as far as that is not done; writes results and report."""
     plan: TransferConfig = typed(TransferConfig, config)
     check(plan)
     output, console = Path(plan.output), Console()
+    if not console.is_terminal:  # a log has no edge that a table must fit
+        console.width = 160
     first = pretraining(plan)
     console.print(f"{len(first)} runs to train cores, in {output}", highlight=False)
     launch(output, first)
@@ -44,10 +48,13 @@ def run(config: DictConfig) -> None:
     console.print(f"{len(jobs)} runs in all", highlight=False)
     launch(output, jobs)
     results = collect(plan, found(output, jobs))
-    write_json(output / "results.json", results)
+    write_json(output / "results.json", finite(results))
     write_rows(output / "results.csv", results["rows"])
+    write_transfer(output / "report.html", results)
     show(results, console)
-    console.print(f"wrote {output}/results.csv and {output}/results.json", highlight=False, soft_wrap=True)
+    console.print(
+        f"wrote {output}/results.csv, {output}/results.json and {output}/report.html", highlight=False, soft_wrap=True
+    )
 
 
 def check(plan: TransferConfig) -> None:
@@ -135,15 +142,10 @@ def collect(plan: TransferConfig, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """All that is known: a row for each run; the scores of each domain and value, and the effects beside scratch."""
     known = values(plan)
     lines = summarise(rows, list(known), plan.finetune)
-    scratch = {line["domain"]: line["mean"] for line in lines if line["value"] == "scratch" and line["seeds"]}
     for line in lines:
         line["pretrain"], line["mode"] = known[line["value"]]
-        if "change" in line:
-            part = abs(scratch[line["domain"]])
-            line["percent_low"], line["percent_high"] = (
-                100 * line[end] / part if part else math.nan for end in ("low", "high")
-            )
-    return {**vars(plan), "values": list(known), "effects": lines, "rows": rows, **environment()}
+    results = {**vars(plan), "values": list(known), "effects": lines, "rows": rows, **environment()}
+    return results | {"verdicts": verdicts(lines)}
 
 
 def show(results: dict[str, Any], console: Console) -> None:
@@ -152,40 +154,37 @@ def show(results: dict[str, Any], console: Console) -> None:
     metrics = {line["domain"]: line["metric"] for line in results["effects"] if line["seeds"]}
     table = Table(
         "core of",
-        "",
         *(f"{domain}\n{metrics.get(domain, '')}" for domain in results["finetune"]),
-        caption="below a score: how much better than from scratch, in % of that, and the 95 % interval; * sure",
         show_lines=True,
     )
     for value in results["values"]:
-        *source, mode = value.split()
-        table.add_row(*source or ["–"], mode, *(cell(lines[domain, value]) for domain in results["finetune"]))
+        table.add_row("\n".join(value.split()), *(cell(lines[domain, value]) for domain in results["finetune"]))
     console.print(table)
+    console.print("below a score: how much better than from scratch, in % of that; the 95 % interval; * sure")
     for row in results["rows"]:
         if "error" in row:
             what = f"{row['domain']} {row['value']} seed {row['seed']}"
             console.print(f"  {what} failed: {row['error']}", highlight=False)
-    for sentence in verdicts(results["effects"]):
+    for sentence in results["verdicts"]:
         console.print(sentence, highlight=False)
 
 
 def cell(line: dict[str, Any]) -> str:
-    """A score, and its effect below."""
+    """A score, its effect below, and the interval of that."""
     if not line["seeds"]:
         return "failed"
     score = f"{line['mean']:.4g}" + ("" if math.isnan(line["deviation"]) else f" ± {line['deviation']:.2g}")
     if "change" not in line:
         return score
-    ends = "" if math.isnan(line["low"]) else f" ({line['percent_low']:+.1f} … {line['percent_high']:+.1f})"
-    return f"{score}\n{line['percent']:+.1f} %{ends}" + (" *" if line["sure"] else "")
+    change, interval = told(line)
+    return "\n".join(filter(None, [score, change + (" *" if line["sure"] else ""), interval]))
 
 
 def verdicts(lines: list[dict[str, Any]]) -> list[str]:
     """A sentence for each effect whose interval excludes zero; one that says so if there is none."""
     sure = [
         f"{line['domain']}: {line['value']} is {'better' if line['change'] > 0 else 'worse'} than scratch in "
-        f"{line['metric']}, by {abs(line['percent']):.1f} % "
-        f"({line['percent_low']:+.1f} to {line['percent_high']:+.1f} %, {line['paired']} seeds)"
+        f"{line['metric']}: {' ('.join(told(line))}; {line['paired']} seeds)"
         for line in lines
         if line.get("sure")
     ]

@@ -13,8 +13,8 @@ from PIL import Image
 from core.positions import Learned
 from domains.adapter import to_device
 from domains.protein.adapter import Adapter
-from domains.protein.chain import spelled
-from domains.protein.data import collate
+from domains.protein.chain import Chain, spelled
+from domains.protein.data import Data, collate
 from domains.protein.files import read_chains
 from domains.protein.metrics import CONTACT, NEAR, distances, precision, ranked
 from domains.protein.predict import numbers
@@ -23,7 +23,6 @@ from domains.scene import Element, Form, Picture, Scene, percent, png
 MOST = 128  # residues on one page
 
 
-@torch.inference_mode()
 def scenes(adapter: Adapter, source: str) -> list[Scene]:
     """The first chain of a file, and of that the first 128 residues.
 
@@ -32,14 +31,29 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     Raises:
         ValueError: if the file cannot be read, or its first chain has fewer than two residues.
     """
-    chain = read_chains(source)[0]
-    learned = adapter.transformer.position
-    room = min(MOST, learned.extent[0]) if isinstance(learned, Learned) else MOST
+    chain, most = read_chains(source)[0], room(adapter)
     if len(chain) < 2:
         raise ValueError(f"{source}, {chain.name}: one residue; give at least 2, for one to attend to the other")
-    if len(chain) > room:
-        warnings.warn(f"the first {room} of the {len(chain)} residues of {chain.name} are shown", stacklevel=2)
-    seen = np.arange(min(len(chain), room))
+    if len(chain) > most:
+        warnings.warn(f"the first {most} of the {len(chain)} residues of {chain.name} are shown", stacklevel=2)
+    return [scene(adapter, chain)]
+
+
+def example(adapter: Adapter, data: Data) -> Scene:
+    """The first chain of the test split that fits the page."""
+    chains = data.splits["test"]
+    return scene(adapter, next((chain for chain in chains if 2 <= len(chain) <= room(adapter)), chains[0]))
+
+
+def room(adapter: Adapter) -> int:
+    """Residues that a page and the model have room for."""
+    learned = adapter.transformer.position
+    return min(MOST, learned.extent[0]) if isinstance(learned, Learned) else MOST
+
+
+@torch.inference_mode()
+def scene(adapter: Adapter, chain: Chain) -> Scene:
+    seen = np.arange(min(len(chain), room(adapter)))
     batch = to_device(collate([chain], [seen], adapter.channels), adapter.device)
     contact = adapter.contacts(adapter(batch))[0].cpu().numpy()  # (L, L)
     distance = None if chain.cb is None else distances(chain)[: len(seen), : len(seen)]
@@ -51,18 +65,16 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     ]
     if distance is not None:
         answers.append(("precision of the L/5 likeliest long-range pairs", percent(precision(contact, distance, 5))))
-    return [
-        Scene(
-            name=chain.name,
-            form=Form.residues,
-            batch=batch,
-            elements=[Element(letters[n], f"residue {names[n]}, number {n + 1} of {len(chain)}") for n in seen],
-            answers=answers,
-            distribution=lambda predictions: predictions.distance.float().softmax(-1).flatten(1, 2),  # (B, L², K)
-            about=f"{len(seen) ** 2:,} predictions, one for each two residues: the probability of each bin of distance",
-            pictures=[contact_picture(contact, None if distance is None else distance < CONTACT)],
-        )
-    ]
+    return Scene(
+        name=chain.name,
+        form=Form.residues,
+        batch=batch,
+        elements=[Element(letters[n], f"residue {names[n]}, number {n + 1} of {len(chain)}") for n in seen],
+        answers=answers,
+        distribution=lambda predictions: predictions.distance.float().softmax(-1).flatten(1, 2),  # (B, L², K)
+        about=f"{len(seen) ** 2:,} predictions, one for each two residues: the probability of each bin of distance",
+        pictures=[contact_picture(contact, None if distance is None else distance < CONTACT)],
+    )
 
 
 def contact_picture(contact: np.ndarray, true: np.ndarray | None) -> Picture:

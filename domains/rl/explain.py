@@ -13,6 +13,8 @@ from domains.adapter import Batch, to_device
 from domains.rl.actions import Discrete
 from domains.rl.adapter import Adapter
 from domains.rl.agents import make_agent
+from domains.rl.data import Data
+from domains.rl.evaluate import FIRST_SEED
 from domains.rl.predict import drawn, played_in
 from domains.rl.rollout import rollout
 from domains.rl.trajectories import windows
@@ -61,6 +63,11 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
             ],
         )
     ]
+
+
+def example(adapter: Adapter, data: Data) -> Scene:
+    """An episode that is none of the data's: the first of the evaluation."""
+    return scenes(adapter, str(FIRST_SEED))[0]
 
 
 def elements(adapter: Adapter, batch: Batch) -> list[Element]:

@@ -79,6 +79,13 @@ class Data(DomainData):
             return -(-(end - begin - self.config.context) // self._spread)
         return -(-(end - begin) // self.stride)
 
+    def opening(self, split: str) -> int:
+        """Where the first document begins that begins in a split; where the split begins if none does."""
+        begin, end = self.bounds[split]
+        starts = self.corpus.documents
+        at = int(starts[min(starts.searchsorted(begin), len(starts) - 1)])
+        return at if begin <= at < end else begin
+
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
         """tokens (B, L), recalled (B, L, O), targets (B, L): the next tokens, IGNORED where they only give context.
 

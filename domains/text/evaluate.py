@@ -41,8 +41,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     """
     if split not in ("val", "test"):
         raise ValueError(f"text is evaluated on split=val or split=test, not on {split!r}")
-    if adapter.tokenizer is None or adapter.tokenizer.spec() != data.corpus.tokenizer.spec():
-        raise ValueError("the data have another tokenizer than the model: they have changed since it was trained")
+    check_tokens(adapter, data)
     folder.mkdir(parents=True, exist_ok=True)
     nats = nats_per_token(adapter, data, split)  # (N,)
     begin, end = data.bounds[split]
@@ -84,6 +83,12 @@ def nats_per_token(adapter: Adapter, data: Data, split: str) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
+def check_tokens(adapter: Adapter, data: Data) -> None:
+    """Raises ValueError if the data's tokens are not those that the model was trained on."""
+    if adapter.tokenizer is None or adapter.tokenizer.spec() != data.corpus.tokenizer.spec():
+        raise ValueError("the data have another tokenizer than the model: they have changed since it was trained")
+
+
 def write_documents(path: Path, nats: np.ndarray, widths: np.ndarray, data: Data, split: str) -> None:
     """(document, bytes, bits per byte) of each document, as far as it lies in the split."""
     first, last = data.bounds[split]
@@ -103,11 +108,8 @@ def write_documents(path: Path, nats: np.ndarray, widths: np.ndarray, data: Data
 
 def heading(data: Data, split: str) -> str:
     """The first paragraph of the first document that begins in the split, or of the split; not more than a context."""
-    begin, end = data.bounds[split]
-    starts = data.corpus.documents
-    at = int(starts[min(starts.searchsorted(begin), len(starts) - 1)])
-    start = at if begin <= at < end else begin
-    text = data.corpus.text(start, min(start + data.config.context, end))
+    start = data.opening(split)
+    text = data.corpus.text(start, min(start + data.config.context, data.bounds[split][1]))
     paragraph, blank, _ = text.lstrip(END).partition("\n\n")
     return paragraph + blank
 

@@ -9,6 +9,8 @@ import torch
 
 from domains.scene import Element, Form, Scene, percent
 from domains.text.adapter import Adapter
+from domains.text.data import Data
+from domains.text.evaluate import check_tokens
 from domains.text.memory import Memory
 from domains.text.predict import read
 from domains.text.reading import batch_of
@@ -17,7 +19,6 @@ MOST = 128  # tokens on one page
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
-@torch.inference_mode()
 def scenes(adapter: Adapter, source: str) -> list[Scene]:
     """A text, or what a text file holds: its first tokens, as many as the context and one page (128) have room for.
 
@@ -32,7 +33,23 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
         raise ValueError(f"{text!r} has {len(tokens)} tokens; give at least 2, for one to attend to the other")
     if len(tokens) > room:
         warnings.warn(f"the first {room} of {len(tokens)} tokens are shown", stacklevel=2)
-    tokens = tokens[:room]
+    return [scene(adapter, text[:40], tokens[:room])]
+
+
+def example(adapter: Adapter, data: Data) -> Scene:
+    """The beginning of the first document that begins in the test split, or of the split.
+
+    Raises:
+        ValueError: if the data have other tokens than the model.
+    """
+    check_tokens(adapter, data)
+    start = data.opening("test")
+    end = min(start + min(adapter.context, MOST), data.bounds["test"][1])
+    return scene(adapter, "a beginning in the test split", data.corpus.tokens[start:end].tolist())
+
+
+@torch.inference_mode()
+def scene(adapter: Adapter, name: str, tokens: list[int]) -> Scene:
     recall = Memory(adapter.memory, adapter.orders).append if adapter.orders else lambda _: []
     batch = batch_of([[(token, recall(token)) for token in tokens]], adapter)
     chances, likeliest = adapter(batch)[0].float().softmax(-1).topk(min(5, adapter.vocabulary))  # (L, 5) each
@@ -42,18 +59,16 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
         label, guess = shown(adapter, token), f"{said[n][0]} ({percent(chances[n, 0].item())})"
         note = f"“{label}”, token {n + 1} of {len(tokens)}; the model expects {guess} next"
         elements.append(Element(label, note))
-    return [
-        Scene(
-            name=text[:40],
-            form=Form.words,
-            batch=batch,
-            elements=elements,
-            answers=[(f"next: {a}", percent(p)) for a, p in zip(said[-1], chances[-1].tolist(), strict=True)],
-            distribution=lambda predictions: predictions.float().softmax(-1),  # (B, L, V)
-            about=f"{len(tokens)} predictions, one at each token: the probability of each of {adapter.vocabulary:,} "
-            "tokens to come next",
-        )
-    ]
+    return Scene(
+        name=name,
+        form=Form.words,
+        batch=batch,
+        elements=elements,
+        answers=[(f"next: {a}", percent(p)) for a, p in zip(said[-1], chances[-1].tolist(), strict=True)],
+        distribution=lambda predictions: predictions.float().softmax(-1),  # (B, L, V)
+        about=f"{len(tokens)} predictions, one at each token: the probability of each of {adapter.vocabulary:,} "
+        "tokens to come next",
+    )
 
 
 def shown(adapter: Adapter, token: int) -> str:

@@ -3,13 +3,16 @@
 Shapes: B batch · C channels · Y, X pixels · K classes
 """
 
+import warnings
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from domains.scene import Element, Form, Picture, Scene, percent, png
 from domains.vision.adapter import Adapter
+from domains.vision.data import Data
 from domains.vision.predict import read
 from domains.vision.sources import image_files
 
@@ -23,24 +26,36 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     Raises:
         ValueError: if there is no image, or one cannot be read.
     """
-    return [scene(adapter, file) for file in image_files(Path(source))[:MOST]]
+    files = image_files(Path(source))
+    if len(files) > MOST:
+        warnings.warn(f"the first {MOST} of the {len(files)} images in {source} are shown", stacklevel=2)
+    return [scene(adapter, file.name, read(adapter, [file])) for file in files[:MOST]]
 
 
-def scene(adapter: Adapter, file: Path) -> Scene:
-    batch = {"images": read(adapter, [file])}  # (1, C, Y, X)
+@torch.inference_mode()
+def example(adapter: Adapter, data: Data) -> Scene:
+    """The first image of the test split."""
+    batch = data.batch("test", [0])
+    label = adapter.classes[int(batch["labels"][0])]
+    return scene(adapter, f"first image of the test split, of class {label}", batch["images"].to(adapter.device))
+
+
+def scene(adapter: Adapter, name: str, images: Tensor) -> Scene:
+    """Of one image, (1, C, Y, X)."""
+    batch = {"images": images}
     chances, likeliest = adapter(batch)[0].softmax(-1).topk(min(3, len(adapter.classes)))
     pixels = (batch["images"][0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (Y, X, C)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     names = [adapter.classes[k] for k in likeliest.tolist()]
     return Scene(
-        name=file.name,
+        name=name,
         form=Form.image,
         batch=batch,
         elements=elements(adapter),
         answers=[(name, percent(chance)) for name, chance in zip(names, chances.tolist(), strict=True)],
         distribution=lambda predictions: predictions.softmax(-1)[:, None],  # (B, 1, K)
         about=f"one prediction: the probability of each of {len(adapter.classes)} classes",
-        pictures=[Picture(png(picture), f"{file.name}, as the model sees it: {names[0]} is its answer")],
+        pictures=[Picture(png(picture), f"{name}, as the model sees it: {names[0]} is its answer")],
     )
 
 

@@ -1,7 +1,5 @@
 // The report of a comparison: a chart of each kind for each domain, of the values that are chosen.
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
 const SYMBOLS = ["circle", "square", "diamond", "triangle", "star", "cross", "wye"];
 const COSTS = {
   seconds: ["seconds of training", ""], flops: ["FLOPs of training", ""], peak_memory: ["peak memory", "B"],

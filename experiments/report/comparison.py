@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import EngFormatter
 from omegaconf import OmegaConf
 from scipy.stats import t
 
 from experiments.comparison import ALIKE, COSTS, LEVEL
-from experiments.report.offline import write
+from experiments.report.offline import figure, write
 
 POINTS = 100  # of a curve, at most
 WHERE = ("machine", "device", "python", "commit")  # of a run's summary.json, beside its versions
@@ -26,7 +25,7 @@ def write_comparison(path: Path, results: dict[str, Any]) -> None:
     write(
         path,
         "comparison",
-        {"figure": figure, "short": short},
+        "comparison",
         data=charts(results),
         results=finite(results),
         differing={domain: differing(results, domain) for domain in results["domains"]},
@@ -170,12 +169,3 @@ def places(rows: list[dict[str, Any]]) -> list[tuple[int, dict[str, str]]]:
             key = json.dumps(place)
             found[key] = (found[key][0] + 1 if key in found else 1, place)
     return list(found.values())
-
-
-def figure(value: float | None, form: str = ".4g") -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:{form}}"
-
-
-def short(value: float | None, unit: str = "") -> str:
-    """12.3 G for 12,300,000,000."""
-    return "–" if value is None else EngFormatter(unit, places=1 if value >= 1000 else 0)(value)

@@ -1,14 +1,14 @@
 // The attention explorer. A map is L × L weights, query by query: map[i * L + j] is what element i takes from element j.
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-const state = { scene: 0, layer: 0, head: "mean", element: null };
+const START = { scene: 0, layer: 0, head: "mean", element: null }; // of a run: its last layer, its middle element
+const state = { run: 0, ...START };
 const STATISTICS = {
   entropy: "entropy, nats", spread: "entropy, share of the most", distance: "mean distance, elements",
   rank: "effective rank", first: "share on the first element",
 };
 const percent = (x) => `${(100 * x).toFixed(1)} %`;
-const scene = () => data.scenes[state.scene];
+const run = () => data.runs[state.run];
+const scene = () => run().scenes[state.scene];
 const found = () => scene().maps.find((m) => m.layer === state.layer && m.head === state.head);
 const heads = () => scene().maps.filter((m) => m.entropy !== undefined);
 
@@ -55,7 +55,8 @@ const LAYOUTS = {
 const source = (picture) => `data:image/png;base64,${picture.png}`;
 
 function build() {
-  const { form, elements, answers, pictures, about } = scene();
+  const { name, form, elements, answers, pictures, about } = scene();
+  $("name").textContent = name;
   for (const id of ["to", "by"]) {
     const panel = $(id);
     panel.replaceChildren();
@@ -126,7 +127,7 @@ function render() {
 }
 
 function drawMap(values, top, L) {
-  const canvas = $("map"), { r, g, b } = d3.rgb(getComputedStyle(document.documentElement).getPropertyValue("--to").trim());
+  const canvas = $("map"), { r, g, b } = d3.rgb(getComputedStyle(document.documentElement).getPropertyValue("--blue").trim());
   canvas.width = canvas.height = L;
   const image = new ImageData(L, L);
   values.forEach((weight, n) => image.data.set([r, g, b, 255 * Math.sqrt(weight / top)], 4 * n)); // √: faint ones show, too
@@ -147,7 +148,7 @@ function charts(map) {
     width: $("scatter").clientWidth, height: 270, marginLeft: 55, marginBottom: 42, style: ink, grid: true, ariaLabel: "weight received against effect of removal",
     x: { label: "weight that it gets", ticks: 5, labelOffset: 38 }, y: { label: "effect of hiding it", ticks: 5, nice: true },
     marks: [
-      Plot.dot(dots, { x: "weight", y: "effect", fill: "var(--to)", fillOpacity: 0.6, r: 4 }),
+      Plot.dot(dots, { x: "weight", y: "effect", fill: "var(--blue)", fillOpacity: 0.6, r: 4 }),
       Plot.dot([dots[state.element]], { x: "weight", y: "effect", stroke: "currentColor", strokeWidth: 2, r: 7 }),
       Plot.tip(dots, Plot.pointer({ x: "weight", y: "effect", title: "note", fill: "var(--page)" })),
     ],
@@ -159,7 +160,7 @@ function charts(map) {
     width: $("removals").clientWidth, height: 80 + 34 * layers, marginBottom: 45, style: ink, ariaLabel: "effect of removing each head",
     x: { label: "head", type: "band", labelOffset: 38 }, y: { label: "layer", type: "band" }, opacity: { domain: [0, d3.max(heads(), (m) => m.effect)], range: [0.03, 0.9] },
     marks: [
-      Plot.cell(heads(), { x: "head", y: "layer", fill: "var(--by)", fillOpacity: { value: "effect", scale: true }, inset: 1 }),
+      Plot.cell(heads(), { x: "head", y: "layer", fill: "var(--orange)", fillOpacity: { value: "effect", scale: true }, inset: 1 }),
       Plot.cell([map].filter((m) => m.effect !== undefined), { x: "head", y: "layer", stroke: "currentColor", strokeWidth: 2, inset: 1 }),
       few ? Plot.text(heads(), { x: "head", y: "layer", text: (m) => m.effect.toPrecision(2), fill: "currentColor" }) : null,
       Plot.tip(heads(), Plot.pointer({ x: "head", y: "layer", title: (m) => `layer ${m.layer}, head ${m.head}: ${m.effect}`, fill: "var(--page)" })),
@@ -176,11 +177,20 @@ function statistic(key, label, map, layers, ink) {
     x: { domain: [0.7, layers + 0.3], ticks: d3.range(1, layers + 1, Math.ceil(layers / 6)), tickFormat: "d", label: "layer", labelOffset: 36 },
     y: { label: `↑ ${label}`, labelArrow: null, zero: true, ticks: 4, nice: true },
     marks: [
-      Plot.lineY(heads(), Plot.groupX({ y: "mean" }, { x: "layer", y: key, stroke: "var(--to)" })),
-      Plot.dot(heads(), { x: "layer", y: key, stroke: "var(--to)", r: 3, title: (m) => `layer ${m.layer}, head ${m.head}: ${m[key]}` }),
-      Plot.dot([map].filter((m) => m.effect !== undefined), { x: "layer", y: key, fill: "var(--to)", r: 5 }),
+      Plot.lineY(heads(), Plot.groupX({ y: "mean" }, { x: "layer", y: key, stroke: "var(--blue)" })),
+      Plot.dot(heads(), { x: "layer", y: key, stroke: "var(--blue)", r: 3, title: (m) => `layer ${m.layer}, head ${m.head}: ${m[key]}` }),
+      Plot.dot([map].filter((m) => m.effect !== undefined), { x: "layer", y: key, fill: "var(--blue)", r: 5 }),
     ],
   });
+}
+
+function open(number) {
+  Object.assign(state, { run: number, ...START });
+  for (const part of document.querySelectorAll("[data-run]")) part.hidden = Number(part.dataset.run) !== number;
+  $("input-label").hidden = run().scenes.length === 1;
+  fill($("scene"), run().scenes.map((s, n) => [n, s.name]), 0);
+  build();
+  render();
 }
 
 function choose(n) {
@@ -224,9 +234,7 @@ for (const pair of document.querySelectorAll("[data-pair]"))
 $("scene").addEventListener("change", () => { state.scene = Number($("scene").value); build(); render(); });
 for (const id of ["layer", "head"])
   $(id).addEventListener("change", () => pick({ layer: Number($("layer").value), head: $("head").value }));
+for (const tab of document.querySelectorAll("#runs input")) tab.addEventListener("change", () => open(Number(tab.value)));
 addEventListener("resize", () => charts(found()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
-$("input-label").hidden = data.scenes.length === 1;
-fill($("scene"), data.scenes.map((s, n) => [n, s.name]), 0);
-build();
-render();
+open(0);

@@ -1,4 +1,4 @@
-"""The real command line in every domain: learns, resumes exactly, evaluates, predicts."""
+"""The real command line in every domain: learns, resumes exactly, evaluates, predicts, explains."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def inputs(domain: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("domain", SMALL)
-def test_train_resume_evaluate_predict(domain, attend, tmp_path):
+def test_train_resume_evaluate_predict_explain(domain, attend, tmp_path):
     small, measure, sign = SMALL[domain]
     settings = [f"domain={domain}", *small, f"trainer.val_check_interval={EVERY}", "logger=csv"]
     done = attend("train", *settings, "run=run", f"trainer.max_steps={STEPS}")
@@ -74,6 +74,11 @@ def test_train_resume_evaluate_predict(domain, attend, tmp_path):
     guessed = attend("predict", "run=run", f"input={inputs(domain, tmp_path)}")
     assert guessed.returncode == 0, guessed.stderr
     assert any(path.is_file() for path in (run / "predict").rglob("*"))
+
+    explained = attend("explain", "run=run", f"input={inputs(domain, tmp_path)}")
+    assert explained.returncode == 0, explained.stderr
+    assert "wrote run/explain/explain.html" in explained.stdout
+    assert '"elements"' in (run / "explain" / "explain.html").read_text(encoding="utf-8")
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(attend, tmp_path):

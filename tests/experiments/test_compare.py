@@ -3,13 +3,15 @@
 import csv
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from experiments import sweep
-from experiments.compare import make_plan, run, setting
+from experiments.compare import make_plan, run, setting, show, verdicts
+from experiments.comparison import summarise
 from experiments.compose import compose, gathered
 
 
@@ -127,3 +129,28 @@ def test_a_run_that_fails_is_a_row_with_its_error(tmp_path, monkeypatch):
     good, bad = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert good["score"] >= 0
     assert "cannot be cut into patches of 3×3" in bad["error"]
+
+
+def test_the_table_fits_a_narrow_terminal():
+    """No line is wider than it, and no cell is broken over two; the costs are for wide ones."""
+    costs = {"steps": 7, "flops": 1.3e12, "seconds": 211.0, "peak_memory": 11, "tokens_per_second": 13.0}
+    rows = [
+        {"domain": domain, "value": value, "seed": seed, "metric": "long-range precision@L/5", "lower_is_better": False}
+        | costs
+        | {"parameters": 17, "score": score * (1 + seed**2 / 7), "run": ""}
+        for domain in ("vision", "protein")
+        for value, score in (("softmax", 0.0123456), ("gated_delta", 0.654321))
+        for seed in range(3)
+    ]
+    names = ("softmax", "gated_delta")
+    results = {"factor": "mixer", "values": names, "domains": ["vision", "protein"], "rows": rows, "cannot": []}
+    results["effects"] = summarise(rows, names, results["domains"])
+    results["verdicts"] = verdicts(results)
+    for width in (80, 160):
+        console = Console(file=StringIO(), width=width)
+        show(results, console)
+        said = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+        assert "protein: long-range precision@L/5, higher is better" in said
+        assert said.count("│ gated_delta │ 0.8101 ± 0.19") == 2
+        assert ("1.3e+12" in said) is (width == 160)
+        assert max(map(len, said.split("sure")[0].splitlines())) <= width

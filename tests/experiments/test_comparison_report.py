@@ -10,7 +10,8 @@ import pytest
 
 from experiments.compare import verdicts
 from experiments.comparison import summarise
-from experiments.report.comparison import POINTS, curve, differing, finite, flat, short, write_comparison
+from experiments.report.comparison import POINTS, curve, differing, finite, flat, write_comparison
+from experiments.report.offline import short
 
 CHROMIUM = Path("/usr/bin/chromium")
 BAD = "</script><b>&'é"

@@ -5,6 +5,7 @@ import json
 import re
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from PIL import Image
 from core.masks import Dense
 from core.probe import Probe
 from domains.adapter import DomainAdapter
+from domains.protein.chain import spelled
 from domains.scene import Scene
 from experiments.compose import compose
 from experiments.explain import effects, look, run, said, without_elements, without_heads
 from experiments.report.explorer import write_explorer
-from experiments.runs import make_adapter, room, write_config, write_weights
+from experiments.runs import make_adapter, make_data, room, write_config, write_weights
 
 CHROMIUM = Path("/usr/bin/chromium")
 SEQUENCE = "MKTAYIAKQRQ"
@@ -147,6 +149,33 @@ def decoded(found: dict) -> np.ndarray:
     return weights.reshape(2 * [round(len(weights) ** 0.5)]) * found["top"] / 255
 
 
+HELD_OUT = {"rl": ["data.episodes=7"]}
+
+
+@pytest.mark.parametrize("domain", SPECS)
+def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
+    config = compose("config", [f"domain={domain}", "model.dim=24", "model.heads=3", *HELD_OUT.get(domain, [])])
+    data: Any = make_data(config)
+    adapter = make_adapter(config, data.spec()).eval()
+    scene = room(config.domain.package, "explain").example(adapter, data)
+    batch, labels = data.batch("test", [0]), "".join(element.label for element in scene.elements)
+    if domain == "vision":
+        assert torch.equal(scene.batch["images"], batch["images"])
+    elif domain == "protein":
+        chain = next(chain for chain in data.splits["test"] if len(chain) <= 128)
+        assert (scene.name, labels) == (chain.name, spelled(chain.sequence))
+        assert scene.name not in {chain.name for chain in data.splits["train"]}
+    elif domain == "rl":
+        assert scene.name == "CartPole-v1, seed 1000000"
+        assert 1_000_000 not in data.played.seeds
+    else:
+        begin, end = data.bounds["test"]
+        assert begin <= data.opening("test") < end - 128
+        assert data.opening("test") in data.corpus.documents
+        text = data.corpus.text(data.opening("test"), data.opening("test") + 128)
+        assert labels == text.replace(" ", "␣").replace("\n", "↵")
+
+
 def test_numbered_and_continuous_actions_are_distributions():
     _, adapter = untrained("rl")
     explain = room("domains.rl", "explain")
@@ -160,9 +189,19 @@ def test_numbered_and_continuous_actions_are_distributions():
     torch.testing.assert_close(parts, torch.tensor([[[0.75, 0.25], [0.25, 0.75]]]))
 
 
+def test_a_folder_of_many_images_is_cut_with_a_word(tmp_path):
+    config, adapter = untrained("vision")
+    for name in "edcba":
+        Image.new("L", (6, 4), 7).save(tmp_path / f"{name}.png")
+    with pytest.warns(UserWarning, match="the first 4 of the 5 images in .* are shown"):
+        found = room(config.domain.package, "explain").scenes(adapter, str(tmp_path))
+    assert [scene.name for scene in found] == ["a.png", "b.png", "c.png", "d.png"]
+
+
 def test_no_label_ends_the_script(tmp_path):
     label = "</script><b>&\u2028\u2029'\"é"
-    data = {"run": label, "domain": "x", "mixer": "y", "date": "z", "versions": {"torch": "2"}, "scenes": [label]}
+    found = {"run": label, "domain": label, "mixer": "y", "scenes": [label]}
+    data = {"runs": [found], "date": "z", "versions": {"torch": "2"}}
     write_explorer(tmp_path / "page.html", data)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert label not in page
@@ -180,7 +219,7 @@ def embedded(page: str) -> str:
 def saved(tmp_path):
     """Saves an untrained run; returns what `attend explain` of it needs."""
 
-    def save(domain: str, *more: str, **changes: str):
+    def save(domain: str, *more: str, **changes: str | None):
         config, adapter = untrained(domain, *more)
         write_config(tmp_path / "run", config, SPECS[domain])
         write_weights(tmp_path / "run", adapter.state_dict())
@@ -195,6 +234,7 @@ def saved(tmp_path):
     [
         ("text", ["model.mixer=linear"], {}, "model.mixer=linear has no attention maps to explain; possible: softmax"),
         ("text", [], {"input": "a"}, "has 1 tokens; give at least 2"),
+        ("text", ["model.mixer=linear"], {"input": None}, "model.mixer=linear has no attention maps"),
         ("vision", [], {"input": "nowhere.png"}, "nowhere.png does not exist"),
         ("rl", [], {"input": "CartPole-v9"}, "this run was trained on CartPole-v1: give input=CartPole-v1"),
     ],
@@ -218,7 +258,7 @@ def test_the_page_in_a_browser(saved, tmp_path, domain):
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     run(saved(domain))
     path = tmp_path / "run" / "explain" / "explain.html"
-    (scene,) = json.loads(embedded(path.read_text(encoding="utf-8")))["scenes"]
+    (scene,) = json.loads(embedded(path.read_text(encoding="utf-8")))["runs"][0]["scenes"]
     L = len(scene["elements"])
 
     def shown(page, panel: str) -> list[float]:

@@ -19,7 +19,7 @@ from domains.rl.policies import read_network
 from domains.rl.trajectories import read
 from domains.vision.figures import draw_confusion
 from experiments.compose import begun, compose, resumed
-from experiments.report.page import write_page
+from experiments.report.explorer import write_demo
 from experiments.runs import load_run
 from experiments.train import train
 
@@ -183,8 +183,10 @@ def test_names_are_only_names(tmp_path):
     """In pages and in pictures."""
     evil = "<script>alert(1)</script>"
     results = {"versions": {evil: "1"}, "total_seconds": 1, "seed": 0, "date": evil, "machine": evil, "device": evil}
-    write_page(tmp_path / "index.html", results, [[evil], [evil]], {evil: []})
-    assert "<script>alert" not in (tmp_path / "index.html").read_text()
+    runs, picture = [{"domain": evil, "run": evil, "scenes": [evil]}], tmp_path / evil.replace("/", "")
+    picture.touch()
+    write_demo(tmp_path / "index.html", results | {"commit": evil}, [[evil], [evil]], runs, [[picture]])
+    assert "<script>alert" not in (tmp_path / "index.html").read_text(encoding="utf-8")
     draw_confusion(np.eye(3, dtype=np.int64), [evil, r"$\frac{$", "a$b$c"], tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").stat().st_size > 1000
 

@@ -1,9 +1,13 @@
 """Cores that travel: what is taken, what stays as it was, which runs there are, and the table by hand."""
 
 import json
+import math
+import re
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -18,10 +22,12 @@ from experiments import job, transfer
 from experiments.compose import compose, gathered
 from experiments.config import Mode, TransferConfig
 from experiments.progress import make_progress
+from experiments.report.transfer import write_transfer
 from experiments.runs import make_adapter, make_data, typed, write_config, write_json, write_weights
 from experiments.start import start
 from experiments.train import train
 
+CHROMIUM = Path("/usr/bin/chromium")
 CORE = ["core.dim=12", "core.depth=2", "core.heads=3"]
 VISION = ["domain=vision", "model.dim=12", "model.depth=2", "model.heads=3", "model.qk_norm=true", "logger=csv"]
 
@@ -134,22 +140,44 @@ def rows(value: str, scores: list[float], **more: Any) -> list[dict[str, Any]]:
 def test_the_table_by_hand():
     chosen = plan("pretrain=[vision]", "finetune=[text]")
     runs = rows("scratch", [2.0, 2.1, 1.9]) + rows("random", [3.0, 2.0, 2.5]) + rows("vision tuned", [1.8, 1.9, 1.69])
-    runs += [{"domain": "text", "value": "vision frozen", "seed": seed, "error": "no memory"} for seed in range(3)]
+    runs += [
+        {"domain": "text", "value": "vision frozen", "seed": seed, "error": "no memory", "run": ""} for seed in range(3)
+    ]
     results = transfer.collect(chosen, runs)
     tuned = next(line for line in results["effects"] if line["value"] == "vision tuned")
     assert (tuned["pretrain"], tuned["mode"]) == ("vision", Mode.tuned)
     assert tuned["percent"] == pytest.approx(100 * (0.2 + 0.2 + 0.21) / 3 / 2)
     assert (tuned["percent_low"], tuned["percent_high"]) == pytest.approx((10.0, 10.5))  # from least to largest
     assert transfer.verdicts(results["effects"]) == [
-        "text: vision tuned is better than scratch in bits, by 10.2 % (+10.0 to +10.5 %, 3 seeds)"
+        "text: vision tuned is better than scratch in bits: +10.2 % (+10.0 … +10.5; 3 seeds)"
     ]
-    console = Console(file=StringIO(), width=100)
-    transfer.show(results, console)
-    said = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    said = shown(results, 100)
     assert "2 ± 0.1" in said
-    assert "+10.2 % (+10.0 … +10.5) *" in said
-    assert "-25.0 % (-50.0 … +5.0)" in said
+    assert "+10.2 % *" in said
+    assert "+10.0 … +10.5" in said
+    assert "-25.0 %" in said
+    assert "-50.0 … +5.0" in said
     assert "text vision frozen seed 2 failed: no memory" in said
+
+
+def shown(results: dict[str, Any], width: int) -> str:
+    console = Console(file=StringIO(), width=width)
+    transfer.show(results, console)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_score_of_0_or_no_number_is_told():
+    chosen = plan("pretrain=[vision]", "finetune=[text]")
+    results = transfer.collect(chosen, rows("scratch", [0.0, 0.0]) + rows("random", [-3.0, -3.5]))
+    assert transfer.verdicts(results["effects"]) == [
+        "text: random is better than scratch in bits: +3.25 from 0 (+3 … +3.5; 2 seeds)"
+    ]
+    assert "+3.25 from 0 *" in shown(results, 60)
+    assert "+3 … +3.5" in shown(results, 60)
+    results = transfer.collect(chosen, rows("scratch", [1.0, 2.0]) + rows("random", [math.nan, 2.0]))
+    assert "a score is no number" in " ".join(shown(results, 160).split())
+    for found in (shown(results, 60), *transfer.verdicts(results["effects"])):
+        assert "nan %" not in found
 
 
 def test_nothing_sure_is_said_so():
@@ -157,6 +185,123 @@ def test_nothing_sure_is_said_so():
     assert transfer.verdicts(results["effects"]) == [
         "no effect is sure: no Student's interval excludes zero; more seeds would narrow them"
     ]
+
+
+def test_the_report_says_what_the_table_says(tmp_path):
+    """The cells of the matrices, what is escaped, and runs that failed."""
+    data = report(tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert data["domains"] == ["text", "rl"]
+    modes = {matrix["mode"]: matrix["cells"] for matrix in data["matrices"]}
+    assert [*modes] == ["tuned", "frozen", "random"]
+    tuned, elsewhere = modes["tuned"]
+    assert (tuned["core"], tuned["domain"], tuned["sure"]) == ("vision", "text", True)
+    assert (tuned["effect"], tuned["interval"]) == ("+10.2 %", "+10.0 … +10.5")
+    assert tuned["percent"] == pytest.approx(10.1667, rel=1e-4)
+    assert (elsewhere["effect"], elsewhere["percent"]) == ("failed", None)
+    assert [cell["effect"] for cell in modes["frozen"]] == ["failed", "failed"]
+    assert modes["random"][1]["effect"] == "scratch failed"
+    assert [cell["core"] for cell in modes["random"]] == ["new", "new"]
+    assert EVIL not in page
+    assert page.count("&lt;/script&gt;&lt;b&gt;") == 3 + 3 + 3 + 3  # the seeds of three cells of rl, and of one of text
+    assert "dim=12" in page
+    assert page.count('<th scope="row">vision tuned') == 1
+
+
+EVIL = "</script><b>"
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """Writes the report of made-up runs; returns the data in it."""
+    chosen = plan("pretrain=[vision]", "finetune=[text,rl]", f"output={folder}")
+    runs = rows("scratch", [2.0, 2.1, 1.9]) + rows("random", [3.0, 2.0, 2.5]) + rows("vision tuned", [1.8, 1.9, 1.69])
+    runs += [{"domain": "text", "value": "vision frozen", "seed": seed, "error": EVIL, "run": ""} for seed in range(3)]
+    runs += [row | {"domain": "rl"} for row in rows("random", [3.0, 2.0, 2.5])]
+    runs += [
+        {"domain": "rl", "value": value, "seed": seed, "error": EVIL, "run": ""}
+        for value in ("scratch", "vision tuned", "vision frozen")
+        for seed in range(3)
+    ]
+    write_transfer(folder / "report.html", transfer.collect(chosen, runs))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_in_a_browser(tmp_path, scheme):
+    """Cells say what the data say, in a colour by sign and size on which text can be read; it fits a phone."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'"
+    )
+    if not CHROMIUM.is_file():
+        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
+    data = report(tmp_path)
+    with playwright.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"], timeout=120_000)
+        for width in (375, 1200):
+            page, errors = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), []
+            page.set_default_timeout(120_000)  # a busy machine
+            page.on("console", lambda message, errors=errors: errors.append(message.text))
+            page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+            page.on("request", lambda sent, errors=errors: sent.url.startswith("http") and errors.append(sent.url))
+            page.goto((tmp_path / "report.html").as_uri())
+            for number, cells in enumerate(matrix["cells"] for matrix in data["matrices"]):
+                chart = page.locator(f"[data-matrix='{number}'] svg[role=img]")
+                said = " ".join(chart.locator("[aria-label=text] text").all_text_contents())
+                assert [said.count(cell["effect"]) for cell in cells] == [
+                    sum(cell["effect"] == other["effect"] for other in cells) for cell in cells
+                ]
+                assert said.count("*") == sum(cell["sure"] for cell in cells)
+                for cell in cells:
+                    assert f"{cell['core']} to {cell['domain']} {cell['effect']}" in chart.get_attribute("aria-label")
+
+            def drawn(number: int, page=page) -> tuple[str, float]:
+                cell = page.locator(f"[data-matrix='{number}'] [aria-label=cell] rect").first
+                return cell.get_attribute("fill"), float(cell.get_attribute("fill-opacity"))
+
+            better, worse = drawn(0), drawn(2)
+            assert (better[0], worse[0]) == ("var(--blue)", "var(--orange)")
+            assert better[1] == pytest.approx(worse[1] * (10.1667 / 25) ** 0.5, rel=1e-3)
+            for name, opacity in (better, worse):
+                assert contrast(page, name, opacity) > 4.5
+            page.locator("#common").focus()
+            page.keyboard.press("Space")
+            assert page.locator("#common").is_checked() is False
+            assert drawn(0) == better  # the only column with effects
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.get_by_text("Every run", exact=True).click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert not errors
+        browser.close()
+
+
+def contrast(page, name: str, opacity: float) -> float:
+    """Of text on a colour of that opacity, as WCAG 2 defines it."""
+    paint, ground, ink = (
+        page.evaluate(
+            """name => {
+                const pen = document.createElement("canvas").getContext("2d");
+                pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name);
+                pen.fillRect(0, 0, 1, 1);
+                return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+            }""",
+            variable,
+        )
+        for variable in (name.removeprefix("var(").removesuffix(")"), "--page", "--ink")
+    )
+
+    def luminance(colour) -> float:
+        parts = np.array(colour) / 255
+        return float(
+            np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+        )
+
+    below = luminance(opacity * np.array(paint) + (1 - opacity) * np.array(ground))
+    light, dark = sorted((luminance(ink), below), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize(
