@@ -37,10 +37,20 @@ def alone(words: list[str], log: Path | None = None) -> int:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // side_by_side) if side_by_side > 1 else 1))
     command = [sys.executable, "-m", *words]
     if log is None:
-        return subprocess.run(command, env=environment).returncode
+        return _waited(subprocess.Popen(command, env=environment))
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
-        return subprocess.run(command, env=environment, stdout=file, stderr=file).returncode
+        return _waited(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
+
+
+def _waited(process: subprocess.Popen) -> int:
+    """The exit status. Whoever ends this process, a scheduler or Ctrl-C, has told that one too: it writes a checkpoint
+    and comes to its end by itself, and nothing here kills it before."""
+    try:
+        return process.wait()
+    except BaseException:
+        process.wait()
+        raise
 
 
 def swept() -> float:
