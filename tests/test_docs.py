@@ -138,3 +138,25 @@ def test_the_rounds_of_own_play_are_those_of_the_file():
     assert f"| mean return | {' | '.join(spread)} |" in page
     for run in found["runs"]:
         assert f"| seed {run['seed']} | {' | '.join(figure(value) for value in run['returns'])} |" in page
+
+
+def test_the_curve_of_contacts_is_that_of_the_file():
+    page = (DOCS / "protein.md").read_text(encoding="utf-8")
+    found = json.loads((DOCS / "results" / "contacts_curve.json").read_text(encoding="utf-8"))
+    depths = ("", ", Meff < 30", ", Meff 30-120", ", Meff > 120")
+    for chains, steps in {(row["chains"], row["steps"]) for row in found["rows"]}:
+        rows = [row for row in found["rows"] if (row["chains"], row["steps"]) == (chains, steps)]
+        columns = [[row[f"model P@L/5{depth}"] for row in rows] for depth in depths]
+        seeds = ", ".join(str(row["seed"]) for row in rows)
+        shown = [f"{mean(c):.3f}" + (f" ± {stdev(c):.3f}" if len(c) > 1 else "") for c in columns]
+        assert f"| {chains:,} | {steps:,} | {seeds} | {' | '.join(shown)} |" in page
+    assert f"{found['line']['each_doubling']:.3f}" in page
+    assert f"about {round(found['line']['steps_at_goal'], -3):,} steps" in page
+
+
+def test_what_was_planned_is_near_what_was_measured():
+    rows = json.loads((DOCS / "plan.json").read_text(encoding="utf-8"))["rows"]
+    page = (DOCS / "scaling.md").read_text(encoding="utf-8")
+    ratios = [row["planned"] / row["measured"] for row in rows]
+    assert f"{len(rows)} real trainings" in page
+    assert f"{min(ratios):.2f} to {max(ratios):.2f}" in page
