@@ -83,10 +83,11 @@ def divide(block: TransformerBlock, row: DeviceMesh) -> None:
             raise ValueError(f"the {number} {name} must be a multiple of trainer.tensor_parallel={P}")
     queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
     gates = inner.up.out_features // inner.out.in_features  # 2 with SwiGLU
-    mixer.qkv = SideBySide(mixer.qkv, (queries, keys, keys))
-    inner.up = SideBySide(inner.up, (inner.out.in_features,) * gates)
+    qkv = SideBySide(mixer.qkv, (queries, keys, keys))
+    up = SideBySide(inner.up, (inner.out.in_features,) * gates)
     plan: dict[str, Any] = {"mixer.out": RowwiseParallel(), "feed_forward.out": RowwiseParallel()}
-    for name, part in (("mixer.qkv", mixer.qkv), ("feed_forward.up", inner.up)):
+    for name, part in (("mixer.qkv", qkv), ("feed_forward.up", up)):
+        block.set_submodule(name, part)
         plan[name] = PrepareModuleInput(input_layouts=(Replicate(),), desired_input_layouts=(Replicate(),))
         plan |= {f"{name}.{n}": ColwiseParallel() for n in range(len(part))}
     for name in ("write", "keep"):  # of the delta rule

@@ -108,7 +108,7 @@ def estimate(config: DictConfig, devices: int, length: int | None = None, half: 
     with world(columns, rows) as whole, FakeTensorMode(allow_non_fake_inputs=True) as fake, EveryToken():
         adapter = make_adapter(config, spec)
         size = sum(p.numel() for p in adapter.parameters())
-        batch = {name: fake.from_tensor(value) for name, value in given.items()}
+        batch: Batch = {name: fake.from_tensor(value) for name, value in given.items()}
         tokens = adapter.tokens(batch).x.shape[1]
         if length is not None:
             batch, tokens = stretched(batch, tokens, length), length

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -182,7 +183,7 @@ def test_recomputation_changes_no_gradient():
 
 @pytest.mark.parametrize(("size", "world"), [(7, 3), (23, 2), (5, 2), (3, 5)])
 def test_evaluation_counts_every_sample_once_on_any_number_of_processes(size, world):
-    data = make_data(compose("config", ["domain=vision", "data.batch_size=3"]))
+    data: Any = make_data(compose("config", ["domain=vision", "data.batch_size=3"]))
     data.size = lambda split: size
     data.batch = lambda split, indices, rngs=None: {"labels": torch.tensor(list(indices))}
     seen, lengths = [], set()
