@@ -75,13 +75,6 @@ class Convolutions(Adapter):
         return Prediction(logits, None if self.states is None else self.states(tokens.x))
 
 
-class Nothing(nn.Module):
-    """In the place of a part that is left out."""
-
-    def forward(self, z: Tensor, *_: Tensor) -> Tensor:
-        return torch.zeros_like(z)
-
-
 class NoBias(nn.Module):
     def read(self, z: Tensor, both: Tensor) -> PairBias:
         return PairBias(z.new_zeros(len(z), SIZES["heads"], z.shape[1], z.shape[2]))
@@ -92,10 +85,9 @@ def make(name: str, spec: dict[str, Any]) -> Adapter:
     position = PositionConfig(PositionKind.rotary)
     if name == "convolutions":
         return Convolutions(16, ModelConfig(**SIZES, depth=1), position, spec)
-    model = Adapter(ModelConfig(**SIZES, depth=4, triangle_attention=2 * (name == "with axial")), position, spec)
+    parts = {"triangles": name != "no triangles", "triangle_attention": 2 * (name == "with axial")}
+    model = Adapter(ModelConfig(**SIZES, depth=4, **parts), position, spec)
     for block in model.blocks:
-        if name == "no triangles":
-            block.triangles = Nothing()
         if name == "no pair bias":
             block.bias = NoBias()
     return model

@@ -67,7 +67,7 @@ class PairBlock(nn.Module):
         C, P = config.dim, config.pair_dim
         self.norm = nn.LayerNorm(C)
         self.outer = make_outer(config)
-        self.triangles = TriangleMultiplication(P)
+        self.triangles = TriangleMultiplication(P) if config.triangles else None
         self.attention = nn.ModuleList(TriangleAttention(P, ending) for ending in (False, True) if attends)
         self.transition = nn.Sequential(nn.LayerNorm(P), FeedForward(P, 2 * P, activation=Activation.relu2))
         rank = config.bias_rank
@@ -76,7 +76,8 @@ class PairBlock(nn.Module):
     def forward(self, z: Tensor, x: Tensor, both: Tensor) -> tuple[Tensor, Bias]:
         """z (B, L, L, P), x (B, L, C), `both` (B, L, L, 1): 0 where one is padding -> the new z, a bias (B, H, L, L)"""
         z = z + self.outer(self.norm(x))
-        z = z + self.triangles(z, both)
+        if self.triangles is not None:
+            z = z + self.triangles(z, both)
         for attention in self.attention:
             z = z + attention(z, both)
         z = by_rows(lambda z: z + self.transition(z), z)

@@ -341,7 +341,13 @@ def test_a_low_rank_bias_is_that_of_its_definition():
             assert torch.allclose(bias[0, :, i, j], expected, atol=1e-12)
 
 
-VARIANTS = [{"triangle_attention": 1}, {"triangle_attention": 2}, {"product": Product.outer}, {"bias_rank": 2}]
+VARIANTS = [
+    {"triangles": False},
+    {"triangle_attention": 1},
+    {"triangle_attention": 2},
+    {"product": Product.outer},
+    {"bias_rank": 2},
+]
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
