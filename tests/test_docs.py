@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -138,3 +139,14 @@ def test_the_rounds_of_own_play_are_those_of_the_file():
     assert f"| mean return | {' | '.join(spread)} |" in page
     for run in found["runs"]:
         assert f"| seed {run['seed']} | {' | '.join(figure(value) for value in run['returns'])} |" in page
+
+
+def test_the_pages_of_figures_are_those_that_are_written():
+    pages = runpy.run_path(str(DOCS.parent / "benchmarks" / "pages.py"))
+    assert pages["results"]() == (DOCS / "results.md").read_text(encoding="utf-8")
+    assert pages["performance"]() == (DOCS / "performance.md").read_text(encoding="utf-8")
+    told = {word.partition("=")[2] for row in pages["ROWS"] for word in row.command.split()[:1]}
+    recipes = {
+        path.stem for group in ("experiment", "domain") for path in (DOCS.parent / "conf" / group).glob("*.yaml")
+    }
+    assert told == recipes
