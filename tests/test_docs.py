@@ -21,6 +21,13 @@ def test_the_code_of_a_page_runs(page):
     exec(compile("\n".join(blocks), page.name, "exec"), {})  # one after another, as a reader would
 
 
+def test_the_notebook_runs_from_top_to_bottom():
+    notebook = json.loads((DOCS.parent / "notebooks" / "first_evening.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 3
+    exec(compile("\n".join(cells), "first_evening", "exec"), {})
+
+
 def test_the_kernel_table_is_that_of_the_file():
     page = (DOCS / "core.md").read_text(encoding="utf-8")
     for row in json.loads((DOCS / "kernels.json").read_text(encoding="utf-8"))["rows"]:
