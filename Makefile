@@ -1,6 +1,7 @@
 # make demo    trains, evaluates and pictures all four domains: outputs/demo/index.html
 # make test    the tests; make test-slow those that take minutes
 # make lint    ruff and pyright
+# make docs-check    every command and every line of code in README and docs; those of the quickstart run
 # Each sets up .venv first, from pinned versions, if that has not been done.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/installed
 
-.PHONY: demo test test-slow lint format install clean
+.PHONY: demo test test-slow docs-check lint format install clean
 
 demo: install
 	$(BIN)/attend demo
@@ -20,6 +21,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+docs-check: install
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_readme.py tests/test_commands.py tests/examples
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
     python benchmarks/protein_curve.py CHAINS:RUN …
 
 CHAINS is how many training chains had an alignment in that trained and evaluated run of experiment=contacts_alignment.
-Writes docs/results/contacts_curve.json: a row for each run, and the line P = a + b log2(steps) through those of most
+Writes docs/contacts_curve.json: a row for each run, and the line P = a + b log2(steps) through those of most
 chains, with the steps at which it would reach 0.68 above 120 effective sequences.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.runs import write_json
 
-FILE = Path(__file__).parents[1] / "docs" / "results" / "contacts_curve.json"
+FILE = Path(__file__).parents[1] / "docs" / "contacts_curve.json"
 DEEP = "model P@L/5, Meff > 120"
 KEYS = ("model P@L/5", "model P@L/5, Meff < 30", "model P@L/5, Meff 30-120", DEEP)
 KEPT = ("seed", "steps", "seconds", "date", "machine", "device", "versions")

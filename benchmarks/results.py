@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.runs import write_json
 
-KEPT = ("seed", "steps", "seconds", "parameters", "precision", "date", "machine", "device", "versions")
+KEPT = ("seed", "steps", "seconds", "parameters", "precision", "date", "machine", "device", "versions", "commit")
 
 
 def main(name: str, *runs: str) -> None:
@@ -22,7 +22,9 @@ def main(name: str, *runs: str) -> None:
         summary = json.loads((run / "summary.json").read_text())
         found = json.loads((run / "evaluate" / "summary.json").read_text())
         measures = numbers(found["measures"])
-        rows.append({key: summary[key] for key in KEPT} | {"split": found["split"], "measures": measures})
+        rows.append(
+            {key: summary[key] for key in KEPT if key in summary} | {"split": found["split"], "measures": measures}
+        )
     file = Path(__file__).parents[1] / "docs" / "results" / f"{name}.json"
     known = json.loads(file.read_text())["runs"] if file.exists() else []
     given = {row["seed"] for row in rows}

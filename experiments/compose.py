@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -71,10 +72,20 @@ def check_model(config: DictConfig) -> None:
 def choices(group: str, domain: str | None = None) -> list[str]:
     """The names in a configuration group; with a domain, those that are meant for it."""
     names = []
-    for path in sorted((Path(conf.__file__).parent / group).glob("*.yaml")):
-        if domain is None or f"/schema/{domain}_{group}@" in path.read_text():
-            names.append(path.stem)
+    for folder in _folders():
+        for path in sorted((folder / group).glob("*.yaml")):
+            if domain is None or f"/schema/{domain}_{group}@" in path.read_text():
+                names.append(path.stem)
     return names
+
+
+def _folders() -> list[Path]:
+    """conf, and what packages of others add to Hydra's search path."""
+    begun = GlobalHydra.instance().is_initialized()  # in compose()
+    with nullcontext() if begun else initialize_config_module("conf", version_base="1.3"):
+        parts = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    packages = [part.path[len("pkg://") :] for part in parts if part.path and part.path.startswith("pkg://")]
+    return [Path(import_module(name).__path__[0]) for name in packages if name != "hydra.conf"]
 
 
 def explain(error: Exception, name: str, overrides: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -18,6 +19,13 @@ CUTS = ("L", "L/2", "L/5")
 def test_the_code_of_a_page_runs(page):
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     exec(compile("\n".join(blocks), page.name, "exec"), {})  # one after another, as a reader would
+
+
+def test_the_notebook_runs_from_top_to_bottom():
+    notebook = json.loads((DOCS.parent / "notebooks" / "first_evening.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 3
+    exec(compile("\n".join(cells), "first_evening", "exec"), {})
 
 
 def test_the_kernel_table_is_that_of_the_file():
@@ -142,7 +150,7 @@ def test_the_rounds_of_own_play_are_those_of_the_file():
 
 def test_the_curve_of_contacts_is_that_of_the_file():
     page = (DOCS / "protein.md").read_text(encoding="utf-8")
-    found = json.loads((DOCS / "results" / "contacts_curve.json").read_text(encoding="utf-8"))
+    found = json.loads((DOCS / "contacts_curve.json").read_text(encoding="utf-8"))
     depths = ("", ", Meff < 30", ", Meff 30-120", ", Meff > 120")
     for chains, steps in {(row["chains"], row["steps"]) for row in found["rows"]}:
         rows = [row for row in found["rows"] if (row["chains"], row["steps"]) == (chains, steps)]
@@ -160,3 +168,14 @@ def test_what_was_planned_is_near_what_was_measured():
     ratios = [row["planned"] / row["measured"] for row in rows]
     assert f"{len(rows)} real trainings" in page
     assert f"{min(ratios):.2f} to {max(ratios):.2f}" in page
+
+
+def test_the_pages_of_figures_are_those_that_are_written():
+    pages = runpy.run_path(str(DOCS.parent / "benchmarks" / "pages.py"))
+    assert pages["results"]() == (DOCS / "results.md").read_text(encoding="utf-8")
+    assert pages["performance"]() == (DOCS / "performance.md").read_text(encoding="utf-8")
+    told = {word.partition("=")[2] for row in pages["ROWS"] for word in row.command.split()[:1]}
+    recipes = {
+        path.stem for group in ("experiment", "domain") for path in (DOCS.parent / "conf" / group).glob("*.yaml")
+    }
+    assert told == recipes

@@ -1,0 +1,1 @@
+"""Series of sensors, several channels each, told apart by a transformer over pieces of them."""

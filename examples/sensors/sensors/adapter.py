@@ -1,0 +1,41 @@
+"""Pieces of a series as tokens, and their mean as the series.
+
+Shapes: B batch · T steps · S sensors · L tokens · P steps of a token · C width · K classes
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from core.layers import Transformer
+from core.positions import make_position
+from domains.adapter import DomainAdapter, Tokens
+
+
+class Adapter(DomainAdapter):
+    measures = ("accuracy", "loss")
+
+    def __init__(self, config, position, spec):
+        super().__init__()
+        if spec["length"] % config.piece:
+            raise ValueError(f"{spec['length']} steps are no multiple of model.piece={config.piece}; set a divisor")
+        self.piece, self.classes, self.length = config.piece, spec["classes"], spec["length"]
+        self.register_buffer("mean", torch.tensor(spec["mean"]))
+        self.register_buffer("std", torch.tensor(spec["std"]))
+        self.embed = nn.Linear(self.piece * len(spec["mean"]), config.dim)
+        self.transformer = Transformer(config, make_position(position, config, (self.length // self.piece,)))
+        self.classify = nn.Linear(config.dim, len(self.classes))
+
+    def tokens(self, batch):
+        x = (batch["series"] - self.mean) / self.std  # (B, T, S)
+        return Tokens(self.embed(x.unflatten(1, (-1, self.piece)).flatten(2)))  # (B, L, P·S) to (B, L, C)
+
+    def head(self, hidden, tokens):
+        return self.classify(hidden.mean(1))  # (B, K)
+
+    def loss(self, predictions, batch):
+        return F.cross_entropy(predictions, batch["labels"])
+
+    def measure(self, predictions, batch):
+        right = predictions.argmax(-1) == batch["labels"]
+        return {"accuracy": right.float(), "loss": F.cross_entropy(predictions, batch["labels"], reduction="none")}
