@@ -205,3 +205,17 @@ def test_parts_of_a_linear_are_its_outputs_side_by_side():
     named = {f"block.mixer.qkv.{name}": value for name, value in parts.state_dict().items()}
     assert torch.equal(joined(named)["block.mixer.qkv.weight"], whole_one.weight)
     assert torch.equal(joined(named)["block.mixer.qkv.bias"], whole_one.bias)
+
+
+def test_every_rank_of_a_sweeps_job_has_its_learning_rate(attend, tmp_path):
+    words = ["domain=vision", "model.dim=12", "model.depth=1", "model.heads=2", "logger=csv", "trainer.max_steps=2"]
+    done = attend("train", "-m", *words, "trainer=ddp", *TWO.split(), "optimizer.lr=1e-3,1e-2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    jobs = sorted(path.parent for path in tmp_path.glob("outputs/sweeps/vision/*/*/weights.safetensors"))
+    assert [job.name for job in jobs] == ["0", "1"]
+    alone = {"alone": f"{' '.join(words)} optimizer.lr=1e-2 trainer=cpu"}
+    ranks(tmp_path, alone, 1)
+    one = load_file(tmp_path / "alone" / "weights.safetensors")
+    for name, weight in load_file(jobs[1] / "weights.safetensors").items():
+        torch.testing.assert_close(weight, one[name], rtol=1e-5, atol=2e-4)
+    assert not torch.equal(load_file(jobs[0] / "weights.safetensors")["classify.weight"], one["classify.weight"])
