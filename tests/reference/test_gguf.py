@@ -1,6 +1,7 @@
 """Llama in llama.cpp's files, as its converter writes them, against a model of ours read from there."""
 
 import json
+import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,22 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path):
             read_gguf(tmp_path / "cut.gguf")
     with pytest.raises(ValueError, match="there is no file"):
         read_gguf(tmp_path / "none.gguf")
+
+
+def test_a_damaged_file_is_read_or_refused(tmp_path):
+    """Bytes of the head changed at random: sizes, names, kinds and offsets that are none."""
+    whole, rng, refused = written(tmp_path / "whole.gguf", theirs()).read_bytes(), np.random.default_rng(0), 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for at in rng.integers(0, 9000, rng.integers(1, 5)):
+            data[at] = rng.integers(256)
+        (tmp_path / "damaged.gguf").write_bytes(data)
+        tracemalloc.start()
+        try:
+            from_transformers(*read_gguf(tmp_path / "damaged.gguf")[:2])
+        except ValueError as error:
+            refused += 1
+            assert len(str(error).splitlines()) <= 3
+        assert tracemalloc.get_traced_memory()[1] < 300e6
+        tracemalloc.stop()
+    assert 20 < refused
