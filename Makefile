@@ -1,5 +1,5 @@
 # make demo    trains, evaluates and pictures all four domains: outputs/demo/index.html
-# make test    the tests; make test-slow those that take minutes
+# make test    the tests, and which branches they took; make test-slow those that take minutes
 # make lint    ruff and pyright
 # make docs-check    every command and every line of code in README and docs; those of the quickstart run
 # Each sets up .venv first, from pinned versions, if that has not been done.
@@ -16,8 +16,8 @@ demo: install
 
 # Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb.
 test: install
-	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype
-	$(BIN)/python -m pytest -m "plain and not slow"
+	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
+	$(BIN)/python -m pytest -m "plain and not slow" --cov --cov-append
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
