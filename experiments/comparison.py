@@ -91,10 +91,12 @@ def size(line: dict[str, Any]) -> str:
 
 
 def told(line: dict[str, Any]) -> tuple[str, str]:
-    """An effect and its interval in percent of the first value's mean, or, where that is 0, in the metric's unit. No
-    interval of a single seed."""
+    """An effect and its interval in percent of the first value's mean, or, where that is 0, in the metric's unit.
+
+    A single seed has no interval; a score that is no number, as of a run that diverged, has neither.
+    """
     if math.isnan(line["change"]):
-        return "unknown: a score is no number", ""
+        return "no number", ""
     zero = math.isnan(line["percent"])
     names, form = (("change", "low", "high"), "+.3g") if zero else (("percent", "percent_low", "percent_high"), "+.1f")
     change, low, high = (f"{line[name]:{form}}" for name in names)

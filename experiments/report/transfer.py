@@ -16,7 +16,8 @@ MODES = {
 
 def write_transfer(path: Path, results: dict[str, Any]) -> None:
     """Write results.json's content as a page, with the places where the runs that it names were made."""
-    same = results | {"domains": results["finetune"], "factor": "core"}  # a comparison of cores
+    domains = dict.fromkeys([*results["finetune"], *results["pretrain"]])  # of some there are only the cores' own runs
+    same = results | {"domains": [*domains], "factor": "core"}  # a comparison of cores
     write(
         path,
         "transfer",
@@ -40,6 +41,11 @@ def cell(line: dict[str, Any]) -> dict[str, Any]:
     """What is drawn of an effect beside scratch."""
     found = {"core": line["pretrain"] or "new", "domain": line["domain"], "percent": None, "sure": False}
     if "change" not in line:
-        return found | {"effect": "scratch failed" if line["seeds"] else "failed", "interval": ""}
+        return found | {"effect": "scratch\nfailed" if line["seeds"] else "failed", "interval": ""}
     effect, interval = told(line)
-    return found | {"percent": line["percent"], "sure": line["sure"], "effect": effect, "interval": interval}
+    return found | {
+        "percent": line["percent"],
+        "sure": line["sure"],
+        "effect": effect.replace(" from", "\nfrom"),
+        "interval": interval,
+    }
