@@ -1,4 +1,4 @@
-# make demo    trains, evaluates and pictures all four domains: outputs/demo/index.html
+# make demo    trains, evaluates and explains all four domains: outputs/demo/index.html
 # make test    the tests, and which branches they took; make test-slow those that take minutes
 # make lint    ruff and pyright
 # make docs-check    every command and every line of code in README and docs; those of the quickstart run
