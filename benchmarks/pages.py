@@ -32,7 +32,7 @@ ROWS = [
         "accuracy",
         "test accuracy, %",
         1,
-        "98.4 (a support-vector machine)",
+        "{support-vector machine:.3f} (a support-vector machine; [demo.json](demo.json))",
         "the rival's figure is of the same images; nothing is published for a ViT on them",
         100,
     ),
@@ -62,7 +62,7 @@ ROWS = [
         "",
         "long-range P@L/5",
         3,
-        "0.045 (separation prior)",
+        "{separation prior:.3f} (separation prior)",
         "one seed in [demo.json](demo.json)",
     ),
     Row(
@@ -153,7 +153,7 @@ ROWS = [
         "",
         "bits per byte",
         2,
-        "1.410 (xz -9, primed with the text before)",
+        "{xz -9, primed with the text before:.3f} (xz -9, primed with the text before)",
         "one seed in [demo.json](demo.json)",
     ),
     Row(
@@ -254,23 +254,25 @@ preset takes {part:.2f} of the GPT-2 preset's ([text_seconds.json](../benchmarks
 ## What decides the speed
 
 - **Precision.** `trainer.precision=auto` is bfloat16 on a GPU that has it, float32 on a CPU, where bfloat16 without
-such   instructions is hundreds of times slower. The first line of a training says which it is, and why.
+such instructions is hundreds of times slower. The first line of a training says which it is, and why.
 - **The kernel.** `core.planner.plan` says which runs and why; a trained bias, dropout on attention and a window are
-where   torch alone is slow. Default models take no unfused path.
+where torch alone is slow. Default models take no unfused path.
 - **Threads.** Small models gain nothing from a second one: `OMP_NUM_THREADS=1 attend …`, and several runs side by side.
 - **Data.** `data.workers=4` for images that are decoded; the digits, texts and trajectories lie in memory.
-- **Not measured here:** several devices, and the share of a GPU's peak. `attend bench` measures your machine's kernels.
+- **Not measured here:** several devices, and any GPU. `mfu` in a run's `summary.json` is the share of your device's own
+  matrix products that training reached; `attend bench kernels` measures its kernels.
 """
 
 
 def results() -> str:
     """docs/results.md."""
     measured, literature, missing, machines, versions = [], [], [], set(), {}
+    demo = {row["baseline_name"]: row["baseline"] for row in read("docs/demo.json")["rows"]}
     for row in [*ROWS, EXAMPLE]:
         command, found = f"`{row.command}`", read(f"docs/results/{row.file}.json") if row.file else None
         if row.beside != "–":
             means = {} if found is None else {key: value["mean"] for key, value in found["together"].items()}
-            literature.append([command, score(row, found), row.beside.format_map(means), row.differs])
+            literature.append([command, score(row, found), row.beside.format_map(demo | means), row.differs])
         if found is None:
             missing.append([command, row.name, row.differs])
             continue
