@@ -14,10 +14,11 @@ DONE := $(VENV)/installed
 demo: install
 	$(BIN)/attend demo
 
-# Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb.
+# Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb. By
+# two processes, each with one thread.
 test: install
-	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
-	$(BIN)/python -m pytest -m "plain and not slow" --cov --cov-append
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "plain and not slow" --cov --cov-append
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
