@@ -15,9 +15,7 @@ def main(folder: str, name: str) -> None:
     for row in found["rows"]:
         row.pop("run", None)
     write_json(Path(__file__).parents[1] / "docs" / f"{name}.json", found)
-    for line in found["effects"]:
-        spread = line.get("deviation")
-        print(f"| {line['domain']} | {line['value']} | {line['mean']:.4g}" + (f" ± {spread:.2g} |" if spread else " |"))
+    print(*found["verdicts"], sep="\n")
 
 
 if __name__ == "__main__":

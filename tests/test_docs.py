@@ -179,3 +179,15 @@ def test_the_pages_of_figures_are_those_that_are_written():
         path.stem for group in ("experiment", "domain") for path in (DOCS.parent / "conf" / group).glob("*.yaml")
     }
     assert told == recipes
+
+
+def test_the_comparison_of_mixers_is_that_of_the_file():
+    page = (DOCS / "compare.md").read_text(encoding="utf-8")
+    found = json.loads((DOCS / "mixers.json").read_text(encoding="utf-8"))
+    for domain in found["domains"]:
+        lines = [line for line in found["effects"] if line["domain"] == domain and line["seeds"]]
+        cells = [f"{c['mean']:.4g} ± {c['deviation']:.2g}" + " *" * bool(c.get("sure")) for c in lines]
+        assert f"| {domain} | {lines[0]['metric']} | {' | '.join(cells)} |" in page
+    sure = [line for line in found["effects"] if line.get("sure")]
+    assert len(sure) == len(found["verdicts"])
+    assert all(f"{abs(line['percent']):.1f} %" in page for line in sure)
