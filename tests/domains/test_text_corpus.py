@@ -44,7 +44,10 @@ def book(tmp_path) -> Path:
 # tokenizers
 
 
-@pytest.mark.parametrize("make", [Bytes, lambda: Characters(TEXT), lambda: learnt([TEXT], 307)], ids=str)
+MAKERS = {"bytes": Bytes, "characters": lambda: Characters(TEXT), "pairs": lambda: learnt([TEXT], 307)}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_a_tokenizer_gives_back_its_text_and_knows_its_bytes(make):
     tokenizer = make()
     tokens = tokenizer.encode(TEXT)
