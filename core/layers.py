@@ -120,8 +120,8 @@ class Transformer(nn.Module):
         self.config = config
         self.position = position or NoPosition()
         self.embed_norm = make_norm(config) if config.embed_norm else nn.Identity()
-        rates = [config.drop_path * n / max(1, config.depth - 1) for n in range(config.depth)]
-        self.blocks = nn.ModuleList(TransformerBlock(config, rate) for rate in rates)
+        last = max(1, config.depth - 1)
+        self.blocks = nn.ModuleList(TransformerBlock(config, config.drop_path * n / last) for n in range(config.depth))
         self.norm = make_norm(config)
 
     def forward(
