@@ -1,5 +1,5 @@
 # make demo    trains, evaluates and explains all four domains: outputs/demo/index.html
-# make test    the tests, and which branches they took; make test-slow those that take minutes
+# make test    the tests; make test-slow those that take minutes; make coverage which branches they take
 # make lint    ruff and pyright
 # make docs-check    every command and every line of code in README and docs; those of the quickstart run
 # Each sets up .venv first, from pinned versions, if that has not been done.
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/installed
 
-.PHONY: demo test test-slow docs-check lint format install clean
+.PHONY: demo test test-slow coverage docs-check lint format install clean
 
 demo: install
 	$(BIN)/attend demo
@@ -17,8 +17,13 @@ demo: install
 # Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb. By
 # two processes, each with one thread.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "plain and not slow" --cov --cov-append
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "plain and not slow"
+
+# The same by one process, and which branches were taken.
+coverage: install
+	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
+	$(BIN)/python -m pytest -m "plain and not slow" --cov --cov-append
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
