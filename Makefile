@@ -17,8 +17,8 @@ demo: install
 # Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb. By
 # two processes, each with one thread.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "plain and not slow"
+	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype
+	$(BIN)/python -m pytest -m "plain and not slow"
 
 # The same by one process, and which branches were taken.
 coverage: install
