@@ -254,6 +254,7 @@ def quiet() -> None:
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # what it might do faster
     for message in (
         "(?s).*The `srun` command is available on your system but is not used",  # on purpose, on a login node
+        "(?s).*using the WeightAveraging callback with a model that overrides",  # nothing is sharded where it is used
         "FSDP2-wrapped module .* returned a view",  # that nobody changes in place
         "(?s).*does not have many workers",
         "(?s).*number of training batches .* is smaller than the logging interval",

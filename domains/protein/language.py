@@ -19,7 +19,7 @@ from core.layers import Transformer, make_norm
 from core.masks import Padding
 from core.positions import Rotary, make_position
 from core.probe import Probe
-from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.adapter import Batch, DomainAdapter, Tokens, share
 
 LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO.-"  # the 20 amino acids first, by how often they occur
 ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *LETTERS, "<null_1>", "<mask>")  # ESM-2's
