@@ -18,15 +18,20 @@ def spoilt(named: Iterable[tuple[str, Tensor]]) -> str:
     return listed([name for name, tensor in named if tensor.is_floating_point() and not tensor.isfinite().all()])
 
 
-def source_of_nan(adapter: DomainAdapter, batch: Batch) -> str:
+def source_of_nan(adapter: DomainAdapter, batch: Batch, shared: bool = False) -> str:
     """Where the first values that are no numbers come from: the batch, the weights, or the output of a module.
 
     -inf is no fault in an output: masks hold it.
+
+    Args:
+        shared: the model is divided among processes, and cannot be run by one that looks for a fault by itself.
     """
     if names := spoilt(batch.items()):
         return f"the batch's {names} are not finite"
     if names := spoilt(adapter.named_parameters()):
         return f"the weights {names} are not finite since the step before"
+    if shared:
+        return "the batch and the weights before it are finite"
     found: list[str] = []
 
     def look(name: str) -> Callable[..., None]:

@@ -147,6 +147,8 @@ def clip(parameters: Iterable[Tensor], limit: float) -> None:
         if p.grad is not None:
             groups.setdefault(getattr(p, "device_mesh", None), []).append(p)
     norms = [get_total_norm([p.grad for p in group if p.grad is not None]) for group in groups.values()]
+    if not groups:  # the step is left out
+        return
     total = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
     for group in groups.values():
         clip_grads_with_norm_(group, limit, total)

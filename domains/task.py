@@ -12,6 +12,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 
 from domains.adapter import Batch, DomainAdapter
@@ -32,8 +33,9 @@ class AttentionTask(LightningModule):
         record: what a checkpoint shall say of itself, as plain values, so that it loads under weights_only=True.
         seed: of the run.
         spread: spreads the adapter over the devices of a mesh, or of none, before it is trained.
+        skips: so many steps in a row are left out if their loss is not finite: no weight changes, the schedule goes on.
     Raises:
-        ValueError: in training, for a loss that is not finite; it says where that comes from.
+        ValueError: in training, for a loss that is not finite after so many skips; it says where that comes from.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class AttentionTask(LightningModule):
         record: dict[str, Any] | None = None,
         seed: int = 0,
         spread: Callable[[DomainAdapter, DeviceMesh | None], None] | None = None,
+        skips: int = 0,
     ):
         super().__init__()
         self.adapter, self.optimizer, self.steps, self.seed = adapter, optimizer, steps, seed
-        self.spread = spread
+        self.spread, self.skips = spread, skips
+        self.spoilt, self.skipped = False, 0  # whether this step has a loss that is not finite; steps left out in a row
         self.record = record or {}
         self.recent: deque[float] = deque(maxlen=25)
         self.scores = MetricCollection({name: MeanMetric() for name in adapter.measures})
@@ -61,11 +65,22 @@ class AttentionTask(LightningModule):
         chance = np.random.SeedSequence((self.seed, number, place(self.trainer)[0]))
         torch.manual_seed(int(chance.generate_state(1)[0]))
         loss = self.adapter.loss(self.adapter(batch), batch)
-        if not isfinite(value := loss.item()):
-            raise ValueError(self._why(value, batch, number))
-        self.recent.append(value)
-        self.log("train/loss", fmean(self.recent), sync_dist=True)  # one batch says little
+        if isfinite(value := loss.item()):
+            self.recent.append(value)
+        else:
+            self._skip(value, batch, number)
+        self.log("train/loss", fmean(self.recent or [value]), sync_dist=True)  # one batch says little
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if not self.skips:
+            return
+        if self.trainer.strategy.reduce_boolean_decision(self.spoilt, all=False):  # of any process
+            optimizer.zero_grad(set_to_none=True)  # a weight without a gradient stays as it is
+            self.skipped += 1
+        else:
+            self.skipped = 0
+        self.spoilt = False
 
     def validation_step(self, batch: Batch, _: int) -> None:
         predictions = self.adapter(batch)
@@ -94,10 +109,18 @@ class AttentionTask(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.recent.extend(checkpoint.get("recent", ()))
 
+    def _skip(self, loss: float, batch: Batch, number: int) -> None:
+        why = self._why(loss, batch, number)
+        if self.skipped >= self.skips:
+            raise ValueError(why)
+        print(f"  left out, {self.skipped + 1} of {self.skips} in a row: {why}")
+        self.spoilt = True
+
     def _why(self, loss: float, batch: Batch, number: int) -> str:
         loader: Any = self.trainer.train_dataloader
         samples = listed(loader.dataset.indices(number))
+        source = source_of_nan(self.adapter, batch, shared=self.device_mesh is not None)
         return (
-            f"the loss of step {self.global_step} is {loss}: {source_of_nan(self.adapter, batch)}; samples "
+            f"the loss of step {self.global_step} is {loss}: {source}; samples "
             f"{samples} of the training split. Look at these, or lower optimizer.lr"
         )

@@ -34,6 +34,7 @@ class TrainerConfig:
     log_every_n_steps: int = 25
     gradient_clip_val: float | None = 1.0
     accumulate_grad_batches: int = 1
+    skip_nan: int = 0  # steps in a row that are left out if their loss is no number, before the run stops
     picture_interval: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
     ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
 

@@ -98,7 +98,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     if settings.tensor_parallel > 1 and optimizer.rule is Rule.muon:
         raise ValueError("trainer.tensor_parallel divides the matrices that optimizer=muon takes whole; take adamw")
     spread = partial(parallelize, recompute=settings.recompute, compile=settings.compile)
-    task = AttentionTask(adapter, optimizer, settings.max_steps, record, config.seed, spread)
+    task = AttentionTask(adapter, optimizer, settings.max_steps, record, config.seed, spread, settings.skip_nan)
     bar, costs = StepProgress(progress, f"{config.domain.name}: training"), Costs()
     callbacks: list[Callback] = [costs]
     if settings.picture_interval is not None:

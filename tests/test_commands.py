@@ -44,7 +44,7 @@ def test_a_command_composes(page, words):
     if ELSEWHERE in overrides:
         return
     if "-m" in words:  # of a sweep its first job
-        overrides = [re.sub(r"=([^\[,]*),.*", r"=\1", word) for word in overrides]
+        overrides = [re.sub(r"=(?:tag\(log,interval\()?([^\[,]*),.*", r"=\1", word) for word in overrides]
     if command == "train":
         compose("config", begun(resumed(overrides)))
     else:

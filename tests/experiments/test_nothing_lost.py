@@ -173,6 +173,41 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert step_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == 1
 
 
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_step_without_a_loss_may_be_left_out_but_not_two_in_a_row(tmp_path, capfd, bad):
+    def spoil():
+        from domains.vision.data import Data
+
+        whole, drawn = Data.batch, []
+
+        def batch(self, split, *drawing):
+            found = whole(self, split, *drawing)
+            if split == "train":
+                drawn.append(1)
+                if 2 <= len(drawn) < 2 + bad:
+                    found["images"][0, 0] = torch.nan
+            return found
+
+        Data.batch = batch
+
+    settings = [*QUICK, "trainer.skip_nan=1", "trainer.max_steps=3", "trainer.val_check_interval=1"]
+    assert ended(tmp_path / "run", *settings, spoil=spoil) == (0 if bad == 1 else 2)
+    assert "left out, 1 of 1 in a row: the loss of step 1 is nan: the batch's images are" in capfd.readouterr().out
+    kept = tmp_path / "run" / "checkpoints"
+    if bad == 1:
+        assert step_of(kept / "last.ckpt") == 3
+        assert not equal_weights(kept / "last.ckpt", kept / "previous.ckpt")
+    else:
+        assert (tmp_path / "run" / "said").read_text().startswith("the loss of step 2 is nan")
+        assert step_of(kept / "last.ckpt") == 2
+        assert equal_weights(kept / "last.ckpt", kept / "previous.ckpt")
+
+
+def equal_weights(one: Path, other: Path) -> bool:
+    ours, theirs = (torch.load(path, weights_only=True)["state_dict"] for path in (one, other))
+    return all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("adapter."))
+
+
 def explode() -> None:
     """In this process, a block's norm answers with infinity."""
     torch.nn.functional.layer_norm = lambda x, *_, **__: x / 0

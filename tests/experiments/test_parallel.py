@@ -21,6 +21,7 @@ from domains.rl.collect import collect
 from domains.rl.trajectories import write
 from experiments.checkpoints import to_resume, whole
 from experiments.compose import compose
+from experiments.foreign import read_config
 from experiments.progress import make_progress
 from experiments.runs import make_adapter, make_data
 from experiments.train import train
@@ -207,15 +208,29 @@ def test_parts_of_a_linear_are_its_outputs_side_by_side():
     assert torch.equal(joined(named)["block.mixer.qkv.bias"], whole_one.bias)
 
 
-def test_every_rank_of_a_sweeps_job_has_its_learning_rate(attend, tmp_path):
+SWEEPS = {
+    "basic": "optimizer.lr=1e-3,1e-2",
+    "optuna": "hydra/sweeper=optuna hydra/sweeper/sampler=grid hydra.sweeper.n_trials=2 hydra.sweeper.n_jobs=1 "
+    "optimizer.lr=choice(1e-3,1e-2)",
+}
+
+
+@pytest.mark.parametrize("sweeper", SWEEPS)
+def test_every_rank_of_a_sweeps_job_has_its_learning_rate(attend, tmp_path, sweeper):
+    if sweeper == "optuna":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["domain=vision", "model.dim=12", "model.depth=1", "model.heads=2", "logger=csv", "trainer.max_steps=2"]
-    done = attend("train", "-m", *words, "trainer=ddp", *TWO.split(), "optimizer.lr=1e-3,1e-2")
+    done = attend("train", "-m", *words, "trainer=ddp", *TWO.split(), *SWEEPS[sweeper].split())
     assert done.returncode == 0, done.stderr[-2000:]
     jobs = sorted(path.parent for path in tmp_path.glob("outputs/sweeps/vision/*/*/weights.safetensors"))
     assert [job.name for job in jobs] == ["0", "1"]
-    alone = {"alone": f"{' '.join(words)} optimizer.lr=1e-2 trainer=cpu"}
-    ranks(tmp_path, alone, 1)
-    one = load_file(tmp_path / "alone" / "weights.safetensors")
-    for name, weight in load_file(jobs[1] / "weights.safetensors").items():
-        torch.testing.assert_close(weight, one[name], rtol=1e-5, atol=2e-4)
-    assert not torch.equal(load_file(jobs[0] / "weights.safetensors")["classify.weight"], one["classify.weight"])
+    ends = []
+    for job in jobs:
+        rate = read_config(job)["optimizer"]["lr"]
+        alone = {f"alone-{job.name}": f"{' '.join(words)} optimizer.lr={rate} trainer=cpu"}
+        ranks(tmp_path, alone, 1)
+        one = load_file(tmp_path / f"alone-{job.name}" / "weights.safetensors")
+        ends.append(load_file(job / "weights.safetensors"))
+        for name, weight in ends[-1].items():
+            torch.testing.assert_close(weight, one[name], rtol=1e-5, atol=2e-4)
+    assert not torch.equal(ends[0]["classify.weight"], ends[1]["classify.weight"])
