@@ -1,14 +1,17 @@
 """AdamW, or Muon for the matrices of the blocks and AdamW for the rest, under one schedule."""
 
 import re
+from collections.abc import Iterable
 from math import cos, pi
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from domains.config import OptimizerConfig, Rule, Schedule
+from domains.parallel import wholes
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -42,7 +45,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
     ]
     betas = (config.beta1, config.beta2)
     if config.rule is Rule.muon:
-        return MuonAdamW(settings, lr=config.lr, betas=betas)
+        return MuonAdamW(settings, lr=config.lr, betas=betas, matrices=wholes(named).values())
     return AdamW([{k: v for k, v in group.items() if k != "muon"} for group in settings], lr=config.lr, betas=betas)
 
 
@@ -84,11 +87,23 @@ class MuonAdamW(Optimizer):
         M ← β M + G;   W ← (1 - lr·wd) W - lr · √max(1, rows/cols) · orthogonal(G + β M)
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers". Newton-Schulz runs in float32 on a CPU, where
-    bfloat16 is many times slower, and in bfloat16 elsewhere.
+    bfloat16 is many times slower, and in bfloat16 elsewhere; each device does it for the whole of a matrix that is
+    spread over several.
+
+    Args:
+        matrices: parameters that are one matrix together, one below the other.
     """
 
-    def __init__(self, groups, lr: float, betas: tuple[float, float] = (0.9, 0.99), momentum: float = 0.95):
+    def __init__(
+        self,
+        groups,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.99),
+        momentum: float = 0.95,
+        matrices: Iterable[list[Tensor]] = (),
+    ):
         super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": 0.0, "muon": False})
+        self.parts = {p: parts if p is parts[0] else [] for parts in matrices for p in parts}
 
     @torch.no_grad()
     def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -97,19 +112,30 @@ class MuonAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            update = self._muon if group["muon"] else self._adamw
             for p in group["params"]:
-                if p.grad is not None:
-                    update(p, p.grad, self.state[p], group)
+                if p.grad is None:
+                    continue
+                if not group["muon"]:
+                    self._adamw(p, p.grad, self.state[p], group)
+                elif parts := self.parts.get(p, [p]):
+                    self._muon(parts, group)
         return loss
 
-    def _muon(self, p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+    def _muon(self, parts: list[Tensor], group: dict) -> None:
+        moves = torch.cat([_whole(self._move(p, group)) for p in parts])
+        rows, cols = moves.shape
+        for p, direction in zip(parts, orthogonal(moves).split([len(p) for p in parts]), strict=True):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(_spread(direction, p), alpha=-group["lr"] * max(1.0, rows / cols) ** 0.5)
+
+    def _move(self, p: Tensor, group: dict) -> Tensor:
+        """G + β M."""
+        state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
-        momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
-        direction = orthogonal(grad.add(momentum, alpha=group["momentum"]))
-        p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.add_(direction, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+        assert p.grad is not None
+        momentum = state["momentum"].mul_(group["momentum"]).add_(p.grad)
+        return p.grad.add(momentum, alpha=group["momentum"])
 
     def _adamw(self, p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
         if not state:
@@ -121,6 +147,20 @@ class MuonAdamW(Optimizer):
         scale = (square / (1 - beta2 ** state["step"])).sqrt_().add_(1e-8)
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1 ** state["step"]))
+
+
+def _whole(t: Tensor) -> Tensor:
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def _spread(whole: Tensor, like: Tensor) -> Tensor:
+    """Each device's part of what all have."""
+    if not isinstance(like, DTensor):
+        return whole
+    mesh = like.device_mesh
+    return DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False).redistribute(
+        mesh, like.placements
+    )
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:

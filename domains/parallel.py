@@ -121,14 +121,15 @@ class SideBySide(nn.ModuleList):
 
 def joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights by the names that they have in a model that was not divided."""
-    found: dict[str, Any] = {}
-    for name, weight in state.items():
-        part = re.fullmatch(r"(.*\.(?:qkv|up))\.(\d+)(\.\w+)", name)
-        if part is None:
-            found[name] = weight
-        else:
-            found.setdefault(part[1] + part[3], []).append(weight)
-    return {name: torch.cat(value) if isinstance(value, list) else value for name, value in found.items()}
+    return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in wholes(state.items()).items()}
+
+
+def wholes(named: Iterable[tuple[str, Tensor]]) -> dict[str, list[Tensor]]:
+    """The parts of each weight, most of which have one, by the name that it has in a model that was not divided."""
+    found: dict[str, list[Tensor]] = {}
+    for name, weight in named:
+        found.setdefault(re.sub(r"(\.(?:qkv|up))\.\d+(\.\w+)$", r"\1\2", name), []).append(weight)
+    return found
 
 
 def gathered(adapter: nn.Module) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from domains.config import OptimizerConfig, Rule
+from domains.config import OptimizerConfig
 from domains.data import place
 from domains.parallel import gathered, parallelize
 from domains.task import AttentionTask
@@ -95,8 +95,6 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     settings: TrainerConfig = typed(TrainerConfig, config.trainer)
     record = {"config": OmegaConf.to_container(config, resolve=True, enum_to_str=True), "spec": spec}
     optimizer: OptimizerConfig = typed(OptimizerConfig, config.optimizer)
-    if settings.tensor_parallel > 1 and optimizer.rule is Rule.muon:
-        raise ValueError("trainer.tensor_parallel divides the matrices that optimizer=muon takes whole; take adamw")
     spread = partial(parallelize, recompute=settings.recompute, compile=settings.compile)
     task = AttentionTask(adapter, optimizer, settings.max_steps, record, config.seed, spread, settings.skip_nan)
     bar, costs = StepProgress(progress, f"{config.domain.name}: training"), Costs()

@@ -11,7 +11,6 @@ from experiments import demo
 from experiments.compose import compose
 
 pytestmark = pytest.mark.plain  # so that one demo serves all tests here
-CHROMIUM = Path("/usr/bin/chromium")
 TINY = ["model.dim=12", "model.heads=3", "model.depth=2", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 MORE = {
     "vision": [],
@@ -51,38 +50,23 @@ def test_the_page_has_results_pictures_and_an_explorer_of_every_domain(written):
     assert page.count('src="data:image/png') == 4
 
 
-def test_the_page_in_a_browser(written):
+def test_the_page_in_a_browser(opened, written):
     """A tab for each domain, by mouse and by keyboard; a click shows the weights of that run; it fits a phone."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'"
-    )
-    if not CHROMIUM.is_file():
-        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     output, data = written
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"], timeout=120_000)
-        for width in (375, 1200):
-            page, errors = browser.new_page(viewport={"width": width, "height": 800}), []
-            page.set_default_timeout(120_000)  # a busy machine
-            page.on("console", lambda message, errors=errors: errors.append(message.text))
-            page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
-            page.on("request", lambda sent, errors=errors: sent.url.startswith("http") and errors.append(sent.url))
-            page.goto((output / "index.html").as_uri())
-            for number, run in enumerate(data["runs"]):
-                if number == 1:
-                    page.get_by_text(run["domain"], exact=True).locator("visible=true").last.click()
-                elif number:
-                    page.locator("#runs :checked").focus()
-                    page.keyboard.press("ArrowRight")
-                (scene,) = run["scenes"]
-                assert page.locator("#to .cell").all_text_contents() == [e["label"] for e in scene["elements"]]
-                page.locator("#to-1").click()
-                assert scene["elements"][1]["note"][1:] in page.locator("#chosen").inner_text()
-                weights = page.eval_on_selector_all("#by .cell", "cells => cells.map(c => Number(c.dataset.weight))")
-                (mean,) = [m for m in scene["maps"] if (m["layer"], m["head"]) == (2, "mean")]
-                assert max(weights) > 0
-                assert max(weights) <= mean["top"] + 1e-4
-                assert page.locator("img.evaluated:visible").count() == 1
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert not errors
-        browser.close()
+    for page in opened(output / "index.html"):
+        for number, run in enumerate(data["runs"]):
+            if number == 1:
+                page.get_by_text(run["domain"], exact=True).locator("visible=true").last.click()
+            elif number:
+                page.locator("#runs :checked").focus()
+                page.keyboard.press("ArrowRight")
+            (scene,) = run["scenes"]
+            assert page.locator("#to .cell").all_text_contents() == [e["label"] for e in scene["elements"]]
+            page.locator("#to-1").click()
+            assert scene["elements"][1]["note"][1:] in page.locator("#chosen").inner_text()
+            weights = page.eval_on_selector_all("#by .cell", "cells => cells.map(c => Number(c.dataset.weight))")
+            (mean,) = [m for m in scene["maps"] if (m["layer"], m["head"]) == (2, "mean")]
+            assert max(weights) > 0
+            assert max(weights) <= mean["top"] + 1e-4
+            assert page.locator("img.evaluated:visible").count() == 1
+            assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]

@@ -27,7 +27,6 @@ from experiments.runs import make_adapter, make_data, typed, write_config, write
 from experiments.start import start
 from experiments.train import train
 
-CHROMIUM = Path("/usr/bin/chromium")
 CORE = ["core.dim=12", "core.depth=2", "core.heads=3"]
 VISION = ["domain=vision", "model.dim=12", "model.depth=2", "model.heads=3", "model.qk_norm=true", "logger=csv"]
 
@@ -233,51 +232,34 @@ def report(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.plain
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_in_a_browser(tmp_path, scheme):
+def test_the_report_in_a_browser(opened, tmp_path, scheme):
     """Cells say what the data say, in a colour by sign and size on which text can be read; it fits a phone."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'"
-    )
-    if not CHROMIUM.is_file():
-        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     data = report(tmp_path)
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"], timeout=120_000)
-        for width in (375, 1200):
-            page, errors = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), []
-            page.set_default_timeout(120_000)  # a busy machine
-            page.on("console", lambda message, errors=errors: errors.append(message.text))
-            page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
-            page.on("request", lambda sent, errors=errors: sent.url.startswith("http") and errors.append(sent.url))
-            page.goto((tmp_path / "report.html").as_uri())
-            for number, cells in enumerate(matrix["cells"] for matrix in data["matrices"]):
-                chart = page.locator(f"[data-matrix='{number}'] svg[role=img]")
-                said = " ".join(chart.locator("[aria-label=text] text").all_text_contents())
-                effects = [cell["effect"].replace("\n", "") for cell in cells]  # a text of two lines has no break in it
-                assert [said.count(effect) for effect in effects] == [effects.count(effect) for effect in effects]
-                assert said.count("*") == sum(cell["sure"] for cell in cells)
-                for cell in cells:
-                    name = f"{cell['core']} to {cell['domain']} {cell['effect']}".replace("\n", " ")
-                    assert name in chart.get_attribute("aria-label")
+    for page in opened(tmp_path / "report.html", color_scheme=scheme):
+        for number, cells in enumerate(matrix["cells"] for matrix in data["matrices"]):
+            chart = page.locator(f"[data-matrix='{number}'] svg[role=img]")
+            said = " ".join(chart.locator("[aria-label=text] text").all_text_contents())
+            effects = [cell["effect"].replace("\n", "") for cell in cells]  # a text of two lines has no break in it
+            assert [said.count(effect) for effect in effects] == [effects.count(effect) for effect in effects]
+            assert said.count("*") == sum(cell["sure"] for cell in cells)
+            for cell in cells:
+                name = f"{cell['core']} to {cell['domain']} {cell['effect']}".replace("\n", " ")
+                assert name in chart.get_attribute("aria-label")
 
-            def drawn(number: int, page=page) -> tuple[str, float]:
-                cell = page.locator(f"[data-matrix='{number}'] [aria-label=cell] rect").first
-                return cell.get_attribute("fill"), float(cell.get_attribute("fill-opacity"))
+        def drawn(number: int, page=page) -> tuple[str, float]:
+            cell = page.locator(f"[data-matrix='{number}'] [aria-label=cell] rect").first
+            return cell.get_attribute("fill"), float(cell.get_attribute("fill-opacity"))
 
-            better, worse = drawn(0), drawn(2)
-            assert (better[0], worse[0]) == ("var(--blue)", "var(--orange)")
-            assert better[1] == pytest.approx(worse[1] * (10.1667 / 25) ** 0.5, rel=1e-3)
-            for name, opacity in (better, worse):
-                assert contrast(page, name, opacity) > 4.5
-            page.locator("#common").focus()
-            page.keyboard.press("Space")
-            assert page.locator("#common").is_checked() is False
-            assert drawn(0) == better  # the only column with effects
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            page.get_by_text("Every run", exact=True).click()
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert not errors
-        browser.close()
+        better, worse = drawn(0), drawn(2)
+        assert (better[0], worse[0]) == ("var(--blue)", "var(--orange)")
+        assert better[1] == pytest.approx(worse[1] * (10.1667 / 25) ** 0.5, rel=1e-3)
+        for name, opacity in (better, worse):
+            assert contrast(page, name, opacity) > 4.5
+        page.locator("#common").focus()
+        page.keyboard.press("Space")
+        assert page.locator("#common").is_checked() is False
+        assert drawn(0) == better  # the only column with effects
+        page.get_by_text("Every run", exact=True).click()
 
 
 def contrast(page, name: str, opacity: float) -> float:
