@@ -57,6 +57,7 @@ def main() -> None:
     if "=" in arguments[0]:  # attend key=value …: Lightning restarts a training so on every rank
         arguments = ["train", *arguments]
     command, *overrides = arguments
+    overrides = [expanded(word) for word in overrides]
     try:
         if command not in COMMANDS:
             raise ValueError(f"{command!r} is no command; possible: {', '.join(COMMANDS)} (attend --help)")
@@ -78,6 +79,12 @@ def main() -> None:
         sys.exit(130)
 
 
+def expanded(word: str) -> str:
+    """key=~/photos with the home folder written out: a shell does not do so behind the =."""
+    key, equals, value = word.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~/") else word
+
+
 def fail(error: Exception) -> None:
     """One clear sentence instead of a traceback, which HYDRA_FULL_ERROR=1 brings back."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -92,7 +99,7 @@ def _train(overrides: list[str]) -> None:
     from omegaconf import DictConfig
 
     from conf import schema
-    from experiments.compose import begun, compose, resumed
+    from experiments.compose import begun, compose, quoted, resumed
 
     overrides = begun(resumed(overrides))
     if not any(word.startswith("-") for word in overrides):
@@ -116,7 +123,8 @@ def _train(overrides: list[str]) -> None:
             raise
 
     schema.register()
-    sys.argv = [sys.argv[0], *overrides]
+    sweep = "-m" in overrides or "--multirun" in overrides
+    sys.argv = [sys.argv[0], *(quoted(word, sweep) for word in overrides)]
     job()
 
 

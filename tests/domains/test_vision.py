@@ -17,6 +17,7 @@ from domains.vision.config import Augment, DataConfig, ModelConfig, OnError, Poo
 from domains.vision.data import Data
 from domains.vision.evaluate import evaluate
 from domains.vision.predict import predict
+from domains.vision.sources import read_image
 
 
 def pixels():
@@ -272,6 +273,23 @@ def test_images_of_any_size_are_covered(tmp_path):
     images = data.batch("train", range(data.size("train")))["images"]
     assert images.shape[1:] == (3, 8, 8)
     assert (images.amax(1) > 0.7).all()  # no bars at the sides
+
+
+def test_a_photograph_stands_as_its_camera_noted(tmp_path):
+    image = Image.new("RGB", (29, 13), "blue")
+    image.paste("red", (0, 0, 29, 5))
+    noted = Image.Exif()
+    noted[0x0112] = 6  # to be turned by 90° to the right
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=noted)
+    image.save(tmp_path / "upright.png")
+    upright, turned = (read_image(tmp_path / name, (3, 13, 29)) for name in ("upright.png", "turned.png"))
+    assert np.array_equal(turned, upright)
+
+
+def test_sixteen_bits_are_read_as_eight(tmp_path):
+    grey = np.arange(11 * 17, dtype=np.uint8).reshape(11, 17)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    assert np.array_equal(read_image(tmp_path / "deep.png", (1, 11, 17))[0], grey)
 
 
 def test_broken_files_are_named_or_skipped(tmp_path):

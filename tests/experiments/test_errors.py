@@ -23,6 +23,8 @@ from experiments.compose import compose
         (["domain=joint", "model.mixer=linear"], ["cannot take bias; possible here: softmax, window"]),
         (["+model.new=1"], ["cannot be added"]),
         (["seed"], ["not of the form key=value"]),
+        (["seed=3,5"], ["attend train -m seed=3,5", "seed=[3,5]", "\"'3,5'\""]),
+        (["seed=[3"], ["not of the form key=value"]),
     ],
 )
 def test_configuration(overrides, parts):
@@ -32,6 +34,14 @@ def test_configuration(overrides, parts):
     assert len(text.splitlines()) <= 2
     for part in parts:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Größe L/IMG (1).jpg", "Hello! Who's there?", "'Tis late", 'he said "no"', "Well, then; go", "a: b", "in é\\"],
+)
+def test_a_text_needs_no_quotes_of_its_own(text):
+    assert compose("predict", ["run=x", f"input={text}"]).input == text
 
 
 @pytest.mark.parametrize(
@@ -48,11 +58,12 @@ def test_configuration(overrides, parts):
         (["evaluate"], "run is needed: give run=…"),
         (["evaluate", "run=nowhere"], "nowhere is no finished run: it has no config.yaml"),
         (["predict", "run=nowhere", "input=x"], "nowhere is no finished run"),
+        (["predict", "run=~/nowhere", "input=x"], "/home/nowhere is no finished run"),
         (["explain", "run=nowhere", "input=x"], "nowhere is no finished run"),
     ],
 )
 def test_command_line(attend, arguments, part, tmp_path):
-    result = attend(*arguments)
+    result = attend(*arguments, HOME="/home")
     assert result.returncode == 2
     assert part in result.stderr
     assert len(result.stderr.splitlines()) <= 2
