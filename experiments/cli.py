@@ -67,11 +67,14 @@ def main() -> None:
             print((Path(import_module("conf").__path__[0]) / f"{command}.yaml").read_text(), end="")
         else:
             from experiments.compose import compose, gathered
+            from experiments.waiting import waiting
 
             if command == "bench" and overrides and "=" not in overrides[0]:  # attend bench kernels
                 overrides[0] = f"what={overrides[0]}"
             config = compose(command, gathered(command, overrides))
-            import_module(f"experiments.{command}").run(config)
+            with waiting("loading torch …"):
+                module = import_module(f"experiments.{command}")
+            module.run(config)
     except ValueError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -114,7 +117,10 @@ def _train(overrides: list[str]) -> None:
             from experiments.job import swept
 
             return swept()
-        from experiments.train import run
+        from experiments.waiting import waiting
+
+        with waiting("loading torch …"):
+            from experiments.train import run
 
         try:
             return run(config)
