@@ -23,6 +23,7 @@ from torch import Tensor
 from domains.vision.config import DataConfig, OnError, Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+UNREAD = (".heic", ".heif", ".dng", ".cr2", ".nef", ".arw")  # of telephones and cameras; Pillow alone reads none
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # apt-get install dataset-fashion-mnist
 TURN = Image.Transpose
 UPRIGHT = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE}  # EXIF's numbers
@@ -84,9 +85,14 @@ def image_files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise ValueError(f"{source} does not exist; give an image file or a folder of images")
-    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(p for p in source.rglob("*") if p.is_file())
+    files = [p for p in found if p.suffix.lower() in SUFFIXES]
     if not files:
         raise ValueError(f"{source} holds no images ({', '.join(SUFFIXES)})")
+    if unread := [p for p in found if p.suffix.lower() in UNREAD]:
+        warnings.warn(
+            f"{len(unread)} files in {source} are left out, such as {unread[0].name}; save them as JPEG", stacklevel=2
+        )
     return files
 
 

@@ -142,7 +142,7 @@ function charts(map) {
   const c = map.correlation;
   $("correlation").textContent = c === null
     ? "All weights or all effects are the same here: there is nothing to correlate."
-    : `Here weight and effect have a rank correlation (Spearman) of ${c.toFixed(2)} over ${elements.length} elements in the chosen map; 1 would be the same order, 0 none, −1 the reverse.`;
+    : `Here weight and effect have a rank correlation (Spearman) of ${+c.toFixed(2)} over ${elements.length} elements in the chosen map; 1 would be the same order, 0 none, −1 the reverse.`;
   const dots = elements.map((e, n) => ({ n, weight: map.received[n], effect: effects[n], note: e.note }));
   const scatter = Plot.plot({
     width: $("scatter").clientWidth, height: 270, marginLeft: 55, marginBottom: 42, style: ink, grid: true, ariaLabel: "weight received against effect of removal",

@@ -286,6 +286,14 @@ def test_a_photograph_stands_as_its_camera_noted(tmp_path):
     assert np.array_equal(turned, upright)
 
 
+def test_photographs_that_are_left_out_are_said_to_be(tmp_path):
+    root = folder_of_images(tmp_path / "a")
+    (root / "red" / "IMG_1.HEIC").touch()
+    with pytest.warns(UserWarning, match=r"1 files in .*a are left out, such as IMG_1\.HEIC; save them as JPEG"):
+        data = open_data(root)
+    assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+
+
 def test_sixteen_bits_are_read_as_eight(tmp_path):
     grey = np.arange(11 * 17, dtype=np.uint8).reshape(11, 17)
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
