@@ -110,7 +110,7 @@ function render() {
     });
     $(id).setAttribute("aria-activedescendant", `${id}-${i}`);
     const most = d3.sort(d3.range(L), (n) => -view[n]).slice(0, 3).filter((n) => view[n] > 0);
-    $(`${id}-most`).textContent = `Most: ${most.map((n) => `${elements[n].note.split(";")[0]}, ${percent(view[n])}`).join(" · ") || "nothing"}`;
+    $(`${id}-most`).textContent = `Most: ${most.map((n) => `${elements[n].note.split("; ")[0]}, ${percent(view[n])}`).join(" · ") || "nothing"}`;
   }
   const order = (numbers) => 1 + numbers.filter((x) => x > numbers[i]).length;
   $("chosen").replaceChildren(

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.compose import compose
+from experiments.runs import load_run
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,14 @@ def test_command_line(attend, arguments, part, tmp_path):
     assert len(result.stderr.splitlines()) <= 2
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_run_that_was_stopped_is_said_to_go_on(tmp_path):
+    for name in ("config.yaml", "spec.json", "checkpoints/last.ckpt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"no weights\.safetensors \(attend train run={tmp_path} goes on with it\)"):
+        load_run(tmp_path)
 
 
 def test_the_traceback_can_be_had(attend):

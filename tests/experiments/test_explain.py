@@ -24,7 +24,7 @@ from experiments.runs import make_adapter, make_data, room, write_config, write_
 
 CHROMIUM = Path("/usr/bin/chromium")
 SEQUENCE = "MKTAYIAKQRQ"
-TEXT = "ab </script> é"  # 15 bytes
+TEXT = "ab;</script> é"  # 15 bytes
 SPECS = {
     "vision": {"classes": [*"abc"], "channels": 1, "size": [4, 6], "mean": [0.5], "std": [0.25]},
     "protein": {"letters": "ACDEFGHIKLMNPQRSTVWY", "longest": 17},
@@ -269,6 +269,9 @@ def test_the_page_in_a_browser(saved, tmp_path, domain):
         assert shown(page, "to") == pytest.approx(decoded(found)[element], abs=1e-4)
         assert shown(page, "by") == pytest.approx(decoded(found)[:, element], abs=1e-4)
         assert page.locator("#to [aria-selected=true]").get_attribute("id") == f"to-{element}"
+        names = {element["note"].split("; ")[0] for element in scene["elements"]}
+        most = (page.locator("#to-most").text_content() or "").removeprefix("Most: ").split(" · ")
+        assert names.issuperset(name.rpartition(", ")[0] for name in most)
 
     with playwright.sync_playwright() as player:
         browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"], timeout=120_000)
@@ -292,6 +295,8 @@ def test_the_page_in_a_browser(saved, tmp_path, domain):
             check(page, 0, 1, "3")
             page.locator("#head").select_option("rollout")
             check(page, 0, 1, "rollout")
+            page.locator("#to-2").click()
+            check(page, 2, 1, "rollout")
             assert page.locator("svg").count() == 7
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert not page.locator("img:not([alt]), img[alt=''][src]").count()
