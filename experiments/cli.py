@@ -22,6 +22,8 @@ COMMANDS = {
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
     "bench": "measure this machine's attention kernels",
 }
+FLAGS = "help hydra-help version cfg resolve package run multirun shell-completion config-path config-name config-dir"
+FLAGS = {f"--{flag}" for flag in (*FLAGS.split(), "experimental-rerun", "info")}  # of Hydra
 HELP = """attend: one self-attention core, four domains
 
   attend COMMAND [key=value …]
@@ -104,6 +106,8 @@ def _train(overrides: list[str]) -> None:
     from conf import schema
     from experiments.compose import begun, compose, quoted, resumed
 
+    if wrong := [word for word in overrides if word.startswith("--") and word.partition("=")[0] not in FLAGS]:
+        raise ValueError(f"{wrong[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
     overrides = begun(resumed(overrides))
     if not any(word.startswith("-") for word in overrides):
         compose("config", overrides)  # complains before anything is written

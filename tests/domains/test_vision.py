@@ -373,3 +373,9 @@ def test_a_patch_that_leaves_few_tokens_is_warned_of(data):
     spec = {"classes": ["a", "b"], "channels": 3, "size": [32, 32], "mean": [0.5] * 3, "std": [0.2] * 3}
     with pytest.warns(UserWarning, match="leave 4 tokens"):
         Adapter(ModelConfig(patch_size=16), PositionConfig(), spec)
+
+
+def test_a_patch_that_makes_very_many_tokens_is_warned_of(data):
+    spec = {"classes": ["a", "b"], "channels": 3, "size": [66, 64], "mean": [0.5] * 3, "std": [0.2] * 3}
+    with pytest.warns(UserWarning, match=r"make 1056 tokens of an image of 66×64 .* model\.patch_size, such as 8"):
+        Adapter(ModelConfig(patch_size=2), PositionConfig(), spec)

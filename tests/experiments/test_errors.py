@@ -56,6 +56,7 @@ def test_a_text_needs_no_quotes_of_its_own(text):
         (["train", "optimizer.lr=-1"], "lr > 0"),
         (["train", "trainer.max_steps=0"], "must be at least 1"),
         (["train", "data.batch_size=0"], "data.batch_size=0 must be"),
+        (["train", "--max_steps", "3"], "--max_steps is no option; a setting is written key=value"),
         (["evaluate"], "run is needed: give run=…"),
         (["evaluate", "run=nowhere"], "nowhere is no finished run: it has no config.yaml"),
         (["predict", "run=nowhere", "input=x"], "nowhere is no finished run"),
