@@ -46,6 +46,7 @@ install: $(DONE)
 $(DONE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
 	"attend needs Python 3.11 to 3.13, and this is %d.%d: make PYTHON=python3.12" % v)'
+	@echo "installing into $(VENV), with PyTorch about 6 GB: that takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch torchvision
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'

@@ -22,6 +22,8 @@ COMMANDS = {
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
     "bench": "measure this machine's attention kernels",
 }
+FLAGS = "help hydra-help version cfg resolve package run multirun shell-completion config-path config-name config-dir"
+FLAGS = {f"--{flag}" for flag in (*FLAGS.split(), "experimental-rerun", "info")}  # of Hydra
 HELP = """attend: one self-attention core, four domains
 
   attend COMMAND [key=value …]
@@ -57,6 +59,7 @@ def main() -> None:
     if "=" in arguments[0]:  # attend key=value …: Lightning restarts a training so on every rank
         arguments = ["train", *arguments]
     command, *overrides = arguments
+    overrides = [expanded(word) for word in overrides]
     try:
         if command not in COMMANDS:
             raise ValueError(f"{command!r} is no command; possible: {', '.join(COMMANDS)} (attend --help)")
@@ -66,16 +69,25 @@ def main() -> None:
             print((Path(import_module("conf").__path__[0]) / f"{command}.yaml").read_text(), end="")
         else:
             from experiments.compose import compose, gathered
+            from experiments.waiting import waiting
 
             if command == "bench" and overrides and "=" not in overrides[0]:  # attend bench kernels
                 overrides[0] = f"what={overrides[0]}"
             config = compose(command, gathered(command, overrides))
-            import_module(f"experiments.{command}").run(config)
+            with waiting("loading torch …"):
+                module = import_module(f"experiments.{command}")
+            module.run(config)
     except ValueError as error:
         fail(error)
     except KeyboardInterrupt:
         print("attend: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def expanded(word: str) -> str:
+    """key=~/photos with the home folder written out: a shell does not do so behind the =."""
+    key, equals, value = word.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~/") else word
 
 
 def fail(error: Exception) -> None:
@@ -92,8 +104,10 @@ def _train(overrides: list[str]) -> None:
     from omegaconf import DictConfig
 
     from conf import schema
-    from experiments.compose import begun, compose, resumed
+    from experiments.compose import begun, compose, quoted, resumed
 
+    if wrong := [word for word in overrides if word.startswith("--") and word.partition("=")[0] not in FLAGS]:
+        raise ValueError(f"{wrong[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
     overrides = begun(resumed(overrides))
     if not any(word.startswith("-") for word in overrides):
         compose("config", overrides)  # complains before anything is written
@@ -107,7 +121,10 @@ def _train(overrides: list[str]) -> None:
             from experiments.job import swept
 
             return swept()
-        from experiments.train import run
+        from experiments.waiting import waiting
+
+        with waiting("loading torch …"):
+            from experiments.train import run
 
         try:
             return run(config)
@@ -116,7 +133,8 @@ def _train(overrides: list[str]) -> None:
             raise
 
     schema.register()
-    sys.argv = [sys.argv[0], *overrides]
+    sweep = "-m" in overrides or "--multirun" in overrides
+    sys.argv = [sys.argv[0], *(quoted(word, sweep) for word in overrides)]
     job()
 
 

@@ -13,6 +13,7 @@ from domains.rl.minari import minari, to_minari
 from domains.rl.trajectories import write
 from experiments.config import CollectConfig
 from experiments.runs import load_run, typed
+from experiments.waiting import waiting
 
 
 def player(folder: str) -> Adapter:
@@ -29,7 +30,8 @@ def run(config: DictConfig) -> None:
     if c.minari:
         minari()  # complains before anything is played
     runs = {name: player(name) for name in policies if Path(name).is_dir()}
-    played, by = collect(c.env, policies, c.episodes, c.noise, c.seed, runs, c.target)
+    with waiting(f"playing {c.episodes} episodes …"):
+        played, by = collect(c.env, policies, c.episodes, c.noise, c.seed, runs, c.target)
     versions = ", ".join(f"{name} {version(name)}" for name in ("gymnasium", "numpy"))
     write(Path(c.output), c.env, played, **by, versions=versions)
     console, returns = Console(highlight=False, soft_wrap=True), played.returns
@@ -38,7 +40,7 @@ def run(config: DictConfig) -> None:
     console.print(
         f"{len(returns)} episodes, {played.lengths.sum()} steps; return {returns.mean():.1f} on average, "
         f"{low:.1f} · {middle:.1f} · {high:.1f} at 10 · 50 · 90 %, {returns.max():.1f} at most; "
-        f"{cut:.0%} cut off by the time limit, so that their return is a lower bound"
+        f"{cut:.0%} cut off by the time limit, which might have gone on"
     )
     if c.minari:
         to_minari(c.minari, c.env, played, " and ".join(policies))

@@ -12,6 +12,8 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -36,6 +38,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         ValueError: what is wrong, what is possible, and the nearest known name.
     """
     schema.register()
+    overrides = [quoted(word) for word in overrides]
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         try:
@@ -44,6 +47,23 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, name, overrides)) from error
     return config
+
+
+def quoted(word: str, sweep: bool = False) -> str:
+    """key=value as it is, or its value in quotes where Hydra's grammar cannot read it: `input=Größe (2).jpg`.
+
+    So is a value with a comma and a space, which would be several, unless the words are those of a sweep. Lists and
+    dictionaries are the grammar's own, whatever is wrong with them.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or not re.fullmatch(r"[\w.@/]+", key) or value.startswith(("[", "{")):
+        return word
+    try:
+        read = OverridesParser.create().parse_override(word)
+        fine = sweep or not read.is_sweep_override() or ", " not in value
+    except HydraException:
+        fine = False
+    return word if fine else f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def check(config: DictConfig, overrides: list[str]) -> None:
@@ -91,6 +111,17 @@ def _folders() -> list[Path]:
 def explain(error: Exception, name: str, overrides: list[str]) -> str:
     """One or two lines for a configuration error: what is wrong, what is possible, the nearest known name."""
     cause, text = error.__cause__, str(error)
+    for word in overrides:
+        try:
+            OverridesParser.create().parse_override(word)
+        except HydraException as parse:
+            return f"{word!r} is not of the form key=value ({str(parse).splitlines()[0]})"
+    if several := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
+        key, values = several.groups()
+        return (
+            f"{key}={values} is several values, for a sweep: attend train -m {key}={values}; a list is written "
+            f"{key}=[{values}], and a text with commas {key}=\"'{values}'\""
+        )
     if choice := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, wrong = choice.groups()
         return f"{group}={wrong} is unknown{_nearest(wrong, choices(group))}; possible: {', '.join(choices(group))}"
@@ -102,8 +133,6 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
         key = getattr(cause, "full_key", None) or unknown[1]
         known = _siblings(name, key, overrides)
         return f"{key} is no setting{_nearest(key, known)}; possible: {', '.join(known)}"
-    if parse := re.search(r"Error parsing override '([^\n]*)'\n([^\n]*)", text):
-        return f"{parse[1]!r} is not of the form key=value ({parse[2]})"
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{missing[1]} is needed: give {missing[1]}=…"
     if cause is not None and (override := re.search(r"Error merging override (.*)", text)):

@@ -10,11 +10,13 @@ from rich.table import Table
 from domains.adapter import Evaluation
 from experiments.config import EvaluateConfig
 from experiments.runs import environment, load_run, make_data, room, write_json
+from experiments.waiting import waiting
 
 
 def run(config: DictConfig | EvaluateConfig) -> None:
     folder = Path(config.output)
-    evaluation = evaluate(Path(config.run), folder, config.split, config.flips)
+    with waiting("evaluating …"):
+        evaluation = evaluate(Path(config.run), folder, config.split, config.flips)
     console = Console()
     table = Table("metric", "result", "baseline", "its result")
     for score in evaluation.scores:

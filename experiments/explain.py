@@ -24,13 +24,16 @@ from domains.adapter import DomainAdapter
 from domains.scene import Scene
 from experiments.report.explorer import write_explorer
 from experiments.runs import environment, load_run, make_data, room
+from experiments.waiting import waiting
 
 AT_ONCE = 8  # copies of an example in one pass
 
 
 def run(config: DictConfig) -> None:
     """Writes explain.html into `config.output`."""
-    found, path = explained(Path(config.run), config.input), Path(config.output) / "explain.html"
+    path = Path(config.output) / "explain.html"
+    with waiting("looking into the attention …"):
+        found = explained(Path(config.run), config.input)
     write_explorer(path, {"runs": [found], **environment()})
     Console().print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
 

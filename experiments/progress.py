@@ -32,9 +32,9 @@ class StepProgress(Callback):
         )
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step % 10 == 0 or trainer.global_step == trainer.max_steps:
-            loss = trainer.callback_metrics["train/loss"].item()
-            self.progress.update(self.bar, completed=trainer.global_step, note=f"loss {loss:.4f}")
+        self.progress.update(self.bar, completed=trainer.global_step)
+        if trainer.global_step % 10 == 0 or trainer.global_step == trainer.max_steps:  # a GPU waits for the loss
+            self.progress.update(self.bar, note=f"loss {trainer.callback_metrics['train/loss'].item():.4f}")
 
     def on_validation_end(self, trainer, pl_module):
         if trainer.is_global_zero and not trainer.sanity_checking:

@@ -141,7 +141,9 @@ def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:
     folder = Path(folder)
     for name in ("config.yaml", "spec.json", "weights.safetensors"):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} is no finished run: it has no {name} (attend train writes one)")
+            begun = any((folder / "checkpoints").glob("*.ckpt"))
+            hint = f"attend train run={folder} goes on with it" if begun else "attend train writes one"
+            raise ValueError(f"{folder} is no finished run: it has no {name} ({hint})")
     config, spec, weights = read_config(folder), read_spec(folder), read_weights(folder)
     try:
         with Allowance(sum(weight.numel() for weight in weights.values())):

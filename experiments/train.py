@@ -81,8 +81,12 @@ def train(config: DictConfig, folder: Path, progress: Progress, overrides: Seque
 
 def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequence[str]) -> dict[str, Any]:
     seed_everything(config.seed, workers=True, verbose=False)
-    data = make_data(config)
-    spec = data.spec()
+    reading = progress.add_task(f"{config.domain.name}: reading data", total=None, note="")
+    try:
+        data = make_data(config)
+        spec = data.spec()
+    finally:
+        progress.remove_task(reading)
     adapter = make_adapter(config, spec)
     size = sum(p.numel() for p in adapter.parameters())
     if config.frozen:

@@ -83,6 +83,6 @@ def precision_bars(path: Path, precisions: dict[str, Sequence[float]], cuts: Seq
     axis.set(xticks=range(len(cuts)), xticklabels=cuts, ylabel="long-range precision, mean over chains")
     axis.set_xlabel("pairs of highest score that are taken, for a chain of L residues")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     figure.savefig(path)
     return path

@@ -96,7 +96,7 @@ def told(adapter: Adapter, steps: int) -> str:
     if isinstance(adapter.actions, Discrete):
         return f"{steps} predictions, one at each state: the probability of each of {adapter.actions.width} actions"
     numbers = adapter.actions.width
-    return f"{steps * numbers} predictions, the {numbers} numbers of the action at each state, in parts of their range"
+    return f"{steps * numbers} predictions, every number of the action at each state, in parts of its range"
 
 
 def last_action(adapter: Adapter, batch: Batch) -> list[tuple[str, str]]:

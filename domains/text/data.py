@@ -52,7 +52,10 @@ class Data(DomainData):
         corpus = open_corpus(self.config)
         end = corpus.bounds["train"][1]
         if not 2 <= L <= end - 1:
-            raise ValueError(f"data.context={L} must lie between 2 and {end - 1}, the tokens to train on but one")
+            raise ValueError(
+                f"data.context={L} must lie between 2 and {end - 1}, the tokens to train on but one; "
+                "lower it, or give more text"
+            )
         if not 1 <= self.stride <= L:
             raise ValueError(f"data.stride={self.stride} must lie between 1 and data.context={L}")
         if corpus.bounds["val"][1] == end:

@@ -58,6 +58,6 @@ def read(source: str) -> str:
     if not os.path.isfile(source):
         return source
     try:
-        return Path(source).read_text(encoding="utf-8", errors="replace")
+        return Path(source).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise ValueError(f"{source} cannot be read: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -87,8 +88,10 @@ def _files(path: str | Path) -> Texts:
 
 
 def pieces(file: Path, name: str, problems: Counter[str]) -> Iterator[str]:
-    """The text of a file, cut before white space. Bytes that are no UTF-8 become � and are counted."""
-    decoder, rest = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape"), ""
+    """The text of a file, cut before white space. Bytes that are no UTF-8 become � and are counted; lines end as in a
+    prompt, whatever the system that wrote them."""
+    utf8, rest = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape"), ""
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
     with file.open("rb") as stream:
         while block := stream.read(PIECE):
             text = rest + decoder.decode(block)

@@ -18,7 +18,7 @@ from domains.patches import conv_stem
 from domains.vision.config import ModelConfig, Pool, Stem
 from domains.vision.parts import AttentionPool
 
-FEW = 36  # tokens
+FEW, MANY = 36, 1024  # tokens
 
 
 class Adapter(DomainAdapter):
@@ -56,6 +56,12 @@ class Adapter(DomainAdapter):
             warnings.warn(
                 f"patches of {p}×{p} leave {self.grid[0] * self.grid[1]} tokens of an image of {Y}×{X} pixels: "
                 "little to see; a smaller model.patch_size will do better",
+                stacklevel=2,
+            )
+        if p < 8 and self.grid[0] * self.grid[1] >= MANY:
+            warnings.warn(
+                f"patches of {p}×{p} make {self.grid[0] * self.grid[1]} tokens of an image of {Y}×{X} pixels, which is "
+                "slow; a larger model.patch_size, such as 8, is many times faster",
                 stacklevel=2,
             )
         if config.stem is Stem.conv:

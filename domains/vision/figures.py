@@ -112,7 +112,7 @@ def draw_reliability(
     top.set_ylim(0, 1.03)
     top.set_ylabel("accuracy")
     top.set_title(f"expected calibration error {error:.3f}", fontsize=11)
-    top.legend(handles=[bars, dots, line], loc="upper left", fontsize=8)
+    figure.legend(handles=[bars, dots, line], loc="outside lower center", fontsize=8)
     below.bar(middle, images, 0.94 * width, color="gray")
     below.set_ylabel("images")
     below.set_xlabel("confidence: P(predicted class)")

@@ -5,6 +5,7 @@ Shapes: N images · B of them · C channels · Y rows · X columns, in pixels
 
 import gzip
 import os
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -22,7 +23,11 @@ from torch import Tensor
 from domains.vision.config import DataConfig, OnError, Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+UNREAD = (".heic", ".heif", ".dng", ".cr2", ".nef", ".arw")  # of telephones and cameras; Pillow alone reads none
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # apt-get install dataset-fashion-mnist
+TURN = Image.Transpose
+UPRIGHT = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE}  # EXIF's numbers
+UPRIGHT |= {6: TURN.ROTATE_270, 7: TURN.TRANSVERSE, 8: TURN.ROTATE_90}
 IN_MEMORY = 2**30  # bytes of decoded pixels that are kept
 FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 TRAIN_FOLDERS, VAL_FOLDERS, TEST_FOLDERS = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
@@ -80,14 +85,20 @@ def image_files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise ValueError(f"{source} does not exist; give an image file or a folder of images")
-    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(p for p in source.rglob("*") if p.is_file())
+    files = [p for p in found if p.suffix.lower() in SUFFIXES]
     if not files:
         raise ValueError(f"{source} holds no images ({', '.join(SUFFIXES)})")
+    if unread := [p for p in found if p.suffix.lower() in UNREAD]:
+        warnings.warn(
+            f"{len(unread)} files in {source} are left out, such as {unread[0].name}; save them as JPEG", stacklevel=2
+        )
     return files
 
 
 def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """The file as (C, Y, X), uint8: resized until it just covers the shape, and its middle cut out.
+    """The file as (C, Y, X), uint8, the way up that a camera noted: resized until it just covers the shape, and its
+    middle cut out.
 
     Raises:
         ValueError: if it cannot be read as an image.
@@ -96,11 +107,24 @@ def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")  # notes of a camera that are damaged
             with Image.open(file) as image:
+                if turn := _turn(image):
+                    image = image.transpose(turn)
+                if image.mode.startswith("I;16"):  # convert would make white of all above 255
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 image = image.convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{file} cannot be read as an image: {error}") from error
     return covered(image, rows, columns).reshape(rows, columns, channels).transpose(2, 0, 1)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What sets a photograph upright, by the orientation that its camera noted; None if it noted none."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except (OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):  # notes that are damaged
+        return None
 
 
 def covered(image: Image.Image, rows: int, columns: int) -> np.ndarray:

@@ -110,7 +110,7 @@ function render() {
     });
     $(id).setAttribute("aria-activedescendant", `${id}-${i}`);
     const most = d3.sort(d3.range(L), (n) => -view[n]).slice(0, 3).filter((n) => view[n] > 0);
-    $(`${id}-most`).textContent = `Most: ${most.map((n) => `${elements[n].note.split(";")[0]}, ${percent(view[n])}`).join(" · ") || "nothing"}`;
+    $(`${id}-most`).textContent = `Most: ${most.map((n) => `${elements[n].note.split("; ")[0]}, ${percent(view[n])}`).join(" · ") || "nothing"}`;
   }
   const order = (numbers) => 1 + numbers.filter((x) => x > numbers[i]).length;
   $("chosen").replaceChildren(
@@ -142,7 +142,7 @@ function charts(map) {
   const c = map.correlation;
   $("correlation").textContent = c === null
     ? "All weights or all effects are the same here: there is nothing to correlate."
-    : `Here weight and effect have a rank correlation (Spearman) of ${c.toFixed(2)} over ${elements.length} elements in the chosen map; 1 would be the same order, 0 none, −1 the reverse.`;
+    : `Here weight and effect have a rank correlation (Spearman) of ${+c.toFixed(2)} over ${elements.length} elements in the chosen map; 1 would be the same order, 0 none, −1 the reverse.`;
   const dots = elements.map((e, n) => ({ n, weight: map.received[n], effect: effects[n], note: e.note }));
   const scatter = Plot.plot({
     width: $("scatter").clientWidth, height: 270, marginLeft: 55, marginBottom: 42, style: ink, grid: true, ariaLabel: "weight received against effect of removal",

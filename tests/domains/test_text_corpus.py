@@ -20,6 +20,8 @@ from domains.text.config import DataConfig, ModelConfig, Source, TokenizerKind
 from domains.text.corpus import SPLITS, open_corpus
 from domains.text.data import Data
 from domains.text.generate import Sampling, texts
+from domains.text.predict import read as read_prompt
+from domains.text.sources import PIECE
 from domains.text.tokenizers import END, Bytes, Characters, learnt, load, read
 
 TEXT = "Où est le garçon ? 北京は大きい。 The cat sat on the mat, and the dog on the log.\n" * 41
@@ -105,6 +107,15 @@ def test_a_folder_is_documents_with_an_end_between(tmp_path):
     assert corpus.names == ["a.txt", "b.txt"]
     assert corpus.text(0, len(corpus.tokens)) == "One.\n" * 20 + END + "Two.\n" * 20
     assert corpus.documents.tolist() == [0, 100]
+
+
+def test_lines_end_alike_whatever_system_wrote_them(tmp_path):
+    path = tmp_path / "gutenberg.txt"
+    path.write_bytes(("\ufeff" + "One é.\r\n\r\n" * (PIECE // 11 + 3) + "old Mac\rend").encode())
+    corpus = open_corpus(configured(path))
+    assert corpus.text(0, len(corpus.tokens)) == "One é.\n\n" * (PIECE // 11 + 3) + "old Mac\nend"
+    path.write_bytes("\ufeffOne.\r\nTwo".encode())
+    assert read_prompt(str(path)) == "One.\nTwo"
 
 
 def test_broken_utf8_is_counted_and_named(tmp_path):

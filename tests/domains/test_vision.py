@@ -17,6 +17,7 @@ from domains.vision.config import Augment, DataConfig, ModelConfig, OnError, Poo
 from domains.vision.data import Data
 from domains.vision.evaluate import evaluate
 from domains.vision.predict import predict
+from domains.vision.sources import read_image
 
 
 def pixels():
@@ -274,6 +275,31 @@ def test_images_of_any_size_are_covered(tmp_path):
     assert (images.amax(1) > 0.7).all()  # no bars at the sides
 
 
+def test_a_photograph_stands_as_its_camera_noted(tmp_path):
+    image = Image.new("RGB", (29, 13), "blue")
+    image.paste("red", (0, 0, 29, 5))
+    noted = Image.Exif()
+    noted[0x0112] = 6  # to be turned by 90° to the right
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=noted)
+    image.save(tmp_path / "upright.png")
+    upright, turned = (read_image(tmp_path / name, (3, 13, 29)) for name in ("upright.png", "turned.png"))
+    assert np.array_equal(turned, upright)
+
+
+def test_photographs_that_are_left_out_are_said_to_be(tmp_path):
+    root = folder_of_images(tmp_path / "a")
+    (root / "red" / "IMG_1.HEIC").touch()
+    with pytest.warns(UserWarning, match=r"1 files in .*a are left out, such as IMG_1\.HEIC; save them as JPEG"):
+        data = open_data(root)
+    assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+
+
+def test_sixteen_bits_are_read_as_eight(tmp_path):
+    grey = np.arange(11 * 17, dtype=np.uint8).reshape(11, 17)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    assert np.array_equal(read_image(tmp_path / "deep.png", (1, 11, 17))[0], grey)
+
+
 def test_broken_files_are_named_or_skipped(tmp_path):
     root = folder_of_images(tmp_path / "a")
     (root / "red" / "broken.png").write_bytes(b"\x89PNG no image")
@@ -347,3 +373,9 @@ def test_a_patch_that_leaves_few_tokens_is_warned_of(data):
     spec = {"classes": ["a", "b"], "channels": 3, "size": [32, 32], "mean": [0.5] * 3, "std": [0.2] * 3}
     with pytest.warns(UserWarning, match="leave 4 tokens"):
         Adapter(ModelConfig(patch_size=16), PositionConfig(), spec)
+
+
+def test_a_patch_that_makes_very_many_tokens_is_warned_of(data):
+    spec = {"classes": ["a", "b"], "channels": 3, "size": [66, 64], "mean": [0.5] * 3, "std": [0.2] * 3}
+    with pytest.warns(UserWarning, match=r"make 1056 tokens of an image of 66×64 .* model\.patch_size, such as 8"):
+        Adapter(ModelConfig(patch_size=2), PositionConfig(), spec)

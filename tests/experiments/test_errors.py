@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.compose import compose
+from experiments.runs import load_run
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ from experiments.compose import compose
         (["domain=joint", "model.mixer=linear"], ["cannot take bias; possible here: softmax, window"]),
         (["+model.new=1"], ["cannot be added"]),
         (["seed"], ["not of the form key=value"]),
+        (["seed=3,5"], ["attend train -m seed=3,5", "seed=[3,5]", "\"'3,5'\""]),
+        (["seed=[3"], ["not of the form key=value"]),
     ],
 )
 def test_configuration(overrides, parts):
@@ -32,6 +35,14 @@ def test_configuration(overrides, parts):
     assert len(text.splitlines()) <= 2
     for part in parts:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Größe L/IMG (1).jpg", "Hello! Who's there?", "'Tis late", 'he said "no"', "Well, then; go", "a: b", "in é\\"],
+)
+def test_a_text_needs_no_quotes_of_its_own(text):
+    assert compose("predict", ["run=x", f"input={text}"]).input == text
 
 
 @pytest.mark.parametrize(
@@ -45,19 +56,29 @@ def test_configuration(overrides, parts):
         (["train", "optimizer.lr=-1"], "lr > 0"),
         (["train", "trainer.max_steps=0"], "must be at least 1"),
         (["train", "data.batch_size=0"], "data.batch_size=0 must be"),
+        (["train", "--max_steps", "3"], "--max_steps is no option; a setting is written key=value"),
         (["evaluate"], "run is needed: give run=…"),
         (["evaluate", "run=nowhere"], "nowhere is no finished run: it has no config.yaml"),
         (["predict", "run=nowhere", "input=x"], "nowhere is no finished run"),
+        (["predict", "run=~/nowhere", "input=x"], "/home/nowhere is no finished run"),
         (["explain", "run=nowhere", "input=x"], "nowhere is no finished run"),
     ],
 )
 def test_command_line(attend, arguments, part, tmp_path):
-    result = attend(*arguments)
+    result = attend(*arguments, HOME="/home")
     assert result.returncode == 2
     assert part in result.stderr
     assert len(result.stderr.splitlines()) <= 2
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_run_that_was_stopped_is_said_to_go_on(tmp_path):
+    for name in ("config.yaml", "spec.json", "checkpoints/last.ckpt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"no weights\.safetensors \(attend train run={tmp_path} goes on with it\)"):
+        load_run(tmp_path)
 
 
 def test_the_traceback_can_be_had(attend):

@@ -23,7 +23,7 @@ from experiments.report.explorer import write_explorer
 from experiments.runs import make_adapter, make_data, room, write_config, write_weights
 
 SEQUENCE = "MKTAYIAKQRQ"
-TEXT = "ab </script> é"  # 15 bytes
+TEXT = "ab;</script> é"  # 15 bytes
 SPECS = {
     "vision": {"classes": [*"abc"], "channels": 1, "size": [4, 6], "mean": [0.5], "std": [0.25]},
     "protein": {"letters": "ACDEFGHIKLMNPQRSTVWY", "longest": 17},
@@ -263,6 +263,9 @@ def test_the_page_in_a_browser(opened, saved, tmp_path, domain):
         assert shown(page, "to") == pytest.approx(decoded(found)[element], abs=1e-4)
         assert shown(page, "by") == pytest.approx(decoded(found)[:, element], abs=1e-4)
         assert page.locator("#to [aria-selected=true]").get_attribute("id") == f"to-{element}"
+        names = {element["note"].split("; ")[0] for element in scene["elements"]}
+        most = (page.locator("#to-most").text_content() or "").removeprefix("Most: ").split(" · ")
+        assert names.issuperset(name.rpartition(", ")[0] for name in most)
 
     for page in opened(path):
         check(page, L // 2, 2, "mean")
@@ -278,5 +281,7 @@ def test_the_page_in_a_browser(opened, saved, tmp_path, domain):
         check(page, 0, 1, "3")
         page.locator("#head").select_option("rollout")
         check(page, 0, 1, "rollout")
+        page.locator("#to-2").click()
+        check(page, 2, 1, "rollout")
         assert page.locator("svg").count() == 7
         assert not page.locator("img:not([alt]), img[alt=''][src]").count()
