@@ -14,13 +14,12 @@ DONE := $(VENV)/installed
 demo: install
 	$(BIN)/attend demo
 
-# Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb. By
-# two processes, each with one thread.
+# Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb.
 test: install
 	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype
 	$(BIN)/python -m pytest -m "plain and not slow"
 
-# The same by one process, and which branches were taken.
+# The same, and which branches were taken.
 coverage: install
 	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
 	$(BIN)/python -m pytest -m "plain and not slow" --cov --cov-append
