@@ -101,6 +101,8 @@ def _kind(path: Path) -> tuple[str, str]:
     stem = path.name.removesuffix(path.suffix) if path.suffix.lower() in PACKED else path.name
     inner = Path(stem)
     kind = SUFFIXES.get(inner.suffix.lower())
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give one of its files, or a file of many sequences")
     if not path.is_file():
         raise ValueError(f"there is no file {path}; possible: {POSSIBLE}")
     if kind is None:

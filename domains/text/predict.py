@@ -58,6 +58,9 @@ def read(source: str) -> str:
     if not os.path.isfile(source):
         return source
     try:
-        return Path(source).read_text(encoding="utf-8-sig", errors="replace")
+        text = Path(source).read_text(encoding="utf-8-sig", errors="replace")
+        if "\0" in text:
+            raise ValueError(f"{source} is no text file")
+        return text
     except OSError as error:
         raise ValueError(f"{source} cannot be read: {error.strerror}") from error

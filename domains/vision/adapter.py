@@ -58,12 +58,6 @@ class Adapter(DomainAdapter):
                 "little to see; a smaller model.patch_size will do better",
                 stacklevel=2,
             )
-        if p < 8 and self.grid[0] * self.grid[1] >= MANY:
-            warnings.warn(
-                f"patches of {p}×{p} make {self.grid[0] * self.grid[1]} tokens of an image of {Y}×{X} pixels, which is "
-                "slow; a larger model.patch_size, such as 8, is many times faster",
-                stacklevel=2,
-            )
         if config.stem is Stem.conv:
             self.patch = conv_stem(channels, config.dim, p)
         else:
@@ -77,6 +71,12 @@ class Adapter(DomainAdapter):
         if config.pool is Pool.mean_then_norm:
             self.norm, self.transformer.norm = self.transformer.norm, self.norm
         self.classify = nn.Linear(config.dim, len(self.classes))
+        if p < 8 and self.grid[0] * self.grid[1] >= MANY:
+            warnings.warn(
+                f"patches of {p}×{p} make {self.grid[0] * self.grid[1]} tokens of an image of {Y}×{X} pixels, which is "
+                "slow; a larger model.patch_size, such as 8, is many times faster",
+                stacklevel=2,
+            )
 
     def tokens(self, batch: Batch) -> Tokens:
         x = self.patch((batch["images"] - self.mean).div_(self.std)).flatten(2).mT  # (B, h·w, C)

@@ -492,3 +492,8 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch, ge
 def test_a_file_that_is_not_there():
     with pytest.raises(ValueError, match=r"there is no file nowhere.pdb; possible: FASTA"):
         read_chains(Path("nowhere.pdb"))
+
+
+def test_a_folder_is_no_file_of_chains(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; give one of its files"):
+        read_chains(tmp_path)

@@ -118,6 +118,12 @@ def test_lines_end_alike_whatever_system_wrote_them(tmp_path):
     assert read_prompt(str(path)) == "One.\nTwo"
 
 
+def test_a_picture_is_no_prompt(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
+    with pytest.raises(ValueError, match=r"a\.jpg is no text file"):
+        read_prompt(str(tmp_path / "a.jpg"))
+
+
 def test_broken_utf8_is_counted_and_named(tmp_path):
     path = tmp_path / "broken.txt"
     path.write_bytes(b"caf\xe9 " * 7 + b"plain text " * 50)

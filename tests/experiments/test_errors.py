@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.compose import compose
+from experiments.compose import compose, resumed
 from experiments.runs import load_run
 
 
@@ -79,6 +79,15 @@ def test_a_run_that_was_stopped_is_said_to_go_on(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=rf"no weights\.safetensors \(attend train run={tmp_path} goes on with it\)"):
         load_run(tmp_path)
+
+
+def test_a_run_folder_of_another_domain_is_said_to_be_one(tmp_path):
+    for name, text in (("checkpoints/last.ckpt", ""), (".hydra/overrides.yaml", "- domain=vision\n- model.dim=7\n")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"is a run of domain=vision; give another run=… for a new run"):
+        resumed(["domain=text", f"run={tmp_path}"])
+    assert resumed([f"run={tmp_path}"]) == ["domain=vision", "model.dim=7", f"run={tmp_path}"]
 
 
 def test_the_traceback_can_be_had(attend):
