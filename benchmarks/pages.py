@@ -76,6 +76,15 @@ ROWS = [
         "these profiles are not",
     ),
     Row(
+        "experiment=contacts model.triangles=true trainer.max_steps=2400",
+        "contacts_triangles",
+        "model P@L/5",
+        "long-range P@L/5",
+        3,
+        "–",
+        "–",
+    ),
+    Row(
         "experiment=contacts_alignment",
         "contacts_alignment",
         "model P@L/5",

@@ -164,10 +164,10 @@ def resumed(overrides: list[str]) -> list[str]:
     folder = Path(given.get("run", ""))
     if "run" not in given or not any((folder / "checkpoints").glob("*.ckpt")):
         return overrides
-    before = dict(line.split("=", 1) for line in read_overrides(folder))
-    if "domain" in given and before.get("domain", given["domain"]) != given["domain"]:
-        raise ValueError(f"{folder} is a run of domain={before['domain']}; give another run=… for a new run")
-    return [f"{key}={value}" for key, value in before.items() if key not in given] + overrides
+    before = {line.partition("=")[0]: line for line in read_overrides(folder)}
+    if "domain" in given and before.get("domain", "").partition("=")[2] not in ("", given["domain"]):
+        raise ValueError(f"{folder} is a run of {before['domain']}; give another run=… for a new run")
+    return [line for key, line in before.items() if key not in given] + overrides
 
 
 def begun(overrides: list[str]) -> list[str]:
