@@ -94,6 +94,15 @@ ROWS = [
         "on the same alignments; DeepCov was trained on a GPU, and reads 441 covariances of each pair",
     ),
     Row(
+        "experiment=contacts_alignment model.triangles=false trainer.max_steps=1800",
+        "contacts_alignment_plain",
+        "model P@L/5",
+        "long-range P@L/5",
+        3,
+        "–",
+        "–",
+    ),
+    Row(
         "experiment=swissprot",
         "swissprot",
         "perplexity",
