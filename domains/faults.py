@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import get_worker_info
 
 from domains.adapter import Batch, DomainAdapter
@@ -28,7 +29,8 @@ def source_of_nan(adapter: DomainAdapter, batch: Batch, shared: bool = False) ->
     """
     if names := spoilt(batch.items()):
         return f"the batch's {names} are not finite"
-    if names := spoilt(adapter.named_parameters()):
+    weights = ((name, p.to_local() if isinstance(p, DTensor) else p) for name, p in adapter.named_parameters())
+    if names := spoilt(weights):
         return f"the weights {names} are not finite since the step before"
     if shared:
         return "the batch and the weights before it are finite"
