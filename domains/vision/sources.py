@@ -122,7 +122,7 @@ def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What sets a photograph upright, by the orientation that its camera noted; None if it noted none."""
     try:
-        return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except (OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):  # notes that are damaged
         return None
 

@@ -188,7 +188,7 @@ def test_a_step_without_a_loss_may_be_left_out_but_not_two_in_a_row(tmp_path, ca
                     found["images"][0, 0] = torch.nan
             return found
 
-        Data.batch = batch
+        pytest.MonkeyPatch().setattr(Data, "batch", batch)
 
     settings = [*QUICK, "trainer.skip_nan=1", "trainer.max_steps=3", "trainer.val_check_interval=1"]
     assert ended(tmp_path / "run", *settings, spoil=spoil) == (0 if bad == 1 else 2)
