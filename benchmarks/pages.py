@@ -166,6 +166,15 @@ ROWS = [
         "–",
     ),
     Row(
+        "experiment=hopper model.returns=false data.top_share=0.1",
+        "hopper_bc10",
+        "achieved/mean",
+        "return, 10 %BC",
+        0,
+        "–",
+        "–",
+    ),
+    Row(
         "domain=text",
         "",
         "",
