@@ -599,7 +599,7 @@ def test_bad_fasta_is_refused_in_one_sentence_and_nothing_is_written(trained, tm
 def test_what_is_no_text_file_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         predict(trained, str(tmp_path / "missing.fasta"), tmp_path / "out")
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match="is a folder; give one of its files"):
         predict(trained, str(tmp_path), tmp_path / "out")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x80PNG")
     with pytest.raises(ValueError, match="does not say what it is; possible: FASTA"):
