@@ -52,8 +52,8 @@ ROWS = [
         "accuracy",
         "test accuracy, %",
         1,
-        "98 (a convolutional network; arXiv 2011.08927)",
-        "there is no official split: ours is drawn by class",
+        "99.5 at 100 pixels, 99.9 at 32 (a capsule network; doi 10.1007/s12652-021-02974-8)",
+        "there is no official split: ours is drawn by class, theirs is not known here",
         100,
     ),
     Row(
