@@ -16,7 +16,7 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import lm_eval
+from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from domains.text.adapter import Adapter
@@ -71,9 +71,9 @@ def measure(adapter: Adapter, archive: str, tasks: list[str], limit: int | None)
         packed.extractall(folder, [packed.getmember(f"blimp/{name}.jsonl") for name in tasks], filter="data")
         for name in tasks:
             Path(folder, f"{name}.yaml").write_text(TASK.format(name=name, folder=folder))
-        named = [f"blimp_{name}" for name in tasks]
+        named: list[Any] = [f"blimp_{name}" for name in tasks]
         manager = TaskManager(include_path=folder, include_defaults=False)
-        told: Any = lm_eval.simple_evaluate(
+        told: Any = simple_evaluate(
             model=Harness(adapter), tasks=named, task_manager=manager, limit=limit, bootstrap_iters=0
         )
         return {name: told["results"][f"blimp_{name}"]["acc,none"] for name in tasks}

@@ -88,6 +88,7 @@ def killed(folder: Path, settings: list[str], seconds: float, rng: random.Random
     watched(process, rng.random() * seconds)
     if process.exitcode is None:
         began = any((folder / "checkpoints").glob("*"))
+        assert process.pid is not None
         os.kill(process.pid, number)
         process.join()
         if process.exitcode:  # it did not come to its end before it heard the signal

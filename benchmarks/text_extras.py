@@ -26,8 +26,8 @@ from experiments.cli import main
 def with_values() -> None:
     init, tokens, project = Adapter.__init__, Adapter.tokens, MultiHeadAttention.project
 
-    def init_too(self: Any, *given: Any) -> None:
-        init(self, *given)
+    def init_too(self: Any, *given: Any, **named: Any) -> None:
+        init(self, *given, **named)
         mixers = [block.mixer for block in self.transformer.blocks]
         self.values = nn.ModuleList(nn.Embedding(self.vocabulary, m.kv_heads * m.head_dim) for m in mixers)
         self.shares = nn.Parameter(torch.full((2 * len(mixers),), 0.5))
@@ -50,8 +50,8 @@ def with_values() -> None:
 def with_skips() -> None:
     init, block = Adapter.__init__, layers.TransformerBlock.forward
 
-    def init_too(self: Any, *given: Any) -> None:
-        init(self, *given)
+    def init_too(self: Any, *given: Any, **named: Any) -> None:
+        init(self, *given, **named)
         blocks = self.transformer.blocks
         self.kept, self.first = nn.Parameter(torch.ones(len(blocks))), nn.Parameter(torch.zeros(len(blocks)))
         for number, one in enumerate(blocks):

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from core.masks import Causal, Everything, Mask, Window
 from core.mixers import linear
 from core.planner import plan
 from experiments.runs import best_device, environment, write_json
+from experiments.terminal import terminal
 
 Call = Callable[[], Any]
 COLUMNS = ("case", "plan", "ms", "peak MB", "against", "time ×", "memory ×")
@@ -69,10 +69,10 @@ def run(config: DictConfig) -> None:
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(*cells(row))
-    console = Console()
+    console = terminal()
     console.width = max(console.width, 160)
     console.print(table)
-    console.print(f"wrote {output}/kernels.json", highlight=False)
+    console.print(f"wrote {output}/kernels.json")
 
 
 def cells(row: dict[str, Any]) -> list[str]:

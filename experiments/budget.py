@@ -37,7 +37,7 @@ def balance(jobs: list[dict[str, Any]], first: str, equal: Equal, path: Path, co
         words = {job["value"]: job["overrides"] for job in mine if job["seed"] == 0}
         name = json.dumps([domain, equal.value, words])
         if name not in known:
-            console.print(f"  {domain}: measuring {equal.value} a step of {', '.join(words)}", highlight=False)
+            console.print(f"  {domain}: measuring {equal.value} a step of {', '.join(words)}")
             known[name] = measure(words, equal)
             write_json(path, known)
         costs = known[name]

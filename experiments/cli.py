@@ -69,7 +69,7 @@ def main() -> None:
             print((Path(import_module("conf").__path__[0]) / f"{command}.yaml").read_text(), end="")
         else:
             from experiments.compose import compose, gathered
-            from experiments.waiting import waiting
+            from experiments.terminal import waiting
 
             if command == "bench" and overrides and "=" not in overrides[0]:  # attend bench kernels
                 overrides[0] = f"what={overrides[0]}"
@@ -121,7 +121,7 @@ def _train(overrides: list[str]) -> None:
             from experiments.job import swept
 
             return swept()
-        from experiments.waiting import waiting
+        from experiments.terminal import waiting
 
         with waiting("loading torch …"):
             from experiments.train import run

@@ -2,10 +2,10 @@
 
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 
 from domains.rl.adapter import Adapter
 from domains.rl.collect import collect
@@ -13,7 +13,7 @@ from domains.rl.minari import minari, to_minari
 from domains.rl.trajectories import write
 from experiments.config import CollectConfig
 from experiments.runs import load_run, typed
-from experiments.waiting import waiting
+from experiments.terminal import terminal, waiting
 
 
 def player(folder: str) -> Adapter:
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
         played, by = collect(c.env, policies, c.episodes, c.noise, c.seed, runs, c.target)
     versions = ", ".join(f"{name} {version(name)}" for name in ("gymnasium", "numpy"))
     write(Path(c.output), c.env, played, **by, versions=versions)
-    console, returns = Console(highlight=False, soft_wrap=True), played.returns
+    console, returns = terminal(), played.returns
     low, middle, high = np.quantile(returns, [0.1, 0.5, 0.9])
     cut = (played.truncated & ~played.terminated).mean()
     console.print(
@@ -45,4 +45,4 @@ def run(config: DictConfig) -> None:
     if c.minari:
         to_minari(c.minari, c.env, played, " and ".join(policies))
         console.print(f"wrote the Minari data set {c.minari}")
-    console.print(f"wrote {c.output}; next: attend train domain=rl data=trajectories data.path={c.output}")
+    console.print(f"wrote {c.output}; next: attend train domain=rl data=trajectories {quote(f'data.path={c.output}')}")

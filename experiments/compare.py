@@ -15,6 +15,7 @@ from experiments.config import Equal
 from experiments.report.comparison import finite, write_comparison
 from experiments.runs import environment, write_json
 from experiments.sweep import digest, found, launch, write_rows
+from experiments.terminal import terminal
 
 GROUPS = ("position", "optimizer", "data", "model")  # that a factor can be
 SECTIONS = ("model", "optimizer", "data", "trainer", "position")  # of settings, where a plain name is looked for
@@ -24,20 +25,16 @@ WIDE = 110  # columns of a terminal that the whole table needs
 
 def run(config: DictConfig) -> None:
     """Plans, trains what is not there yet, and writes results.csv, results.json and report.html."""
-    output, console = Path(config.output), Console()
-    if not console.is_terminal:  # a log has no edge that a table must fit
-        console.width = 160
+    output, console = Path(config.output), terminal()
     plan = make_plan(config, output, console)
-    console.print(f"{len(plan['jobs'])} runs in {output}", highlight=False)
+    console.print(f"{len(plan['jobs'])} runs in {output}")
     launch(output, plan["jobs"])
     results = collect(output, plan)
     write_json(output / "results.json", finite(results))
     write_rows(output / "results.csv", results["rows"])
     write_comparison(output / "report.html", results)
     show(results, console)
-    console.print(
-        f"wrote {output}/results.csv, {output}/results.json and {output}/report.html", highlight=False, soft_wrap=True
-    )
+    console.print(f"wrote {output}/results.csv, {output}/results.json and {output}/report.html")
 
 
 def make_plan(config: DictConfig, output: Path, console: Console) -> dict[str, Any]:
@@ -132,20 +129,18 @@ def show(results: dict[str, Any], console: Console) -> None:
         if not lines:
             continue
         better = "lower" if lines[0]["lower_is_better"] else "higher"
-        console.print(f"{domain}: {lines[0]['metric']}, {better} is better", highlight=False)
+        console.print(f"{domain}: {lines[0]['metric']}, {better} is better")
         table = Table(results["factor"], "score", "change", "95 %", *more)
         for line in lines:
             table.add_row(*cells(line)[: None if wide else 4])
         console.print(table)
     for row in results["cannot"]:
-        console.print(f"  {row['domain']} {row['value']}: not possible: {row['reason']}", highlight=False)
+        console.print(f"  {row['domain']} {row['value']}: not possible: {row['reason']}")
     for row in results["rows"]:
         if "error" in row:
-            console.print(
-                f"  {row['domain']} {row['value']} seed {row['seed']} failed: {row['error']}", highlight=False
-            )
+            console.print(f"  {row['domain']} {row['value']} seed {row['seed']} failed: {row['error']}")
     for sentence in results["verdicts"]:
-        console.print(sentence, highlight=False)
+        console.print(sentence)
 
 
 def cells(line: dict[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from experiments.explain import explained
 from experiments.progress import make_progress
 from experiments.report.explorer import write_demo
 from experiments.runs import environment, write_json
+from experiments.terminal import terminal
 from experiments.train import train
 
 COLUMNS = ("domain", "metric", "result", "baseline", "data", "seconds", "parameters")
@@ -26,9 +26,7 @@ COLUMNS = ("domain", "metric", "result", "baseline", "data", "seconds", "paramet
 def run(config: DictConfig) -> None:
     """Writes results.json, index.html and a run folder for each domain into `config.output`."""
     output, began = Path(config.output), time.perf_counter()
-    console = Console()
-    if not console.is_terminal:  # a log has no edge that a table must fit
-        console.width = 160
+    console = terminal()
     with make_progress(console) as progress:
         whole = progress.add_task("demo", total=3 * len(config.domains), note="")
         parts = [run_domain(name, config.seed, output / name, progress, whole) for name in config.domains]
@@ -48,9 +46,7 @@ def run(config: DictConfig) -> None:
     for line in lines:
         table.add_row(*line)
     console.print(table)
-    console.print(
-        f"wrote {output}/results.json and {output}/index.html in {results['total_seconds']:.0f} s", highlight=False
-    )
+    console.print(f"wrote {output}/results.json and {output}/index.html in {results['total_seconds']:.0f} s")
 
 
 class Part(NamedTuple):

@@ -4,26 +4,25 @@ from inspect import signature
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from domains.adapter import Evaluation
 from experiments.config import EvaluateConfig
 from experiments.runs import environment, load_run, make_data, room, write_json
-from experiments.waiting import waiting
+from experiments.terminal import terminal, waiting
 
 
 def run(config: DictConfig | EvaluateConfig) -> None:
     folder = Path(config.output)
     with waiting("evaluating …"):
         evaluation = evaluate(Path(config.run), folder, config.split, config.flips)
-    console = Console()
+    console = terminal()
     table = Table("metric", "result", "baseline", "its result")
     for score in evaluation.scores:
         table.add_row(score.metric, figure(score.value), score.baseline, figure(score.baseline_value))
     console.print(table)
     written = ", ".join(["summary.json", *(path.name for path in evaluation.figures)])
-    console.print(f"wrote {folder}: {written}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {folder}: {written}")
 
 
 def evaluate(run_folder: Path, folder: Path, split: str = "test", flips: bool = False) -> Evaluation:

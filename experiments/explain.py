@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from domains.adapter import DomainAdapter
 from domains.scene import Scene
 from experiments.report.explorer import write_explorer
 from experiments.runs import environment, load_run, make_data, room
-from experiments.waiting import waiting
+from experiments.terminal import terminal, waiting
 
 AT_ONCE = 8  # copies of an example in one pass
 
@@ -35,7 +34,7 @@ def run(config: DictConfig) -> None:
     with waiting("looking into the attention …"):
         found = explained(Path(config.run), config.input)
     write_explorer(path, {"runs": [found], **environment()})
-    Console().print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
+    terminal().print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 
 def explained(folder: Path, source: str | None = None) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from core.config import PositionConfig
 from experiments.checkpoints import kept, last_weights
 from experiments.runs import load_run, room, typed, write_weights
+from experiments.terminal import terminal
 
 
 def run(config: DictConfig) -> None:
@@ -19,11 +19,11 @@ def run(config: DictConfig) -> None:
     Raises:
         ValueError: for a run of a domain without a room for it, or a model that transformers has no like of.
     """
-    console, folder = Console(), Path(config.run)
+    console, folder = terminal(), Path(config.run)
     unfinished = not (folder / "weights.safetensors").exists() and kept(folder)
     if unfinished:
         write_weights(folder, last_weights(folder))
-        console.print(f"wrote {folder}/weights.safetensors, of its last checkpoint", highlight=False, soft_wrap=True)
+        console.print(f"wrote {folder}/weights.safetensors, of its last checkpoint")
     saved, adapter = load_run(folder)
     if not find_spec(f"{saved.domain.package}.export"):
         if unfinished:
@@ -31,4 +31,4 @@ def run(config: DictConfig) -> None:
         raise ValueError(f"run={config.run} is of domain={saved.domain.name}; possible: domain=text, domain=rl")
     position: PositionConfig = typed(PositionConfig, saved.position)
     for path in room(saved.domain.package, "export").export(adapter, position, Path(config.output)):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {path}")

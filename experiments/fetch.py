@@ -4,23 +4,24 @@ import re
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from shlex import quote
 
 from Bio.PDB.PDBList import PDBList
 from omegaconf import DictConfig
-from rich.console import Console
 
 from domains.protein.files import read_chains
 from experiments.config import FetchConfig
 from experiments.runs import typed
+from experiments.terminal import terminal
 
 
 def run(config: DictConfig) -> None:
     c: FetchConfig = typed(FetchConfig, config)
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     for path in fetch(c.ids, Path(c.output)):
         chains = ", ".join(f"{chain.name} with {len(chain)} residues" for chain in read_chains(path))
         console.print(f"wrote {path}: {chains}")
-    console.print(f"next: attend train domain=protein data=structures data.path={c.output}")
+    console.print(f"next: attend train domain=protein data=structures {quote(f'data.path={c.output}')}")
 
 
 def fetch(ids: list[str], folder: Path) -> list[Path]:

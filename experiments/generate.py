@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from experiments.config import GenerateConfig
 from experiments.runs import load_run, typed
+from experiments.terminal import terminal
 
 
 def run(config: DictConfig) -> None:
@@ -23,10 +23,10 @@ def run(config: DictConfig) -> None:
     adapter, draft = _model("run", c.run), None if c.draft is None else _model("draft", c.draft)
     prompts = [c.prompt] if isinstance(c.prompt, str) else [str(prompt) for prompt in c.prompt]
     how = Sampling(c.length, c.temperature, c.top_k, c.top_p, c.repetition_penalty, c.seed, c.lookup)
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
 
     def show(row: int, text: str) -> None:
-        console.out(text, end="", highlight=False)
+        console.out(text, end="")
 
     alone = len(prompts) == 1
     shown = {"show": show} if alone else {}

@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from safetensors.torch import load_file
 
 from domains.adapter import DomainAdapter
 from experiments.compose import compose
 from experiments.runs import environment, write_config, write_json, write_weights
+from experiments.terminal import terminal
 
 SOURCES = ("timm", "transformers", "gguf")
 
@@ -41,11 +42,9 @@ def run(config: DictConfig) -> None:
     count = sum(p.numel() for p in adapter.parameters())
     told = {key: value for key, value in OmegaConf.to_container(config).items() if value is not None}  # pyright: ignore
     write_json(folder / "summary.json", {"domain": domain, "imported": told, "parameters": count, **environment()})
-    console = Console()
-    console.print(
-        f"{count / 1e6:,.2f} M parameters as domain={domain}; wrote {folder}", highlight=False, soft_wrap=True
-    )
-    console.print(f"next: attend predict run={folder} input=…, or attend train init={folder} …", highlight=False)
+    console = terminal()
+    console.print(f"{count / 1e6:,.2f} M parameters as domain={domain}; wrote {folder}")
+    console.print(f"next: attend predict {quote(f'run={folder}')} input=…, or attend train {quote(f'init={folder}')} …")
 
 
 def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:

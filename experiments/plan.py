@@ -35,6 +35,7 @@ from experiments.compose import compose
 from experiments.config import PlanConfig, TrainerConfig
 from experiments.costs import Held, counter
 from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.terminal import terminal
 from experiments.train import quiet
 
 
@@ -79,9 +80,9 @@ def run(config: DictConfig) -> None:
     found |= judged(found, kind, asked)
     output = Path(asked.output)
     write_json(output / "plan.json", {**vars(asked), **found, **environment()})
-    console = Console()
+    console = terminal()
     show(found, asked, console)
-    console.print(f"wrote {output}/plan.json", highlight=False, soft_wrap=True)
+    console.print(f"wrote {output}/plan.json")
 
 
 def estimate(config: DictConfig, devices: int, length: int | None = None, half: bool = True) -> dict[str, Any]:
@@ -236,9 +237,8 @@ def show(found: dict[str, Any], asked: PlanConfig, console: Console) -> None:
     console.print(
         f"{found['parameters']:,} parameters on {asked.devices} × {asked.device}, strategy {found['strategy']}, "
         f"tensor_parallel {found['tensor_parallel']}; {found['batch_size']} samples a step, "
-        f"{found['samples_per_device']} on a device, of {found['tokens_per_sample']:,} tokens",
-        highlight=False,
+        f"{found['samples_per_device']} on a device, of {found['tokens_per_sample']:,} tokens"
     )
     console.print(table)
     verdict = f"{'fits' if found['fits'] else 'does not fit'}: {found['because']}"
-    console.print(f"{verdict}; room for about {found['samples_that_fit']:,} samples on a device", highlight=False)
+    console.print(f"{verdict}; room for about {found['samples_that_fit']:,} samples on a device")

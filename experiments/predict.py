@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from experiments.runs import load_run, room
-from experiments.waiting import waiting
+from experiments.terminal import terminal, waiting
 
 
 def run(config: DictConfig) -> None:
@@ -15,4 +14,4 @@ def run(config: DictConfig) -> None:
         predict = room(saved.domain.package, "predict").predict
         written = predict(adapter, config.input, Path(config.output))
     for path in written:
-        Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
+        terminal().print(f"wrote {path}")

@@ -6,6 +6,8 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from experiments.terminal import terminal
+
 
 def make_progress(console: Console | None = None) -> Progress:
     return Progress(
@@ -15,7 +17,7 @@ def make_progress(console: Console | None = None) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=console,
+        console=console or terminal(),
         disable=os.environ.get("LOCAL_RANK", "0") != "0",  # one bar, however many processes
     )
 
@@ -42,8 +44,4 @@ class StepProgress(Callback):
                 k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")
             }
             text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            self.progress.console.print(
-                f"  {self.label}  step {trainer.global_step}  validation: {text}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.progress.console.print(f"  {self.label}  step {trainer.global_step}  validation: {text}")

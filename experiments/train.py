@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -55,9 +56,7 @@ def run(config: DictConfig) -> float:
     with make_progress() as progress:
         summary = train(config, folder, progress, HydraConfig.get().overrides.task)
         if summary:
-            progress.console.print(
-                f"wrote {folder}; next: attend evaluate run={folder}", highlight=False, soft_wrap=True
-            )
+            progress.console.print(f"wrote {folder}; next: attend evaluate {quote(f'run={folder}')}")
     return summary.get("val", {}).get("loss", float("nan"))
 
 
@@ -112,7 +111,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         with written(folder / ".hydra" / "overrides.yaml") as new:
             OmegaConf.save(OmegaConf.create(list(overrides)), new)
         if began:
-            progress.console.print(f"  starting from {config.init}; {began}", highlight=False, soft_wrap=True)
+            progress.console.print(f"  starting from {config.init}; {began}")
     with in_plain_words(folder, data):
         trainer.fit(task, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
         if settings.max_steps % settings.val_check_interval or not trainer.callback_metrics:
@@ -169,7 +168,7 @@ def make_trainer(
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
 
     def say(text: str) -> None:
-        progress.console.print(f"  {text}", highlight=False, soft_wrap=True)
+        progress.console.print(f"  {text}")
 
     callbacks: list[Callback] = [bar, *others, Checkpoints(folder, interval, say)]
     if settings.ema_decay is not None:
@@ -203,7 +202,7 @@ def make_trainer(
         raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
     if trainer.is_global_zero:
         where = f"{trainer.world_size} × {trainer.strategy.root_device.type}"
-        progress.console.print(f"  {bar.label} on {where}, precision {precision} ({why})", highlight=False)
+        progress.console.print(f"  {bar.label} on {where}, precision {precision} ({why})")
     return trainer
 
 

@@ -28,6 +28,7 @@ from experiments.report.transfer import write_transfer
 from experiments.runs import environment, typed, write_json
 from experiments.start import CORE
 from experiments.sweep import Job, digest, found, launch, write_rows
+from experiments.terminal import terminal
 
 FROM = (Mode.tuned, Mode.frozen)  # that begin with the core of another run
 
@@ -36,25 +37,21 @@ def run(config: DictConfig) -> None:
     """Trains where cores come from, then where they go, as far as that is not done; writes results and report."""
     plan: TransferConfig = typed(TransferConfig, config)
     check(plan)
-    output, console = Path(plan.output), Console()
-    if not console.is_terminal:  # a log has no edge that a table must fit
-        console.width = 160
+    output, console = Path(plan.output), terminal()
     first = pretraining(plan)
-    console.print(f"{len(first)} runs to train cores, in {output}", highlight=False)
+    console.print(f"{len(first)} runs to train cores, in {output}")
     launch(output, first)
     for job in first:
         keep_core(folder(output, job))
     jobs = list({job["key"]: job for job in [*first, *finetuning(plan, first)]}.values())  # from scratch is one run
-    console.print(f"{len(jobs)} runs in all", highlight=False)
+    console.print(f"{len(jobs)} runs in all")
     launch(output, jobs)
     results = collect(plan, found(output, jobs))
     write_json(output / "results.json", finite(results))
     write_rows(output / "results.csv", results["rows"])
     write_transfer(output / "report.html", results)
     show(results, console)
-    console.print(
-        f"wrote {output}/results.csv, {output}/results.json and {output}/report.html", highlight=False, soft_wrap=True
-    )
+    console.print(f"wrote {output}/results.csv, {output}/results.json and {output}/report.html")
 
 
 def check(plan: TransferConfig) -> None:
@@ -164,9 +161,9 @@ def show(results: dict[str, Any], console: Console) -> None:
     for row in results["rows"]:
         if "error" in row:
             what = f"{row['domain']} {row['value']} seed {row['seed']}"
-            console.print(f"  {what} failed: {row['error']}", highlight=False)
+            console.print(f"  {what} failed: {row['error']}")
     for sentence in results["verdicts"]:
-        console.print(sentence, highlight=False)
+        console.print(sentence)
 
 
 def cell(line: dict[str, Any]) -> str:

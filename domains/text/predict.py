@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -56,6 +57,8 @@ def go_on(
 def read(source: str) -> str:
     """The content of a text file of that name, or `source` itself."""
     if not os.path.isfile(source):
+        if re.fullmatch(r"\S+\.(txt|md)", source):
+            raise ValueError(f"there is no file {source}; give a text file, or a prompt in words")
         return source
     try:
         text = Path(source).read_text(encoding="utf-8-sig", errors="replace")

@@ -69,14 +69,14 @@ def _given(config: DataConfig, what: str) -> str:
 
 
 def _files(path: str | Path) -> Texts:
-    """A document a file. In a folder, hidden files and those with a zero byte near their beginning are left out."""
+    """A document a file; hidden ones in a folder, and those with a zero byte near their beginning, are left out."""
     root = Path(path)
     if not root.exists():
         raise ValueError(f"data.path={path} does not exist; give a text file or a folder of them")
     found = sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root)) if root.is_dir() else [root]
-    files = [p for p in found if root.is_file() or not _binary(p)]
+    files = [p for p in found if not _binary(p)]
     if not files:
-        raise ValueError(f"data.path={path} holds no text files")
+        raise ValueError(f"data.path={path} holds no text; give UTF-8 text, such as a novel.txt, or a folder of it")
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
 
     def read(problems: Counter[str]) -> Documents:

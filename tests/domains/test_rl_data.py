@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import sys
 import zipfile
 from itertools import pairwise
@@ -613,13 +614,16 @@ def test_collect_refuses_what_cannot_be(overrides, message, tmp_path):
 
 
 def test_the_command_writes_what_training_reads(tmp_path, capsys):
-    path = tmp_path / "new" / "some.npz"
+    path = tmp_path / "new [old] :cat:" / ("long" * 50) / "some.npz"
     network(tmp_path / "net.npz", (4, 2), "argmax")
     run(compose("collect", ["env=CartPole-v1", f"policy=[random,{tmp_path}/net.npz]", "episodes=7", f"output={path}"]))
     said = capsys.readouterr().out
-    assert f"wrote {path}; next: attend train domain=rl data=trajectories data.path={path}" in said
     assert said.startswith("7 episodes, ")
-    config = compose("config", ["domain=rl", "data=trajectories", f"data.path={path}"])
+    wrote, then = said.splitlines()[-1].split("; next: ")
+    assert wrote == f"wrote {path}"
+    attend, train, *words = shlex.split(then)
+    assert (attend, train) == ("attend", "train")
+    config = compose("config", words)
     data = loaded(config.data.path)
     assert len(data.played.lengths) == 7
     assert f"return {data.played.returns.mean():.1f} on average" in said

@@ -118,10 +118,19 @@ def test_lines_end_alike_whatever_system_wrote_them(tmp_path):
     assert read_prompt(str(path)) == "One.\nTwo"
 
 
-def test_a_picture_is_no_prompt(tmp_path):
+def test_a_picture_is_no_prompt_and_no_text_to_learn_from(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
     with pytest.raises(ValueError, match=r"a\.jpg is no text file"):
         read_prompt(str(tmp_path / "a.jpg"))
+    for path in (tmp_path, tmp_path / "a.jpg"):
+        with pytest.raises(ValueError, match=f"data.path={path} holds no text; give UTF-8 text"):
+            open_corpus(configured(path))
+
+
+def test_a_misspelt_file_is_no_prompt():
+    with pytest.raises(ValueError, match=r"there is no file novl\.txt; give a text file, or a prompt in words"):
+        read_prompt("novl.txt")
+    assert read_prompt("See novl.txt") == "See novl.txt"
 
 
 def test_broken_utf8_is_counted_and_named(tmp_path):

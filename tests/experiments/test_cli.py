@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -122,15 +123,15 @@ def test_two_processes_train_what_one_does(attend, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"]])
 def test_help_is_quick_and_loads_no_torch(attend, arguments):
-    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = attend(*arguments, PYTHONPROFILEIMPORTTIME="1")
-    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert shown.returncode == 0
     assert "domain" in shown.stdout or "run" in shown.stdout
     loaded = {line.rsplit("|", 1)[-1].strip() for line in shown.stderr.splitlines()}
     assert "hydra" in loaded or arguments[0] == "--help" or arguments[0] == "evaluate"
     assert not loaded & {"torch", "lightning", "timm", "gymnasium", "Bio", "sklearn", "matplotlib"}
-    assert seconds < 4  # under a second on an idle machine
+    assert after.ru_utime - before.ru_utime < 4  # seconds of a processor, whatever else keeps it busy
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ class Adapter(DomainAdapter):
         if spec["length"] % config.piece:
             raise ValueError(f"{spec['length']} steps are no multiple of model.piece={config.piece}; set a divisor")
         self.piece, self.classes, self.length = config.piece, spec["classes"], spec["length"]
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(spec["mean"]))
         self.register_buffer("std", torch.tensor(spec["std"]))
         self.embed = nn.Linear(self.piece * len(spec["mean"]), config.dim)

@@ -11,12 +11,15 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from domains.data import DomainData
+from sensors.config import DataConfig
 
 GRAVITY = {"Moon": 1.62, "Mars": 3.71, "Earth": 9.81, "Jupiter": 24.79}  # m/s²
 SWINGS = 400  # series of each
 
 
 class Data(DomainData):
+    config: DataConfig
+
     def setup(self, stage=None):
         length, path = self.config.length, self.config.path
         x, self.classes, y = pendulums(length) if path is None else recordings(Path(path), length)
