@@ -1,5 +1,5 @@
 # make demo    trains, evaluates and explains all four domains: outputs/demo/index.html
-# make test    the tests; make test-slow those that take minutes; make coverage which branches they take
+# make test    the tests, and which branches they take; make test-slow those that take minutes
 # make lint    ruff and pyright
 # make docs-check    every command and every line of code in README and docs; those of the quickstart run
 # Each sets up .venv first, from pinned versions, if that has not been done.
@@ -8,21 +8,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/installed
+TWO := -n 2 --dist worksteal # one process for each core of the smallest machine
 
-.PHONY: demo test test-slow coverage docs-check lint format install clean
+.PHONY: demo test test-slow docs-check lint format install clean
 
 demo: install
 	$(BIN)/attend demo
 
 # Twice: with the shapes and types of all signatures of the core checked at every call, then what that would disturb.
 test: install
-	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype
-	$(BIN)/python -m pytest -m "plain and not slow"
-
-# The same, and which branches were taken.
-coverage: install
-	$(BIN)/python -m pytest -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
-	$(BIN)/python -m pytest -m "plain and not slow" --cov --cov-append
+	$(BIN)/python -m pytest $(TWO) -m "not plain and not slow" --jaxtyping-packages=core,beartype.beartype --cov --cov-report=
+	$(BIN)/python -m pytest $(TWO) -m "plain and not slow" --cov --cov-append --cov-fail-under=85
+	$(BIN)/coverage report --include='core/*' --fail-under=95
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
