@@ -11,7 +11,8 @@ from typing import Any
 
 from experiments.runs import write_json
 
-KEPT = ("seed", "steps", "seconds", "parameters", "precision", "date", "machine", "device", "versions", "commit")
+KEPT = ("seed", "steps", "seconds", "parameters", "precision")
+KEPT += ("date", "command", "commit", "machine", "device", "python", "versions")
 
 
 def main(name: str, *runs: str) -> None:
@@ -22,6 +23,7 @@ def main(name: str, *runs: str) -> None:
         summary = json.loads((run / "summary.json").read_text())
         found = json.loads((run / "evaluate" / "summary.json").read_text())
         measures = numbers(found["measures"])
+        measures |= {f"baseline/{score['baseline']}": score["baseline_value"] for score in found["scores"]}
         rows.append(
             {key: summary[key] for key in KEPT if key in summary} | {"split": found["split"], "measures": measures}
         )

@@ -203,12 +203,24 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {name: version(name) for name in packages},
         "commit": commit(),
         "command": " ".join(map(without_folders, sys.argv)),
     }
+
+
+def machine() -> str:
+    """The computer, as far as a timing depends on it: system, processor, cores, memory, and the threads in use."""
+    told = Path("/proc/cpuinfo")  # Linux alone names its processor there
+    names = re.findall(r"model name\s*: (.*)", told.read_text()) if told.is_file() else []
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    threads = torch.get_num_threads()
+    return (
+        f"{platform.system()} {platform.machine()}, {names[0] if names else platform.processor()}, "
+        f"{os.cpu_count()} cores, {memory:.0f} GiB; {threads} thread{'s' * (threads > 1)}"
+    )
 
 
 def without_folders(word: str) -> str:
