@@ -29,9 +29,7 @@ def alone(words: list[str], log: Path | None = None) -> int:
     environment = {
         name: value for name, value in os.environ.items() if name not in RANKS and not name.startswith("MASTER_")
     }
-    side_by_side = HydraConfig.get().launcher.get(
-        "n_jobs", 1
-    )  # of joblib's launcher; -1 for as many as there are cores
+    side_by_side = HydraConfig.get().launcher.get("n_jobs", 1)  # of joblib's launcher; -1: as many as there are cores
     if side_by_side != 1:  # threads that fight for a core make each other several times slower
         cores = os.cpu_count() or 1
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // side_by_side) if side_by_side > 1 else 1))
@@ -82,11 +80,8 @@ def begin(config: DictConfig) -> None:
     result = json.loads((run / "result.json").read_text())
     done = [other for other in plan["jobs"] if (folder / "runs" / other["key"] / "result.json").is_file()]
     fresh, left = len(done) - plan["finished"], len(plan["jobs"]) - len(done)
-    rest = (
-        f"{left} left, about {(time.time() - plan['began']) / max(fresh, 1) * left / 60:.0f} min"
-        if left
-        else "all done"
-    )
+    minutes = (time.time() - plan["began"]) / max(fresh, 1) * left / 60
+    rest = f"{left} left, about {minutes:.0f} min" if left else "all done"
     how = f"failed: {result['error']}" if "error" in result else f"{result['metric']} {result['score']:.4g}"
     print(f"  {job['domain']} {job['value']} seed {job['seed']}: {how}  ({rest})", flush=True)
 
@@ -119,6 +114,8 @@ def run(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    from experiments.runs import write_json  # here, for who hands runs over needs no torch
+
     folder, number = Path(sys.argv[1]), int(sys.argv[2])
     job = json.loads((folder / "plan.json").read_text())["jobs"][number]
     home = folder / "runs" / job["key"]
@@ -126,9 +123,7 @@ def main() -> None:
         result = run(home, job)
     except ValueError as error:
         result = {"error": " ".join(str(error).split())}
-    unfinished = home / "result.unfinished"
-    unfinished.write_text(json.dumps(result))
-    os.replace(unfinished, home / "result.json")
+    write_json(home / "result.json", result)
 
 
 if __name__ == "__main__":

@@ -196,8 +196,7 @@ def best_device() -> torch.device:
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on beside the configuration. The command names files without the folders of this machine:
-    such records are published, and a run's own config.yaml has its paths."""
+    """What a figure depends on beside the configuration."""
     packages = ("torch", "lightning", "hydra-core", "timm", "gymnasium", "biopython", "numpy", "scikit-learn")
     device = best_device()
     return {
@@ -207,7 +206,7 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {name: version(name) for name in packages},
         "commit": commit(),
-        "command": " ".join(map(without_folders, sys.argv)),
+        "command": command(),
     }
 
 
@@ -221,6 +220,14 @@ def machine() -> str:
         f"{platform.system()} {platform.machine()}, {names[0] if names else platform.processor()}, "
         f"{os.cpu_count()} cores, {memory:.0f} GiB; {threads} thread{'s' * (threads > 1)}"
     )
+
+
+def command() -> str:
+    """What was typed, files without the folders of this machine: records are published, and a run's own config.yaml has
+    its paths. The command line hands a training over to Hydra without the word for it."""
+    program, *words = map(without_folders, sys.argv)
+    begun = program == "attend" and words and "=" in words[0]
+    return " ".join([program, *(["train"] if begun else []), *words])
 
 
 def without_folders(word: str) -> str:

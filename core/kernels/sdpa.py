@@ -20,9 +20,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale
     """Args: q (B,H,L,D), k and v (B,G,M,D), bias broadcastable to (B,H,L,M) or None. Returns: (B,H,L,D)."""
     (B, H, L, _), M = q.shape, k.shape[-2]
     if bias is None and plain(mask, L, M):
-        causal = isinstance(mask, Causal) and bool(
-            L > 1
-        )  # torch's is_causal counts from the top left: right where L = M
+        causal = isinstance(mask, Causal) and bool(L > 1)  # torch counts from the top left, which is right if L = M
         return _torch(q, k, v, None, scale, dropout, causal)
     allowed = None if isinstance(mask, Everything) else mask.dense(B, H, L, M, q.device)  # (B|1, H|1, L|1, M)
     return fused(q, k, v, allowed, scale, bias, dropout)

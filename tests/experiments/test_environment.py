@@ -27,3 +27,5 @@ def test_a_command_is_told_without_the_folders_of_a_machine(word, told):
 def test_no_record_names_a_folder_of_this_machine(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/opt/venv/bin/attend", "train", "data.path=/home/me/novel.txt"])
     assert environment()["command"] == "attend train data.path=novel.txt"
+    monkeypatch.setattr(sys, "argv", ["/opt/venv/bin/attend", "data.path=/home/me/novel.txt"])  # as Hydra is given it
+    assert environment()["command"] == "attend train data.path=novel.txt"
