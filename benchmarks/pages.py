@@ -91,7 +91,8 @@ ROWS = [
         "long-range P@L/5",
         3,
         "0.319 (DeepCov's published weights; Jones and Kandathil 2018)",
-        "on the same alignments; DeepCov was trained on a GPU, and reads 441 covariances of each pair",
+        "on the same alignments, run once and kept in no file here; DeepCov was trained on a GPU, and reads 441 "
+        "covariances of each pair",
     ),
     Row(
         "experiment=contacts_alignment model.triangles=false trainer.max_steps=1800",
@@ -270,20 +271,22 @@ work on the machine; each file says on what, with which versions and by which co
 
 {models}
 
-Above 1 is slower. Training the GPT-2 preset of 0.8 M parameters, tokens per second beside a plain GPT-2 with torch's
-AdamW ([text_training.json](../benchmarks/text_training.json)):
+Above 1 is slower.
+
+Training the GPT-2 preset of 0.8 M parameters, tokens per second beside a plain GPT-2 with torch's AdamW
+([text_training.json](../benchmarks/text_training.json)):
 
 {training}
 
-Muon's step costs more on a CPU, where nothing hides it; what counts is the seconds to a loss, and there the modern
+Below 1 is slower. Muon's step costs more on a CPU, where nothing hides it; what counts is the seconds to a loss, and there the modern
 preset takes {part:.2f} of the GPT-2 preset's ([text_seconds.json](../benchmarks/text_seconds.json)).
 
 ## What decides the speed
 
-- **Precision.** `trainer.precision=auto` is bfloat16 on a GPU that has it, float32 on a CPU, where bfloat16 without
-such instructions is hundreds of times slower. The first line of a training says which it is, and why.
+- **Precision.** `trainer.precision=auto` is bfloat16 on a GPU that has it, float32 on a CPU, where bfloat16 is
+  far slower without instructions for it. The first line of a training says which it is, and why.
 - **The kernel.** `core.planner.plan` says which runs and why; a trained bias, dropout on attention and a window are
-where torch alone is slow. Default models take no unfused path.
+  where torch alone is slow. Default models take no unfused path.
 - **Threads.** Small models gain nothing from a second one: `OMP_NUM_THREADS=1 attend …`, and several runs side by side.
 - **Data.** `data.workers=4` for images that are decoded; the digits, texts and trajectories lie in memory.
 - **Not measured here:** several devices, and any GPU. `mfu` in a run's `summary.json` is the share of your device's own
@@ -363,7 +366,7 @@ def performance() -> str:
             rows=[cells(row) for row in kernels["rows"]],
         ),
         models=table("what", "beside", "time, theirs = 1", "file", rows=compared),
-        training=table("", "tokens per second", "times", rows=training),
+        training=table("", "tokens per second", "speed, plain GPT-2 = 1", rows=training),
         part=read("benchmarks/text_seconds.json")["rows"][1]["part"],
     )
 
