@@ -44,8 +44,8 @@ $(DONE): pyproject.toml constraints.txt
 	"attend needs Python 3.11 to 3.13, and this is %d.%d: make PYTHON=python3.12" % v)'
 	@echo "installing into $(VENV), with PyTorch about 6 GB: that takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 clean:

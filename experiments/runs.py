@@ -130,6 +130,9 @@ def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None
 def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
     with written(folder / "weights.safetensors") as new:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, new)
+        mask = os.umask(0)
+        os.umask(mask)
+        new.chmod(0o666 & ~mask)  # safetensors lets nobody else read it; whom the folder is for, its owner has said
 
 
 def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:

@@ -58,6 +58,7 @@ def test_train_resume_evaluate_predict_explain(domain, attend, tmp_path):
     curve = [float(row[f"val/{measure}"]) for row in rows(run / "metrics.csv") if row[f"val/{measure}"]]
     assert len(curve) == STEPS // EVERY
     assert sign * (curve[-1] - curve[0]) > 0
+    assert (run / "weights.safetensors").stat().st_mode == (run / "config.yaml").stat().st_mode  # who may read them
 
     more = attend("train", "run=run", f"trainer.max_steps={STEPS + EVERY}")
     assert more.returncode == 0, more.stderr
