@@ -106,6 +106,10 @@ def _train(overrides: list[str]) -> None:
     from conf import schema
     from experiments.compose import begun, compose, quoted, resumed
 
+    if "-h" in overrides or "--help" in overrides:
+        from experiments.help import show
+
+        return show([word for word in overrides if word not in ("-h", "--help")])
     if wrong := [word for word in overrides if word.startswith("--") and word.partition("=")[0] not in FLAGS]:
         raise ValueError(f"{wrong[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
     overrides = begun(resumed(overrides))

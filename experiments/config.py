@@ -21,19 +21,19 @@ class Accelerator(Enum):
 class TrainerConfig:
     """Lightning's Trainer, in its own terms; `val_check_interval` and `log_every_n_steps` count steps."""
 
-    accelerator: Accelerator = Accelerator.auto
-    devices: str = "auto"  # auto or how many
+    accelerator: Accelerator = Accelerator.auto  # the kind of device; auto: the best there is
+    devices: str = "auto"  # auto, for all there are, or how many
     num_nodes: int = 1  # machines with so many devices each
     strategy: str = "auto"  # auto, ddp; shard: weights, gradients and optimizer state divided among devices (FSDP2)
     tensor_parallel: int = 1  # devices that share the heads and hidden features of each block, for strategy=shard
     recompute: bool = False  # activations on the way back, instead of keeping them
     compile: bool = False  # each block, by torch.compile
     precision: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
-    max_steps: int = 1000
-    val_check_interval: int = 250
-    log_every_n_steps: int = 25
-    gradient_clip_val: float | None = 1.0
-    accumulate_grad_batches: int = 1
+    max_steps: int = 1000  # of the whole training; a step changes the weights once
+    val_check_interval: int = 250  # steps between validations; each leaves a checkpoint
+    log_every_n_steps: int = 25  # steps between lines of metrics.csv
+    gradient_clip_val: float | None = 1.0  # the longest that the gradient of all weights may be
+    accumulate_grad_batches: int = 1  # batches that make a step, one after the other, where memory holds no larger one
     skip_nan: int = 0  # steps in a row that are left out if their loss is no number, before the run stops
     picture_interval: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
     ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
@@ -41,6 +41,8 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
+    """What is kept of the curves."""
+
     csv: bool = True  # metrics.csv in the run folder
     tensorboard: bool = True  # tensorboard/ in the run folder
 
@@ -56,10 +58,10 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    seed: int = 0
+    seed: int = 0  # of all chance in the run
     init: str | None = None  # a finished run, whose weights a new one starts from where they fit
     frozen: bool = False  # the core's blocks keep their weights, but for their norms
-    run: str = "outputs/${domain.name}/${now:%Y-%m-%d_%H-%M-%S}"
+    run: str = "outputs/${domain.name}/${now:%Y-%m-%d_%H-%M-%S}"  # the folder
 
 
 @dataclass
