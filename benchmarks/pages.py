@@ -278,8 +278,8 @@ Training the GPT-2 preset of 0.8 M parameters, tokens per second beside a plain 
 
 {training}
 
-Below 1 is slower. Muon's step costs more on a CPU, where nothing hides it; what counts is the seconds to a loss, and there
-the modern preset takes {part:.2f} of the GPT-2 preset's ([text_seconds.json](../benchmarks/text_seconds.json)).
+Below 1 is slower. Muon's step costs more on a CPU, where nothing hides it; what counts is the seconds to a loss, and
+there the modern preset takes {part:.2f} of the GPT-2 preset's ([text_seconds.json](../benchmarks/text_seconds.json)).
 
 ## What decides the speed
 

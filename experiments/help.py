@@ -56,8 +56,8 @@ def sections(config: DictConfig) -> Iterator[tuple[str, str, list[tuple[str, str
     yield "run", "", list(_settings(config, TrainConfig, ""))
     for name in config:
         node = config[name]
-        if name != "domain" and isinstance(node, DictConfig):
-            kind = OmegaConf.get_type(node)
+        kind = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+        if name != "domain" and kind is not None:
             doc = " ".join((getdoc(kind) or "").split("\n\n")[0].split())
             yield str(name), doc, list(_settings(node, kind, f"{name}."))
 
