@@ -48,15 +48,15 @@ TURNING = (PositionKind.rotary, *ON_A_GRID)
 class TransformerConfig:
     """One Transformer. Widths are in features, `depth` in blocks, `dropout` a probability."""
 
-    dim: int = 64
-    depth: int = 2
-    heads: int = 4
+    dim: int = 64  # width of a token, a multiple of `heads`
+    depth: int = 2  # blocks
+    heads: int = 4  # attentions side by side, each over its part of the width
     kv_heads: int | None = None  # grouped key/value heads; as many as `heads` if None
     mixer: Mixer = Mixer.softmax  # how tokens exchange information
     window: int = 64  # how many tokens to either side mixer=window sees
     mlp_ratio: float = 4.0  # hidden width of the feed-forward as a multiple of `dim`
-    activation: Activation = Activation.gelu
-    norm: Norm = Norm.layer
+    activation: Activation = Activation.gelu  # of the feed-forward
+    norm: Norm = Norm.layer  # before each part of a block, and after the last
     norm_eps: float | None = None  # torch's own if None
     qk_norm: bool = False  # RMS-normalise queries and keys, per head
     bias: bool = True  # in the linear layers
