@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from domains.adapter import Batch
@@ -24,17 +23,26 @@ class DataConfig(Protocol):
     workers: int
 
 
-class DomainData(LightningDataModule, ABC):
+class DomainData(ABC):
     """Samples in three splits. A subclass loads them in `setup`, which may be called more than once.
+
+    It is no LightningDataModule (domains/task.py has one), for Lightning takes seconds to load, and only a training
+    needs it.
 
     Args:
         config: the domain's own DataConfig.
         seed: decides order, augmentation and whatever the data themselves leave to chance.
+    Attributes:
+        trainer: Lightning's, in a training; it knows the step, and which share of a batch this process gets.
     """
 
     def __init__(self, config: DataConfig, seed: int = 0):
-        super().__init__()
         self.config, self.seed = config, seed
+        self.trainer: Any = None
+
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Load the splits."""
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
@@ -51,7 +59,6 @@ class DomainData(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader:
         """The batches of the steps that are left; a resumed run goes on where it stopped."""
         trainer = self.trainer
-        assert trainer is not None
         accumulate = trainer.accumulate_grad_batches
         self.drawn = StepDataset(
             self.size("train"),
@@ -106,7 +113,7 @@ def _leave_signals(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def place(trainer: Trainer) -> tuple[int, int]:
+def place(trainer: Any) -> tuple[int, int]:
     """Which of how many shares of a batch this process gets: those of a row of tensor parallelism get the same."""
     shares = getattr(trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
     return shares["rank"], shares["num_replicas"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from domains.adapter import Batch, DomainAdapter
 from domains.config import OptimizerConfig
-from domains.data import REPEATED, place
+from domains.data import REPEATED, DomainData, place
 from domains.faults import listed, source_of_nan
 from domains.optimizers import make_optimizer, make_schedule
 from domains.parallel import clip
@@ -124,3 +124,19 @@ class AttentionTask(LightningModule):
             f"the loss of step {self.global_step} is {loss}: {source}; samples "
             f"{samples} of the training split. Look at these, or lower optimizer.lr"
         )
+
+
+class TaskData(LightningDataModule):
+    """The data of a domain, loaded already, as Lightning asks for them."""
+
+    def __init__(self, data: DomainData):
+        super().__init__()
+        self.data = data
+
+    def train_dataloader(self) -> Any:
+        self.data.trainer = self.trainer
+        return self.data.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        self.data.trainer = self.trainer
+        return self.data.val_dataloader()

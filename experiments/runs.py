@@ -60,7 +60,6 @@ def make_data(config: DictConfig) -> DomainData:
     """The data that a configuration names, ready to use."""
     package = config.domain.package
     data = room(package, "data").Data(typed(room(package, "config").DataConfig, config.data), config.seed)
-    data.prepare_data()
     data.setup()
     return data
 

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from domains.config import OptimizerConfig
 from domains.data import place
 from domains.parallel import gathered, parallelize
-from domains.task import AttentionTask
+from domains.task import AttentionTask, TaskData
 from experiments.checkpoints import Checkpoints, to_resume
 from experiments.config import Accelerator, TrainConfig, TrainerConfig
 from experiments.costs import Costs, matrix_peak, peak_memory
@@ -113,9 +113,10 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         if began:
             progress.console.print(f"  starting from {config.init}; {began}")
     with in_plain_words(folder, data):
-        trainer.fit(task, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+        loaders = TaskData(data)
+        trainer.fit(task, loaders, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
         if settings.max_steps % settings.val_check_interval or not trainer.callback_metrics:
-            trainer.validate(task, data, verbose=False)
+            trainer.validate(task, loaders, verbose=False)
         weights = gathered(adapter)
         if not trainer.is_global_zero:
             return {}

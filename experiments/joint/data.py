@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.utilities import CombinedLoader
-
 from domains.data import DomainData
 from domains.sampling import Rngs
 from experiments.runs import room
@@ -28,10 +26,6 @@ class Data(DomainData):
         self.weights = {name: weight for name, weight in config.weights.items() if weight}
         self.parts = {name: room(f"domains.{name}", "data").Data(getattr(config, name), seed) for name in self.weights}
 
-    def prepare_data(self) -> None:
-        for part in self.parts.values():
-            part.prepare_data()
-
     def setup(self, stage: str | None = None) -> None:
         for part in self.parts.values():
             part.setup(stage)
@@ -51,9 +45,13 @@ class Data(DomainData):
         }
 
     def train_dataloader(self) -> Any:
+        from lightning.pytorch.utilities import CombinedLoader
+
         return CombinedLoader({name: part.train_dataloader() for name, part in self._attached()}, "min_size")
 
     def val_dataloader(self) -> Any:
+        from lightning.pytorch.utilities import CombinedLoader
+
         return CombinedLoader(self.eval_dataloader("val"), "max_size")
 
     def eval_dataloader(self, split: str) -> Any:
