@@ -32,7 +32,7 @@ ROWS = [
         "accuracy",
         "test accuracy, %",
         1,
-        "{support-vector machine:.3f} (a support-vector machine; [demo.json](demo.json))",
+        "{baseline/support-vector machine:.3f} (a support-vector machine, of 1)",
         "the rival's figure is of the same images; nothing is published for a ViT on them",
         100,
     ),
@@ -58,12 +58,13 @@ ROWS = [
     ),
     Row(
         "domain=protein",
-        "",
-        "",
+        "protein",
+        "model P@L/5",
         "long-range P@L/5",
         3,
-        "{separation prior:.3f} (separation prior)",
-        "one seed in [demo.json](demo.json)",
+        "{baseline/separation prior:.3f} (separation prior), {baseline/profile-pair log-odds:.3f} (profile-pair "
+        "log-odds)",
+        "the rivals' figures are of the same chains",
     ),
     Row(
         "experiment=contacts",
@@ -177,12 +178,12 @@ ROWS = [
     ),
     Row(
         "domain=text",
-        "",
-        "",
+        "text",
+        "bits_per_byte",
         "bits per byte",
-        2,
-        "{xz -9, primed with the text before:.3f} (xz -9, primed with the text before)",
-        "one seed in [demo.json](demo.json)",
+        3,
+        "{xz_bits_per_byte:.3f} (xz -9, primed with the text before)",
+        "the rival's figure is of the same text; both look up what followed the same bytes earlier",
     ),
     Row(
         "experiment=shakespeare_gpt2",
@@ -239,8 +240,8 @@ RESULTS = """# Results
 
 Written by `python benchmarks/pages.py` from [results/](results), which `benchmarks/results.py` gathers from evaluated
 run folders. Held-out data, the last weights and not the best, mean ± deviation over seeds. Seconds are of training, of
-the fastest and the slowest seed: other work ran beside most of them. Hardware: {hardware}. Versions:
-{versions}.
+the fastest and the slowest seed: other work ran beside most of them. Versions: {versions}.
+Hardware: {hardware}; the first records kept neither the processor nor the commit.
 
 {measured}
 
@@ -297,26 +298,28 @@ there the modern preset takes {part:.2f} of the GPT-2 preset's ([text_seconds.js
 def results() -> str:
     """docs/results.md."""
     measured, literature, missing, machines, versions = [], [], [], set(), {}
-    demo = {row["baseline_name"]: row["baseline"] for row in read("docs/demo.json")["rows"]}
     for row in [*ROWS, EXAMPLE]:
         command, found = f"`{row.command}`", read(f"docs/results/{row.file}.json") if row.file else None
         if row.beside != "–":
             means = {} if found is None else {key: value["mean"] for key, value in found["together"].items()}
-            literature.append([command, score(row, found), row.beside.format_map(demo | means), row.differs])
+            literature.append([command, score(row, found), row.beside.format_map(means), row.differs])
         if found is None:
             missing.append([command, row.name, row.differs])
             continue
         runs, link = found["runs"], f"[{row.file}.json](results/{row.file}.json)"
         seconds = [run["seconds"] for run in runs]
         spent = f"{min(seconds):,.0f}" + (f"–{max(seconds):,.0f}" if len(runs) > 1 else "")
-        machines |= {f"{run['machine']} ({run['device']})" for run in runs}
+        machines |= {f"{run['machine']} ({run['device']})" for run in runs if ";" in run["machine"]}
         versions |= runs[-1]["versions"]
-        measured.append([command, row.name, score(row, found), len(runs), spent, f"{runs[0]['parameters']:,}", link])
+        size, states = f"{runs[0]['parameters']:,}", {run.get("commit", "not kept") for run in runs}
+        commits = ", ".join(sorted(state[:7] if state != "not kept" else state for state in states))
+        measured.append([command, row.name, score(row, found), len(runs), spent, size, commits, link])
     return RESULTS.format(
         hardware="; ".join(sorted(machines)),
         versions=", ".join(f"{name} {number}" for name, number in versions.items()),
         measured=table(
-            "`attend train …`", "score", "measured", "seeds", "seconds", "parameters", "file", rows=measured
+            *("`attend train …`", "score", "measured", "seeds", "seconds", "parameters", "commit", "file"),
+            rows=measured,
         ),
         literature=table("`attend train …`", "measured", "beside", "how the set-ups differ", rows=literature),
         missing=table("`attend train …`", "score", "", rows=missing),

@@ -35,9 +35,9 @@ def main(name: str, *runs: str) -> None:
     for key in [key for key in rows[0]["measures"] if all(key in row["measures"] for row in rows)]:
         values = [row["measures"][key] for row in rows]
         together[key] = {"mean": mean(values), "deviation": stdev(values) if len(values) > 1 else None}
-        print(key, together[key])
-    told = {"domain": summary["domain"], "together": together, "runs": rows}
-    write_json(file, told)
+    write_json(file, {"domain": summary["domain"], "together": together, "runs": rows})
+    for key, value in together.items():
+        print(key, value)
 
 
 def numbers(measures: dict[str, Any], path: str = "") -> dict[str, float]:
