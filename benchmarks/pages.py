@@ -4,6 +4,7 @@ python benchmarks/pages.py
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -312,7 +313,7 @@ def results() -> str:
         machines |= {f"{run['machine']} ({run['device']})" for run in runs if ";" in run["machine"]}
         versions |= runs[-1]["versions"]
         size, states = f"{runs[0]['parameters']:,}", {run.get("commit", "not kept") for run in runs}
-        commits = ", ".join(sorted(state[:7] if state != "not kept" else state for state in states))
+        commits = ", ".join(sorted({re.sub(r"^(\w{7})\w+", r"\1", state) for state in states}))
         measured.append([command, row.name, score(row, found), len(runs), spent, size, commits, link])
     return RESULTS.format(
         hardware="; ".join(sorted(machines)),
