@@ -1,7 +1,14 @@
 """What configures training in every domain."""
 
+import os
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+
+
+def data_home() -> Path:
+    """Where downloads, and what is made of them, are kept: $ATTEND_DATA, or ~/.cache/attend."""
+    return Path(os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend"))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pydoc_data.topics import topics
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from domains.config import data_home
 from domains.text.config import DataConfig, Source
 from domains.text.tokenizers import END
 
@@ -58,8 +59,8 @@ def open_texts(config: DataConfig) -> Texts:
 
 
 def home() -> Path:
-    """Where downloads and tokenised text are kept: $ATTEND_DATA, or ~/.cache/attend."""
-    return Path(os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend")) / "text"
+    """Where downloads and tokenised text are kept."""
+    return data_home() / "text"
 
 
 def _given(config: DataConfig, what: str) -> str:

@@ -4,7 +4,6 @@ Shapes: N images · B of them · C channels · Y rows · X columns, in pixels
 """
 
 import gzip
-import os
 import struct
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +19,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from domains.config import data_home
+from domains.data import SPLITS
 from domains.vision.config import DataConfig, OnError, Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -213,7 +214,7 @@ def _torchvision(config: DataConfig) -> Images:
         Source.cifar10: datasets.CIFAR10,
         Source.cifar100: datasets.CIFAR100,
     }[config.source]
-    root = Path(config.path or os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend"))
+    root = Path(config.path or data_home())
     try:
         parts = [kind(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
@@ -246,7 +247,7 @@ def _official(config: DataConfig, pairs: list[tuple[np.ndarray, np.ndarray]], cl
 
 def _splits(config: DataConfig, labels: np.ndarray, where: np.ndarray) -> dict[str, np.ndarray]:
     """Indices of each split, drawn by class where the data bring none."""
-    given = {split: np.flatnonzero(where == split) for split in ("train", "val", "test")}
+    given = {split: np.flatnonzero(where == split) for split in SPLITS}
     rest = given["train"] if len(given["train"]) else np.arange(len(labels))
     if not len(given["test"]):
         rest, given["test"] = _split(rest, labels, config.test_share, config.split_seed)

@@ -15,9 +15,10 @@ import torch
 
 import domains.text.corpus
 from core.config import PositionConfig, PositionKind
+from domains.data import SPLITS
 from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig, Source, TokenizerKind
-from domains.text.corpus import SPLITS, open_corpus
+from domains.text.corpus import open_corpus
 from domains.text.data import Data
 from domains.text.generate import Sampling, texts
 from domains.text.predict import read as read_prompt
