@@ -1,9 +1,12 @@
 import csv
 import gzip
 import json
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
+import timm.data
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -263,11 +266,14 @@ def test_folders_that_are_splits_already(tmp_path):
     folder_of_images(tmp_path / "test", count=2)
     data = open_data(tmp_path)
     assert [data.size(split) for split in ("train", "val", "test")] == [10, 6, 4]
+    (tmp_path / "test" / "red").rename(tmp_path / "test" / "images")  # as of Tiny ImageNet, without labels
+    with pytest.raises(ValueError, match=r"has no training images of images; add some, or remove the others of these"):
+        open_data(tmp_path)
 
 
 def test_images_of_any_size_are_covered(tmp_path):
     root = folder_of_images(tmp_path / "a", sizes=((20, 20), (30, 11)))
-    with pytest.raises(ValueError, match=r"images differ in size .*data\.size=64"):
+    with pytest.raises(ValueError, match=r"images differ in size .*; set data\.size, for example 64"):
         open_data(root)
     data = open_data(root, size=8)
     images = data.batch("train", range(data.size("train")))["images"]
@@ -289,9 +295,38 @@ def test_a_photograph_stands_as_its_camera_noted(tmp_path):
 def test_photographs_that_are_left_out_are_said_to_be(tmp_path):
     root = folder_of_images(tmp_path / "a")
     (root / "red" / "IMG_1.HEIC").touch()
-    with pytest.warns(UserWarning, match=r"1 files in .*a are left out, such as IMG_1\.HEIC; save them as JPEG"):
+    with pytest.warns(
+        UserWarning, match=r"left out of .*a: 1 that Pillow cannot read, such as IMG_1\.HEIC; save as JPEG"
+    ):
         data = open_data(root)
     assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+
+
+def test_what_nobody_put_there_is_no_image(tmp_path):
+    root = folder_of_images(tmp_path / "a")
+    for name in ("__MACOSX/red/0.png", ".ipynb_checkpoints/0.png", "red/.thumbnails/0.png", "red/._0.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"no image")
+    data = open_data(root)
+    assert data.images.classes == ["blue", "red"]
+    assert len(data.images.labels) == 14
+
+
+def test_images_that_are_not_kept_are_read_again(tmp_path, monkeypatch):
+    """The same batches, and never the pixels of all 106 images (4 MB) at once."""
+    root = folder_of_images(tmp_path / "a", sizes=((131, 97),), count=53)
+    kept = open_data(root)
+    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(sources, "ThreadPoolExecutor", partial(sources.ThreadPoolExecutor, 2))
+    tracemalloc.start()
+    again = open_data(root)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5e6
+    for split in ("train", "val", "test"):
+        ours, theirs = (data.batch(split, [0, 11, 7]) for data in (kept, again))
+        assert torch.equal(ours["images"], theirs["images"])
+        assert torch.equal(ours["labels"], theirs["labels"])
 
 
 def test_sixteen_bits_are_read_as_eight(tmp_path):
@@ -309,6 +344,62 @@ def test_broken_files_are_named_or_skipped(tmp_path):
     with pytest.warns(UserWarning, match=r"(?s)2 of 16 files are left out:.*broken\.png.*empty\.jpg"):
         data = open_data(root, on_error=OnError.skip)
     assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+    (root / "green").mkdir()
+    (root / "green" / "broken.png").write_bytes(b"\x89PNG no image")
+    with pytest.warns(UserWarning, match="3 of 17 files are left out"):
+        assert open_data(root, on_error=OnError.skip).images.classes == ["blue", "red"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path": "photos"}, r"data\.path=photos is not read by data=digits; say data=images"),
+        ({"size": 16}, r"data\.size=16 does not fit data=digits, whose images have 8×8 pixels"),
+        ({"source": Source.timm}, r"needs data\.name="),
+        (
+            {"source": Source.timm, "name": "WDS/cc3m"},
+            r"data\.name=WDS/cc3m is a stream, .*; possible: hfds/…, torch/…",
+        ),
+        (
+            {"source": Source.timm, "name": "folder", "path": "nowhere"},
+            r"timm cannot open 'folder' \(data\.path=nowhere",
+        ),
+    ],
+)
+def test_settings_that_a_source_cannot_heed(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Data(DataConfig(**settings)).setup()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # timm leaves files open
+def test_a_folder_as_timm_reads_it(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(timm.data.ImageDataset, "__getitem__", spied(timm.data.ImageDataset.__getitem__, decoded))
+    config = DataConfig(source=Source.timm, name="folder", path=str(tmp_path), val_share=0.4)
+    folder_of_images(tmp_path / "train", sizes=((23, 19),), count=5)
+    folder_of_images(tmp_path / "validation", sizes=((23, 19),), count=3)
+    data = Data(config)
+    data.setup()
+    assert len(decoded) == 1  # for the size
+    assert data.images.classes == ["blue", "red"]
+    assert [data.size(split) for split in ("train", "val", "test")] == [6, 4, 6]
+    batch = data.batch("test", range(6))
+    assert batch["images"].shape == (6, 3, 23, 19)
+    assert torch.equal(batch["images"][:, 0].amax((1, 2)) > 0.5, batch["labels"] == 1)
+    (tmp_path / "validation" / "red").rename(tmp_path / "validation" / "green")
+    with pytest.raises(ValueError, match="the classes of 'folder' in training are blue, red; in test, blue, green"):
+        Data(config).setup()
+    config.path = str(tmp_path / "train")
+    with pytest.raises(ValueError, match=r"train has no folders train and validation; data=images draws the splits"):
+        Data(config).setup()
+
+
+def spied(method, calls):
+    def spy(dataset, index):
+        calls.append(index)
+        return method(dataset, index)
+
+    return spy
 
 
 @pytest.mark.parametrize(
