@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import random
 import tracemalloc
 from functools import partial
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import domains.vision.data
 from core.config import PositionConfig, PositionKind
 from core.maps import rollout
 from domains.vision import sources
@@ -49,6 +51,24 @@ def test_the_splits_are_stratified_and_apart(data):
     other = Data(DataConfig(), seed=5)
     other.setup()
     assert np.array_equal(other.images.splits["test"], data.images.splits["test"])
+
+
+def test_setup_may_run_twice(data):
+    before = data.images
+    data.setup()
+    assert data.images is before
+
+
+def test_mean_and_deviation_are_of_all_training_images(data, monkeypatch):
+    """Those of digits bit for bit in float32; and of images at even distances where they are too many."""
+    images = data.images.read(data.images.splits["train"]).double()
+    spec = data.spec()
+    assert torch.equal(torch.tensor(spec["mean"]), images.mean((0, 2, 3)).float())
+    assert torch.equal(torch.tensor(spec["std"]), images.std((0, 2, 3), correction=0).float())
+    monkeypatch.setattr(domains.vision.data, "ENOUGH", 3)
+    three = data.batch("train", [0, 605, 1211])["images"].double()
+    assert data.spec()["mean"] == pytest.approx(three.mean((0, 2, 3)).tolist())
+    assert data.spec()["std"] == pytest.approx(three.std((0, 2, 3), correction=0).tolist())
 
 
 def test_a_batch_holds_the_images(data):
@@ -176,6 +196,12 @@ def test_the_class_token_must_be_there_to_be_pooled(data):
         make(data, pool=Pool.token)
 
 
+def states():
+    """Of the global generators of torch, Python and numpy."""
+    _, key, place, *_ = np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state().tolist(), random.getstate(), key.tolist(), place
+
+
 @pytest.mark.parametrize("how", Augment)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_augmentation_draws_from_the_samples_own_generators(how, channels):
@@ -184,17 +210,13 @@ def test_every_augmentation_draws_from_the_samples_own_generators(how, channels)
     def once(seeds):
         return augmented(images, how, [np.random.default_rng(seed) for seed in seeds])
 
-    torch.manual_seed(3)
+    before = states()
     first = once(range(31))
+    assert states() == before
     again = once(range(31))
     assert first.shape == images.shape
     assert torch.equal(first, again)
     assert first.min() >= 0 or how is Augment.rand  # erased pixels are noise
-    torch.manual_seed(3)
-    once(range(31))
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    assert torch.equal(torch.rand(1), expected)  # the global generator is as it was
     changed = once([*range(30), 97])
     assert torch.equal(changed[:30], first[:30])
     assert torch.equal(first, images) == (how is Augment.none)
@@ -228,6 +250,11 @@ def test_mixed_images_have_mixed_targets(mixup, cutmix):
     torch.testing.assert_close(targets @ torch.arange(6.0), mean)  # a pixel's value is its label
     assert 0.05 < targets[0, 0] < 0.95
     assert torch.equal(mixed(batch, 6, mixup, cutmix, np.random.default_rng(1))["images"], both["images"])
+    odd = {name: tensor[:5] for name, tensor in batch.items()}
+    with pytest.raises(
+        ValueError, match=r"data\.mixup and data\.cutmix mix pairs, not 5 images; give .* an even batch"
+    ):
+        mixed(odd, 6, mixup, cutmix, np.random.default_rng(1))
 
 
 def folder_of_images(root, sizes=((20, 20),), count=7):
