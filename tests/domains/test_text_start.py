@@ -12,6 +12,7 @@ from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
 from domains.text.start import fitted
 from domains.text.tokenizers import Characters
+from experiments.compose import compose
 
 SPEC = {"context": 13, "vocabulary": 9, "orders": [], "memory": "", "tokenizer": Characters("abcdefgh\n").spec()}
 
@@ -33,6 +34,22 @@ def test_a_low_rank_model_begins_as_the_one_it_changes():
     adapter.load_state_dict(fitted(adapter, base.state_dict(), SPEC), strict=False)
     tokens = torch.randint(9, (5, 13))
     torch.testing.assert_close(adapter({"tokens": tokens}), base({"tokens": tokens}))
+
+
+def test_a_low_rank_model_keeps_tokens_that_it_must_have_from_somewhere():
+    state, other = make().state_dict(), SPEC | {"tokenizer": Characters("abcdefghi").spec()}
+    message = r"model\.lora=3 keeps embed\.weight, next\.weight as they are, .* give data\.tokenizer=file"
+    with pytest.raises(ValueError, match=message):
+        fitted(make(lora=3), state, other)
+    with pytest.raises(ValueError, match=message):  # of another domain, whose core alone is taken
+        fitted(make(lora=3), {name: state[name] for name in state if "blocks" in name}, SPEC)
+
+
+def test_a_low_rank_model_changes_another_run():
+    small = ["domain=text", "model.lora=8"]
+    with pytest.raises(ValueError, match=r"model\.lora=8 changes another run's weights: give init=FOLDER"):
+        compose("config", small)
+    assert compose("config", [*small, "init=runs/gpt2"]).model.lora == 8
 
 
 SAID = {"general.architecture": "llama", "tokenizer.ggml.model": "gpt2"}
