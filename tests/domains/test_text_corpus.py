@@ -21,6 +21,7 @@ from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig, Source, TokenizerKind
 from domains.text.corpus import open_corpus
 from domains.text.data import Data
+from domains.text.evaluate import write_documents
 from domains.text.generate import Sampling, texts
 from domains.text.predict import read as read_prompt
 from domains.text.sources import PIECE
@@ -301,6 +302,27 @@ def test_a_path_needs_a_source_that_reads_it(book):
 
 
 # documents and low-rank adapters
+
+
+@pytest.mark.parametrize(
+    ("named", "val", "test"),
+    [(5, [], []), (6, ["4.txt", "5.txt"], []), (7, ["4.txt", "5.txt"], ["5.txt", "6.txt"])],
+)
+def test_documents_are_listed_where_all_of_a_split_have_names(tmp_path, monkeypatch, named, val, test):
+    monkeypatch.setattr(domains.text.corpus, "NAMED", named)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for n in range(7):
+        (folder / f"{n}.txt").write_text("A few words.\n" * 5)
+    data = Data(configured(folder, val=0.2, test=0.2))
+    data.setup()
+    listed = {}
+    for split in ("val", "test"):
+        begin, end = data.bounds[split]
+        path = tmp_path / f"{split}.csv"
+        write_documents(path, np.ones(end - begin), np.ones(end - begin), data, split)
+        listed[split] = [line.partition(",")[0] for line in path.read_text().splitlines()[1:]] if path.is_file() else []
+    assert listed == {"val": val, "test": test}
 
 
 def test_packed_documents_do_not_see_each_other(tmp_path):
