@@ -53,7 +53,8 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
 
     @abstractmethod
     def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
-        """The scalar that training lowers: a mean over examples, times their `share` if they may be more or fewer."""
+        """The scalar that training lowers: the mean over the examples that count, times `share(count)` where processes
+        may count different numbers of them."""
 
     @abstractmethod
     def measure(self, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:

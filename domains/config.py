@@ -1,7 +1,14 @@
 """What configures training in every domain."""
 
+import os
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+
+
+def data_home() -> Path:
+    """Where downloads, and what is made of them, are kept: $ATTEND_DATA, or ~/.cache/attend."""
+    return Path(os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend"))
 
 
 @dataclass
@@ -31,9 +38,8 @@ class OptimizerConfig:
     lr: float = 1e-3
     matrix_lr: float = 0.02  # of the matrices inside the blocks, for rule=muon
     weight_decay: float = 0.01
-    layer_decay: float = 1.0  # a block's rate is so much of the next block's; for fine-tuning
-    beta1: float = 0.9
-    beta2: float = 0.99
+    layer_decay: float = 1.0  # a block's rate is this fraction of the next block's; for fine-tuning
+    beta2: float = 0.99  # of AdamW, whose β₁ is 0.9
     schedule: Schedule = Schedule.cosine  # what follows the warm-up
     warmup: float = 0.05  # linear from 0
     decay: float = 1.0  # the last part of the run, in which a cosine or linear schedule falls to 0

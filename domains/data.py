@@ -87,7 +87,8 @@ class DomainData(ABC):
         rank, world = place(self.trainer) if self.trainer else (0, 1)
         size, each = self.size(split), self.config.batch_size
         if size == 0:
-            raise ValueError(f"the {split} split is empty")
+            possible = ", ".join(other for other in SPLITS if self.size(other))
+            raise ValueError(f"the {split} split is empty; possible: {possible}")
         batches = [(range(i, min(i + each, size)), True) for i in range(0, size, each)]
         batches += [(batches[0][0], False)] * (-len(batches) % world)
         return self._loader(_Eval(self, split), batches[rank::world])
@@ -114,7 +115,8 @@ def _leave_signals(_: int) -> None:
 
 
 def place(trainer: Any) -> tuple[int, int]:
-    """Which of how many shares of a batch this process gets: those of a row of tensor parallelism get the same."""
+    """(rank, world): which part of a batch this process reads, out of how many; processes of one tensor-parallel row
+    read the same part."""
     shares = getattr(trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
     return shares["rank"], shares["num_replicas"]
 

@@ -43,7 +43,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
         {"params": params, "lr": rate, "weight_decay": config.weight_decay if matrix else 0.0, "muon": muon}
         for (muon, matrix, rate), params in sorted(groups.items(), key=lambda group: group[0][:2], reverse=True)
     ]
-    betas = (config.beta1, config.beta2)
+    betas = (0.9, config.beta2)
     if config.rule is Rule.muon:
         return MuonAdamW(settings, lr=config.lr, betas=betas, matrices=wholes(named).values())
     return AdamW([{k: v for k, v in group.items() if k != "muon"} for group in settings], lr=config.lr, betas=betas)
@@ -61,7 +61,11 @@ def _layers(names: list[str]) -> dict[str, int]:
 
 
 def make_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) -> LambdaLR:
-    """Linear warm-up, a plateau, then a fall to 0 over the last part of `steps`."""
+    """Linear warm-up, a plateau, then a fall to 0 over the last part of `steps`.
+
+    Raises:
+        ValueError: for a warm-up outside of [0, 1), or a fall outside of (0, 1].
+    """
     if not (0 <= config.warmup < 1 and 0 < config.decay <= 1):
         raise ValueError(f"optimizer needs 0 <= warmup < 1 and 0 < decay <= 1, got {config.warmup} and {config.decay}")
     warm = max(1, round(config.warmup * steps))

@@ -1,7 +1,7 @@
 """Training data as a pure function of the step.
 
 What a step trains on depends on (seed, step) alone, and not on workers, on how often the run was stopped and resumed,
-or on how many processes share the step's batch.
+or on how many processes share the step's batch (but for images mixed in pairs, whose partner is of the same process).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -33,7 +33,8 @@ class AttentionTask(LightningModule):
         record: what a checkpoint shall say of itself, as plain values, so that it loads under weights_only=True.
         seed: of the run.
         spread: spreads the adapter over the devices of a mesh, or of none, before it is trained.
-        skips: so many steps in a row are left out if their loss is not finite: no weight changes, the schedule goes on.
+        skips: at most this many consecutive steps are left out when their loss is not finite: no weight changes, the
+            schedule goes on.
     Raises:
         ValueError: in training, for a loss that is not finite after so many skips; it says where that comes from.
     """

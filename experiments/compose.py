@@ -84,8 +84,10 @@ def check(config: DictConfig, overrides: list[str]) -> None:
 
 
 def check_model(config: DictConfig) -> None:
-    """Raises ValueError for a mixer that cannot do what the domain or its position needs."""
+    """Raises ValueError for a mixer that cannot do what the domain or its position needs, or a change of nothing."""
     model = import_module(f"{config.domain.package}.config").ModelConfig
+    if config.model.get("lora") is not None and config.init is None:
+        raise ValueError(f"model.lora={config.model.lora} changes another run's weights: give init=FOLDER")
     check_mixing(config.model.mixer, config.position.kind, model.needs)
 
 

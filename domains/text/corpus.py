@@ -26,12 +26,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from domains.data import SPLITS
 from domains.text.config import DataConfig, TokenizerKind
 from domains.text.sources import PIECE, Texts, home, open_texts
 from domains.text.tokenizers import Bytes, Characters, Tokenizer, learnt, load, read
 
 VERSION = 2  # of what is on disk, and of how text is read
-SPLITS = ("train", "val", "test")
 LEARN_FROM = 2**28  # bytes at most that byte pairs are learnt from
 NAMED = 10_000  # documents at most whose names are kept
 

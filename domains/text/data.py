@@ -17,7 +17,7 @@ from domains.text.memory import recalled
 
 IGNORED = -100  # a target that only gives context: torch's cross-entropy leaves it out
 ORDERED = 2**24  # windows of a pass whose order is kept in memory
-RECALLED = 2**26  # bytes of text at most that are recalled from
+RECALLED = 2**26  # the longest text, in bytes, that recall accepts
 
 
 class Data(DomainData):

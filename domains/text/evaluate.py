@@ -18,7 +18,7 @@ from domains.text.figures import picture
 from domains.text.generate import Sampling, texts
 from domains.text.tokenizers import END
 
-PRIMED = 2**22  # bytes of text at most that xz is given, for the sake of time
+PRIMED = 2**22  # tokens before a split, and half as many bytes of it, that xz is given at most, for the sake of time
 LISTED = 100  # documents of a split at most that get a line each
 
 
@@ -29,7 +29,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
 
     Bits per byte compare tokenizers; the other two are for one tokenizer alone.
 
-    The baseline is xz at its strongest setting on the same text, primed with the text before it: what the split adds to
+    The baseline is xz -9 on the same text, primed with the text before it: what the split adds to
     the compressed size of that. Of long texts it is the first part of the split, beside the model's bits on that part.
 
     Writes language.png (curves of the run whose folder holds `folder`, if it has a metrics.csv, above a sample),
@@ -90,11 +90,11 @@ def check_tokens(adapter: Adapter, data: Data) -> None:
 
 
 def write_documents(path: Path, nats: np.ndarray, widths: np.ndarray, data: Data, split: str) -> None:
-    """(document, bytes, bits per byte) of each document, as far as it lies in the split."""
+    """(document, bytes, bits per byte) of each document, as far as it lies in the split; nothing if one has no name."""
     first, last = data.bounds[split]
     starts = data.corpus.documents
     chosen = range(max(0, int(starts.searchsorted(first, "right")) - 1), int(starts.searchsorted(last)))
-    if len(chosen) > LISTED or not data.corpus.names:
+    if len(chosen) > LISTED or chosen.stop > len(data.corpus.names):
         return
     ends = [*starts[1:].tolist(), last]
     with path.open("w", newline="", encoding="utf-8") as file:

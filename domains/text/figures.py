@@ -21,7 +21,9 @@ def picture(
     above.legend(frameon=False)
     above.spines[["top", "right"]].set_visible(False)
     below.axis("off")
-    below.set_title(f"Written by the model after “{prompt.splitlines()[0]}”", fontsize=10, loc="left")
+    below.set_title(
+        f"Written by the model after “{_block(prompt, 80, 1).rstrip()}”", fontsize=10, loc="left", parse_math=False
+    )
     below.text(
         0.0, 0.98, _block(sample, 96, 15), transform=below.transAxes, va="top", family="monospace", fontsize=8,
         parse_math=False, bbox={"boxstyle": "round,pad=0.6", "facecolor": "whitesmoke", "edgecolor": "lightgrey"},

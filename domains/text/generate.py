@@ -21,7 +21,7 @@ from domains.text.tokenizers import Tokenizer
 
 NGRAM = 3  # tokens at most that a guess looks up
 GUESSES = 4  # tokens that a draft guesses at once, unless lookup says otherwise
-BROKEN = 4  # bytes at most that a character waits for
+LONGEST_CHARACTER = 4  # bytes at most that a character waits for
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def write(
         if reader is None or reader.columns == capacity:
             for row in rows:
                 row.restart()
-            reader, guess = make_reader(adapter, capacity) if cached else Forgetful(adapter, capacity), []
+            reader, guess = make_reader(adapter, capacity) if cached else Forgetful(adapter), []
             scores = reader.begin([row.window for row in rows])  # (B, 1, V)
         else:
             guess = guesses(rows[0].tokens(), min(count, capacity - reader.columns - 1)) if count else []
@@ -220,7 +220,7 @@ class Speech:
             return self.rest()
         self.waiting.append(token)
         text = self._said()
-        if text.endswith("\ufffd") and len(self.waiting) < BROKEN:
+        if text.endswith("\ufffd") and len(self.waiting) < LONGEST_CHARACTER:
             return ""
         self.before, self.waiting, self.held = [token], [], self.held + text
         found = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]

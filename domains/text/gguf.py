@@ -7,6 +7,8 @@ Source: the specification of GGUF, and llama.cpp's convert_hf_to_gguf.py, whose 
 Shapes: D head width · C width
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.porting import half_split
 from domains.text.tokenizers import Subwords, byte_pairs
 
 NAMES = {  # theirs -> transformers'
@@ -39,6 +42,7 @@ SIZES = {  # transformers' -> theirs, behind "llama."
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
+TOKENS, KINDS, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
 CONTROL = 3  # the kind of a token that no text spells
 DIGITS = {"smollm": True, "gpt-2": False, "default": False}  # is each digit a word of its own? by pre-tokenizer
 
@@ -56,29 +60,40 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Subwords]:
         raise ValueError("GGUF files need the package gguf: pip install -e '.[gguf]'") from error
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
+    with _reading(path):
         file = package.GGUFReader(path)
         known = {name: field.contents() for name, field in file.fields.items()}
-        arrays = {t.name: package.quants.dequantize(t.data, t.tensor_type) for t in file.tensors}
-    except (ValueError, IndexError, KeyError, TypeError, OSError, NotImplementedError) as error:
-        raise ValueError(f"{path} is no GGUF file, cut short, or quantised in an unknown way ({error})") from error
     if known.get("general.architecture") != "llama":
         raise ValueError(f"{path} holds a {known.get('general.architecture')}; possible: llama, which SmolLM2 is, too")
-    theirs = config(known, tied="output.weight" not in arrays)
-    return theirs, weights(arrays, theirs), tokenizer(known)
+    theirs = config(known, tied="output.weight" not in {t.name for t in file.tensors})
+    pieces = tokenizer(known)
+    with _reading(path):
+        arrays = {t.name: package.quants.dequantize(t.data, t.tensor_type) for t in file.tensors}
+    return theirs, weights(arrays, theirs), pieces
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, IndexError, KeyError, TypeError, OSError, NotImplementedError) as error:
+        raise ValueError(f"{path} is no GGUF file, cut short, or quantised in an unknown way ({error})") from error
+
+
+def _needed(known: dict[str, Any], names: Iterable[str]) -> None:
+    if missing := [name for name in names if name not in known]:
+        raise ValueError(f"the GGUF file does not say its {', '.join(missing)}")
 
 
 def config(known: dict[str, Any], tied: bool) -> dict[str, Any]:
     """As a config.json."""
-    missing = [name for name in SIZES.values() if f"llama.{name}" not in known]
-    if missing:
-        raise ValueError(f"the GGUF file does not say its llama.{', llama.'.join(missing)}")
+    _needed(known, [f"llama.{name}" for name in SIZES.values()] + [TOKENS])
     sizes = {ours: known[f"llama.{name}"] for ours, name in SIZES.items()}
     return {
         "model_type": "llama",
         **sizes,
         "num_key_value_heads": known.get("llama.attention.head_count_kv", sizes["num_attention_heads"]),
-        "vocab_size": len(known["tokenizer.ggml.tokens"]),
+        "vocab_size": len(known[TOKENS]),
         "rope_parameters": {"rope_type": "default", "rope_theta": known.get("llama.rope.freq_base", 10_000.0)},
         "tie_word_embeddings": tied,
     }
@@ -95,7 +110,11 @@ def weights(arrays: dict[str, np.ndarray], theirs: dict[str, Any]) -> dict[str, 
             raise ValueError(f"the GGUF file has weights {name} that no Llama has")
         weight = torch.from_numpy(np.array(array, np.float32))
         if part in heads:
-            weight = weight.unflatten(0, (heads[part], -1, 2)).transpose(1, 2).flatten(0, 2)  # (H, D / 2, 2, C)
+            if heads[part] < 1 or len(weight) % (2 * heads[part]):
+                raise ValueError(
+                    f"the GGUF file has {len(weight)} rows in {name}, which {heads[part]} heads cannot share"
+                )
+            weight = weight[half_split(heads[part], len(weight) // heads[part])]  # (H · D, C)
         place = f"model.layers.{block[1]}." if block else ""
         state[f"{place}{NAMES[part]}.{kind}"] = weight
     return state
@@ -106,8 +125,9 @@ def tokenizer(known: dict[str, Any]) -> Subwords:
     kind, before = known.get("tokenizer.ggml.model"), known.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or before not in DIGITS:
         raise ValueError(f"the GGUF file has a tokenizer {kind} ({before}); possible: gpt2 ({', '.join(DIGITS)})")
-    tokens, kinds = known["tokenizer.ggml.tokens"], known["tokenizer.ggml.token_type"]
+    _needed(known, (TOKENS, KINDS, MERGES))
+    tokens, kinds = known[TOKENS], known[KINDS]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    merges = [(left, right) for left, right in (merge.split(" ") for merge in known["tokenizer.ggml.merges"])]
+    merges = [(left, right) for left, right in (merge.split(" ") for merge in known[MERGES])]
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
     return byte_pairs(vocabulary, merges, special, digits=DIGITS[before])

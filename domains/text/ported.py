@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core.config import Activation, Norm, PositionConfig, PositionKind
-from core.porting import SAME, TRANSPOSED, Row, Table, Unused, half_split, load, reordered, stacked
+from core.porting import SAME, TRANSPOSED, Row, Table, Unused, load, stacked
 from domains.text.adapter import BYTES, Adapter
 from domains.text.config import ModelConfig
 from domains.text.tokenizers import Tokenizer
@@ -79,18 +79,10 @@ def gpt2(config: ModelConfig) -> Table:
     return rows
 
 
-def llama(config: ModelConfig, interleaved: bool = False) -> Table:
-    """What LlamaForCausalLM calls our weights.
-
-    Args:
-        config: of our model.
-        interleaved: rotary pairs are (2d, 2d + 1), as in Meta's and in GGUF files, and not (d, d + D/2).
-    """
+def llama(config: ModelConfig) -> Table:
+    """What LlamaForCausalLM calls our weights."""
     H, G, D = config.heads, config.kv_heads or config.heads, config.dim // config.heads
     qkv, up = stacked(H * D, G * D, G * D), stacked(_hidden(config), _hidden(config))
-    if interleaved:
-        values = torch.arange((H + G) * D, (H + 2 * G) * D)
-        qkv = qkv.then(reordered(torch.cat([half_split(H + G, D), values])))
     rows: list[Row | Unused] = [
         Row("model.embed_tokens.weight", "embed.weight"),
         Row("model.norm.weight", "transformer.norm.weight"),

@@ -37,8 +37,8 @@ class Reader(ABC):
 
     cache: Cache[Any]
 
-    def __init__(self, adapter: Adapter, capacity: int):
-        self.adapter, self.capacity, self.columns = adapter, capacity, 0
+    def __init__(self, adapter: Adapter):
+        self.adapter, self.columns = adapter, 0
 
     @abstractmethod
     def begin(self, rows: Sequence[Sequence[Word]]) -> Tensor:
@@ -66,7 +66,7 @@ class Attending(Reader):
     """
 
     def __init__(self, adapter: Adapter, capacity: int):
-        super().__init__(adapter, capacity)
+        super().__init__(adapter)
         trunk, device = adapter.transformer, adapter.device
         self.blocks = [block for block in trunk.blocks if isinstance(block, TransformerBlock)]
         self.mixers = [block.mixer for block in self.blocks if isinstance(block.mixer, MultiHeadAttention)]

@@ -15,6 +15,7 @@ from pydoc_data.topics import topics
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from domains.config import data_home
 from domains.text.config import DataConfig, Source
 from domains.text.tokenizers import END
 
@@ -31,7 +32,7 @@ class Texts:
 
     Attributes:
         read: gives them, in order; counts into its argument the bytes of each that are no UTF-8.
-        mark: what tells them from others; None if what is made of them is not worth keeping.
+        mark: what identifies them, for the cache; None if what is made of them is not worth keeping.
         end: what stands between two documents.
     """
 
@@ -48,6 +49,8 @@ def open_texts(config: DataConfig) -> Texts:
     """
     match config.source:
         case Source.python_docs:
+            if config.path is not None:
+                raise ValueError(f"data.path={config.path} is not read by data=python_docs; say data=files")
             return Texts(lambda _: ((name, iter([topics[name] + "\n"])) for name in sorted(topics)), None, end="")
         case Source.files:
             return _files(_given(config, "a text file or a folder of them"))
@@ -58,13 +61,13 @@ def open_texts(config: DataConfig) -> Texts:
 
 
 def home() -> Path:
-    """Where downloads and tokenised text are kept: $ATTEND_DATA, or ~/.cache/attend."""
-    return Path(os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend")) / "text"
+    """Where downloads and tokenised text are kept."""
+    return data_home() / "text"
 
 
 def _given(config: DataConfig, what: str) -> str:
     if config.path is None:
-        raise ValueError(f"data={config.source.value} needs data.path=…, {what}")
+        raise ValueError(f"data.source={config.source.value} needs data.path=…, {what}")
     return config.path
 
 
@@ -120,16 +123,18 @@ def _binary(path: Path) -> bool:
 def _downloaded(config: DataConfig) -> Path:
     """The file at data.path, or that of data.url; either way with the right checksum, where one is given."""
     if config.path is None and config.url is None:
-        raise ValueError("data=url needs data.url=…, or data.path=… for a file that is here already")
-    name = Path((config.url or "").rstrip("/")).name or "text"
-    file = Path(config.path) if config.path else home() / name
+        raise ValueError("data.source=url needs data.url=…, or data.path=… for a file that is here already")
+    url = config.url or ""
+    kept = home() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16]  # many a file is called input.txt
+    file = Path(config.path) if config.path else kept / (Path(url.rstrip("/")).name or "text")
     if not file.is_file() and config.path:
         raise ValueError(f"data.path={config.path} is no file")
     if not file.is_file():
-        _fetch(config.url or "", file, config.sha256)
+        _fetch(url, file, config.sha256)
     found = _digest(file)
     if config.sha256 and found != config.sha256:
-        raise ValueError(f"{file} has the SHA-256 sum {found}, and not data.sha256={config.sha256}; remove it")
+        hint = "give data.sha256=null if it is meant" if config.path else "remove it"
+        raise ValueError(f"{file} has the SHA-256 sum {found}, and not data.sha256={config.sha256}; {hint}")
     return file
 
 
@@ -165,7 +170,7 @@ def _datasets(config: DataConfig) -> Texts:
     try:
         package = import_module("datasets")
     except ModuleNotFoundError as error:
-        raise ValueError("data=datasets needs the package datasets: pip install -e '.[datasets]'") from error
+        raise ValueError("data.source=datasets needs the package datasets: pip install -e '.[datasets]'") from error
     try:
         parts = package.load_dataset(path, data_files=config.files)
     except (OSError, ValueError, ConnectionError) as error:
@@ -177,6 +182,12 @@ def _datasets(config: DataConfig) -> Texts:
     def read(problems: Counter[str]) -> Documents:
         for split, part in parts.items():
             for number, row in enumerate(part):
-                yield f"{split} {number}", iter([_mended(row[config.column], split, problems)])
+                text = row[config.column]
+                if not isinstance(text, str):
+                    raise ValueError(
+                        f"{path} has no text in column {config.column!r} of row {number} of {split}, but {text!r:.40}; "
+                        f"give another data.column (possible: {part.column_names}), or leave out such rows"
+                    )
+                yield f"{split} {number}", iter([_mended(text, split, problems)])
 
-    return Texts(read, repr([(split, part._fingerprint) for split, part in parts.items()]))
+    return Texts(read, repr([config.column, *((split, part._fingerprint) for split, part in parts.items())]))

@@ -18,7 +18,7 @@ from domains.patches import conv_stem
 from domains.vision.config import ModelConfig, Pool, Stem
 from domains.vision.parts import AttentionPool
 
-FEW, MANY = 36, 1024  # tokens
+FEW, MANY = 36, 1024  # tokens: fewer, or so many, are warned of
 
 
 class Adapter(DomainAdapter):

@@ -86,7 +86,13 @@ def rand_augmented(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tenso
 
 
 def mixed(batch: Batch, classes: int, mixup: float, cutmix: float, rng: np.random.Generator) -> Batch:
-    """Pairs of images laid over each other, and targets (B, K) that say how much of each is there; an even batch."""
+    """Pairs of images laid over each other, and targets (B, K) that say how much of each is there.
+
+    Raises:
+        ValueError: for an odd number of images.
+    """
+    if (B := len(batch["labels"])) % 2:
+        raise ValueError(f"data.mixup and data.cutmix mix pairs, not {B} images; give each process an even batch")
     mix = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes)
     with drawing_from(rng):
         images, targets = mix(batch["images"].clone(), batch["labels"])

@@ -8,13 +8,13 @@ from core.config import TransformerConfig
 
 
 class Source(Enum):
-    digits = "digits"  # scikit-learn's 1,797 handwritten digits, 8×8 pixels
+    digits = "digits"  # scikit-learn's 1,797 handwritten digits, 8×8 pixels, in splits that are always the same
     folder = "folder"  # images in one sub-folder a class; the sub-folders name the classes
     fashion_mnist = "fashion_mnist"  # these four are torchvision's, downloaded once
     mnist = "mnist"
     cifar10 = "cifar10"
     cifar100 = "cifar100"
-    timm = "timm"  # whatever timm.data.create_dataset knows by data.name
+    timm = "timm"  # whatever timm.data.create_dataset knows by data.name, but for streams
 
 
 class Augment(Enum):

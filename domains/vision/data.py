@@ -1,7 +1,8 @@
 """Images in three splits, as batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from domains.adapter import Batch
@@ -11,7 +12,8 @@ from domains.vision.augment import augmented, mixed
 from domains.vision.config import DataConfig
 from domains.vision.sources import open_images
 
-ENOUGH = 5000  # images that mean and deviation of the pixels are taken from
+ENOUGH = 5000  # images that mean and deviation of the pixels are taken from, at most
+PART = 256  # images read at once for such figures
 
 
 class Data(DomainData):
@@ -20,19 +22,31 @@ class Data(DomainData):
     config: DataConfig
 
     def setup(self, stage: str | None = None) -> None:
-        self.images = open_images(self.config)
+        if not hasattr(self, "images"):
+            self.images = open_images(self.config)
 
     def spec(self):
         """Class names, sizes, and mean and deviation of each channel over the training images."""
-        images = self.images
-        pixels = images.read(images.splits["train"][:ENOUGH]).double()
+        images, sums, count = self.images, torch.zeros(2, self.images.shape[0], dtype=torch.float64), 0
+        for batch in self.sampled(ENOUGH):
+            pixels = batch["images"].double()
+            sums += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
+            count += pixels[:, 0].numel()
+        mean, square = sums / count
         return {
             "classes": images.classes,
             "channels": images.shape[0],
             "size": list(images.shape[1:]),
-            "mean": pixels.mean((0, 2, 3)).tolist(),
-            "std": pixels.std((0, 2, 3), correction=0).clamp(min=1e-3).tolist(),
+            "mean": mean.tolist(),
+            "std": (square - mean.square()).clamp(min=1e-6).sqrt().tolist(),
         }
+
+    def sampled(self, most: int) -> Iterator[Batch]:
+        """At most so many training images, at even distances, in parts that any memory holds."""
+        size = self.size("train")
+        chosen = np.linspace(0, size - 1, min(size, most)).astype(int)
+        for part in np.array_split(chosen, -(-len(chosen) // PART)):
+            yield self.batch("train", part.tolist())
 
     def size(self, split):
         return len(self.images.splits[split])

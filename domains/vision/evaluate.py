@@ -190,13 +190,11 @@ def mean_accuracy(data: Data, split: str) -> float:
 
     Means are of at most 20,000 training images, at even distances.
     """
-    K, size = len(data.images.classes), data.size("train")
+    K = len(data.images.classes)
     sums, counts = torch.zeros(K, prod(data.images.shape)), torch.zeros(K, 1)
-    chosen = np.linspace(0, size - 1, min(size, MEAN_IMAGES)).astype(int)
-    for part in np.array_split(chosen, -(-len(chosen) // 256)):
-        batch = data.batch("train", part.tolist())
+    for batch in data.sampled(MEAN_IMAGES):
         sums.index_add_(0, batch["labels"], batch["images"].flatten(1))
-        counts.index_add_(0, batch["labels"], torch.ones(len(part), 1))
+        counts.index_add_(0, batch["labels"], torch.ones(len(batch["labels"]), 1))
     means = sums / counts.clamp(min=1)  # (K, P)
     offset = torch.where(counts[:, 0] > 0, means.square().sum(1) / 2, torch.inf)  # (K,); no image, no guess
     right = [

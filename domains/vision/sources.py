@@ -4,7 +4,6 @@ Shapes: N images · B of them · C channels · Y rows · X columns, in pixels
 """
 
 import gzip
-import os
 import struct
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +19,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from domains.config import data_home
+from domains.data import SPLITS
+from domains.faults import listed
 from domains.vision.config import DataConfig, OnError, Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -28,6 +30,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # apt-get install dataset-fa
 TURN = Image.Transpose
 UPRIGHT = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE}  # EXIF's numbers
 UPRIGHT |= {6: TURN.ROTATE_270, 7: TURN.TRANSVERSE, 8: TURN.ROTATE_90}
+STREAMS = ("wds/", "tfds/", "hfids/")  # timm's names for what comes in an order of its own
 IN_MEMORY = 2**30  # bytes of decoded pixels that are kept
 FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 TRAIN_FOLDERS, VAL_FOLDERS, TEST_FOLDERS = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
@@ -60,7 +63,7 @@ def open_images(config: DataConfig) -> Images:
     """
     match config.source:
         case Source.digits:
-            return _digits()
+            return _digits(config)
         case Source.folder:
             return _folder(config)
         case Source.timm:
@@ -76,7 +79,7 @@ def open_images(config: DataConfig) -> Images:
 
 
 def image_files(source: Path) -> list[Path]:
-    """The file itself, or the images of a folder and its sub-folders, in order of their names.
+    """The file itself, or the images of a folder and its sub-folders, in order of their names; not what is hidden.
 
     Raises:
         ValueError: if there are none.
@@ -85,15 +88,21 @@ def image_files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise ValueError(f"{source} does not exist; give an image file or a folder of images")
-    found = sorted(p for p in source.rglob("*") if p.is_file())
+    found = sorted(p for p in source.rglob("*") if p.is_file() and not _hidden(p.relative_to(source)))
     files = [p for p in found if p.suffix.lower() in SUFFIXES]
     if not files:
         raise ValueError(f"{source} holds no images ({', '.join(SUFFIXES)})")
     if unread := [p for p in found if p.suffix.lower() in UNREAD]:
         warnings.warn(
-            f"{len(unread)} files in {source} are left out, such as {unread[0].name}; save them as JPEG", stacklevel=2
+            f"left out of {source}: {len(unread)} that Pillow cannot read, such as {unread[0].name}; save as JPEG",
+            stacklevel=2,
         )
     return files
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a system or a program put it there, and no person."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -136,8 +145,18 @@ def covered(image: Image.Image, rows: int, columns: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + columns, top + rows)))
 
 
-def _digits() -> Images:
-    """scikit-learn's digits: a stratified 25 % is the test split, and a tenth of the rest the validation split."""
+def _digits(config: DataConfig) -> Images:
+    """scikit-learn's digits: a stratified 25 % is the test split, and a tenth of the rest the validation split; always.
+
+    Raises:
+        ValueError: for a path or another size than theirs, which would not be heeded.
+    """
+    if config.path is not None:
+        raise ValueError(f"data.path={config.path} is not read by data=digits; say data=images")
+    if config.size not in (None, 8):
+        raise ValueError(
+            f"data.size={config.size} does not fit data=digits, whose images have 8×8 pixels; leave it out"
+        )
     pixels, labels = load_digits(return_X_y=True)  # (N, 64) in 0 … 16, (N,)
     images = torch.from_numpy((pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8))
     labels = np.asarray(labels, dtype=np.int64)
@@ -159,14 +178,13 @@ def _folder(config: DataConfig) -> Images:
     loose = [file for file, inside, _ in found if len(inside) < 2]
     if loose:
         raise ValueError(f"{loose[0]} lies in no sub-folder; each class needs a sub-folder of its own, named after it")
-    classes = sorted({inside[0] for _, inside, _ in found})
-    if len(classes) < 2:
-        raise ValueError(f"{root} has images of one class only, {classes[0]}; there is nothing to tell apart")
-    files, labels = [file for file, *_ in found], np.array([classes.index(inside[0]) for _, inside, _ in found])
+    _classes(root, found)  # says what is wrong before all files are read
+    files = [file for file, *_ in found]
     shape = _shape(files, config)
     good, pixels = _decoded(files, shape, config.on_error)
-    labels, where = labels[good], np.array([split for *_, split in found])[good]
-    files = [files[n] for n in good]
+    files, found = [files[n] for n in good], [found[n] for n in good]
+    classes = _classes(root, found)
+    labels, where = np.array([classes.index(inside[0]) for _, inside, _ in found]), np.array([s for *_, s in found])
 
     def read(indices: Sequence[int] | np.ndarray) -> Tensor:
         arrays = pixels[np.asarray(indices)] if pixels is not None else [read_image(files[n], shape) for n in indices]
@@ -175,12 +193,35 @@ def _folder(config: DataConfig) -> Images:
     return Images(labels, classes, _splits(config, labels, where), shape, read)
 
 
+def _classes(root: Path, found: Sequence[tuple[Path, tuple[str, ...], str]]) -> list[str]:
+    """The names of the folders that images lie in.
+
+    Raises:
+        ValueError: if there is one alone, or one that is not among those to train on.
+    """
+    trained = {inside[0] for _, inside, split in found if split in ("train", "all")}
+    if strange := sorted({inside[0] for _, inside, _ in found} - trained):
+        raise ValueError(f"{root} has no training images of {listed(strange)}; add some, or remove the others of these")
+    if len(trained) < 2:
+        raise ValueError(f"{root} has images of one class only, {listed(trained)}; there is nothing to tell apart")
+    return sorted(trained)
+
+
 def _timm(config: DataConfig) -> Images:
-    """Whatever timm.data.create_dataset knows: hfds/…, wds/…, tfds/…, torch/…, or a folder of its own kind."""
+    """Whatever timm.data.create_dataset can read in any order: hfds/…, torch/…, or a folder with train and validation.
+
+    Raises:
+        ValueError: for a stream, or what timm cannot open, or would take for training and for test.
+    """
     from timm.data import create_dataset  # pyright: ignore[reportPrivateImportUsage]
 
     if config.name is None:
         raise ValueError("data=timm needs data.name=…, the name of a data set of timm, such as hfds/cifar10")
+    if config.name.lower().startswith(STREAMS):
+        raise ValueError(
+            f"data.name={config.name} is a stream, which gives no image by its number; possible: hfds/…, torch/…, or "
+            "data.name=folder with data.path=FOLDER"
+        )
     try:
         parts: dict[str, Any] = {
             ours: create_dataset(config.name, root=config.path, split=theirs)
@@ -188,9 +229,14 @@ def _timm(config: DataConfig) -> Images:
         }
     except (OSError, RuntimeError, ValueError, AssertionError, ImportError) as error:
         raise ValueError(f"timm cannot open {config.name!r} (data.path={config.path}): {error}") from error
-    names = getattr(getattr(parts["train"], "reader", None), "class_to_idx", {})
+    readers = [getattr(part, "reader", part) for part in parts.values()]  # torchvision's sets have none
+    if hasattr(readers[0], "samples") and readers[0].samples == readers[1].samples:
+        raise ValueError(f"data.path={config.path} has no folders train and validation; data=images draws the splits")
+    names, others = (getattr(reader, "class_to_idx", {}) for reader in readers)
+    if names != others:
+        raise ValueError(f"the classes of {config.name!r} in training are {listed(names)}; in test, {listed(others)}")
     items = [(split, n) for split, part in parts.items() for n in range(len(part))]
-    labels = np.array([parts[split][n][1] for split, n in items], dtype=np.int64)
+    labels = np.concatenate([_labels(part) for part in parts.values()])
     first = parts["train"][0][0].convert("RGB")
     side = config.size
     shape = (3, side or first.height, side or first.width)
@@ -203,6 +249,20 @@ def _timm(config: DataConfig) -> Images:
     return Images(labels, classes, _splits(config, labels, np.array([split for split, _ in items])), shape, read)
 
 
+def _labels(part: Any) -> np.ndarray:
+    """Of one of timm's data sets; pictures are decoded for it only where it keeps labels nowhere else."""
+    reader = getattr(part, "reader", part)
+    if hasattr(reader, "targets"):
+        labels = reader.targets
+    elif hasattr(reader, "samples"):
+        labels = [label for _, label in reader.samples]
+    elif hasattr(reader, "iter_targets"):
+        labels = list(reader.iter_targets())
+    else:
+        labels = [part[n][1] for n in range(len(part))]
+    return np.asarray(labels, dtype=np.int64)
+
+
 def _torchvision(config: DataConfig) -> Images:
     """Downloaded once, with the checksums that torchvision knows."""
     from torchvision import datasets
@@ -213,7 +273,7 @@ def _torchvision(config: DataConfig) -> Images:
         Source.cifar10: datasets.CIFAR10,
         Source.cifar100: datasets.CIFAR100,
     }[config.source]
-    root = Path(config.path or os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend"))
+    root = Path(config.path or data_home())
     try:
         parts = [kind(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
@@ -246,7 +306,7 @@ def _official(config: DataConfig, pairs: list[tuple[np.ndarray, np.ndarray]], cl
 
 def _splits(config: DataConfig, labels: np.ndarray, where: np.ndarray) -> dict[str, np.ndarray]:
     """Indices of each split, drawn by class where the data bring none."""
-    given = {split: np.flatnonzero(where == split) for split in ("train", "val", "test")}
+    given = {split: np.flatnonzero(where == split) for split in SPLITS}
     rest = given["train"] if len(given["train"]) else np.arange(len(labels))
     if not len(given["test"]):
         rest, given["test"] = _split(rest, labels, config.test_share, config.split_seed)
@@ -267,7 +327,11 @@ def _split(indices: np.ndarray, labels: np.ndarray, share: float, seed: int) -> 
 
 
 def _shape(files: list[Path], config: DataConfig) -> tuple[int, int, int]:
-    """Channels are those of the first image; so is the size, unless it is given or images differ."""
+    """Grey if all of the first 100 images are, and of their size, unless data.size says another.
+
+    Raises:
+        ValueError: if their sizes differ and none is given.
+    """
     sizes, modes = set(), set()
     for file in files[:100]:
         try:
@@ -280,7 +344,7 @@ def _shape(files: list[Path], config: DataConfig) -> tuple[int, int, int]:
     if config.size:
         return channels, config.size, config.size
     if len(sizes) != 1:
-        raise ValueError(f"images differ in size ({len(sizes)} sizes among the first); say data.size=64, or so")
+        raise ValueError(f"images differ in size ({len(sizes)} sizes among the first); set data.size, for example 64")
     width, height = sizes.pop()
     return channels, height, width
 
@@ -296,7 +360,7 @@ def _decoded(files: list[Path], shape: tuple[int, int, int], on_error: OnError) 
     def decode(file: Path) -> np.ndarray | ValueError:
         try:
             pixels = read_image(file, shape)
-            return pixels if keep else pixels[:, :1, :1]
+            return pixels if keep else pixels[:, :1, :1].copy()  # a view would keep all of them
         except ValueError as error:
             return error
 

@@ -18,6 +18,7 @@ from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig
 from domains.text.data import IGNORED, Data
 from domains.text.evaluate import evaluate, read_curves
+from domains.text.figures import picture
 from domains.text.generate import Sampling, generate
 from domains.text.memory import NOTHING, Memory, recalled
 from domains.text.predict import predict
@@ -314,6 +315,21 @@ def test_curves_are_in_bits_and_optional(tmp_path):
     curves = read_curves(path)
     assert curves["training"] == [(10, pytest.approx(4.0))]
     assert curves["validation"] == [(20, pytest.approx(3.0))]
+
+
+@pytest.mark.parametrize("prompt", [r"From $\x to $6, then", "one line\nand another", "a" * 500, "\n"])
+def test_a_title_is_text_as_it_stands(prompt, tmp_path):
+    figure = picture({"training": [], "validation": []}, 2.0, 3.0, "test", prompt, "$_{")
+    figure.savefig(tmp_path / "language.png")
+    title = figure.axes[1].get_title(loc="left")
+    assert title == f"Written by the model after “{prompt.splitlines()[0][:80]}”"
+
+
+def test_an_empty_split_says_which_are_not():
+    data = Data(DataConfig(context=CONTEXT, recall=[], test=0))
+    data.setup()
+    with pytest.raises(ValueError, match="the test split is empty; possible: train, val"):
+        data.eval_dataloader("test")
 
 
 def test_predict_goes_on_from_a_prompt_or_a_file(trained, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ import torch
 
 import domains.text.corpus
 from core.config import PositionConfig, PositionKind
+from domains.data import SPLITS
 from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig, Source, TokenizerKind
-from domains.text.corpus import SPLITS, open_corpus
+from domains.text.corpus import open_corpus
 from domains.text.data import Data
+from domains.text.evaluate import write_documents
 from domains.text.generate import Sampling, texts
 from domains.text.predict import read as read_prompt
 from domains.text.sources import PIECE
@@ -235,16 +238,91 @@ def test_a_download_is_kept_if_its_checksum_is_right(server, tmp_path):
     config = DataConfig(source=Source.url, url=f"{server}/book.txt", sha256="0" * 64, recall=[])
     with pytest.raises(ValueError, match=r"and not data\.sha256=000.*; it was not kept"):
         open_corpus(config)
-    assert not (tmp_path / "home" / "text" / "book.txt").exists()
+    assert not list((tmp_path / "home").rglob("*.txt"))
     config.sha256 = hashlib.sha256(TEXT.encode()).hexdigest()
     assert open_corpus(config).text(0, 2) == TEXT[:1] + "\ufffd"  # ù is two bytes
     (tmp_path / "www" / "book.txt").unlink()
     assert open_corpus(config).text(0, 1) == "O"  # it is here now
-    with pytest.raises(ValueError, match=r"cannot be downloaded .*404.*; put that file into .*, or say data.path=FILE"):
-        open_corpus(DataConfig(source=Source.url, url=f"{server}/other.txt", recall=[]))
+    other = DataConfig(source=Source.url, url=f"{server}/other.txt", recall=[])
+    with pytest.raises(
+        ValueError, match=r"cannot be downloaded .*404.*; put that file into .*/downloads/\w{16}, or say"
+    ):
+        open_corpus(other)
+    (empty,) = (folder for folder in (tmp_path / "home" / "text" / "downloads").iterdir() if not any(folder.iterdir()))
+    (empty / "other.txt").write_text("Found there.\n" * 5)
+    assert open_corpus(other).text(0, 5) == "Found"
+
+
+def test_files_of_one_name_from_two_addresses_are_two_files(server, tmp_path):
+    (tmp_path / "www" / "b").mkdir()
+    (tmp_path / "www" / "b" / "book.txt").write_text("Another book.\n" * 7)
+    configs = [DataConfig(source=Source.url, url=f"{server}/{name}", recall=[]) for name in ("book.txt", "b/book.txt")]
+    assert [open_corpus(config).text(0, 1) for config in configs + configs] == ["O", "A", "O", "A"]
+
+
+def test_a_checksum_of_another_file(book):
+    with pytest.raises(ValueError, match=r"book\.txt has the SHA-256 sum .*; give data\.sha256=null if it is meant"):
+        open_corpus(DataConfig(source=Source.url, path=str(book), sha256="0" * 64, recall=[]))
+
+
+class Rows(list):
+    """What the package datasets makes of a table."""
+
+    column_names, _fingerprint = ["text", "title", "year"], "f1"
+
+
+@pytest.fixture
+def table(monkeypatch):
+    rows = Rows({"text": "The sea.\n" * 7, "title": "A ship.\n" * 5, "year": year} for year in (1997, None))
+    package = SimpleNamespace(load_dataset=lambda path, data_files: {"train": rows})
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    return DataConfig(source=Source.datasets, path="mine", recall=[])
+
+
+def test_another_column_is_another_text(table):
+    assert open_corpus(table).text(0, 7) == "The sea"
+    table.column = "title"
+    assert open_corpus(table).text(0, 6) == "A ship"
+
+
+def test_a_column_without_text_is_named(table):
+    table.column = "year"
+    with pytest.raises(
+        ValueError, match=r"mine has no text in column 'year' of row 0 of train, but 1997; give another"
+    ):
+        open_corpus(table)
+    table.column = "words"
+    with pytest.raises(ValueError, match=r"mine has no column 'words' in train; possible: \['text', 'title', 'year'\]"):
+        open_corpus(table)
+
+
+def test_a_path_needs_a_source_that_reads_it(book):
+    with pytest.raises(ValueError, match=r"data\.path=.*book\.txt is not read by data=python_docs; say data=files"):
+        open_corpus(DataConfig(path=str(book)))
 
 
 # documents and low-rank adapters
+
+
+@pytest.mark.parametrize(
+    ("named", "val", "test"),
+    [(5, [], []), (6, ["4.txt", "5.txt"], []), (7, ["4.txt", "5.txt"], ["5.txt", "6.txt"])],
+)
+def test_documents_are_listed_where_all_of_a_split_have_names(tmp_path, monkeypatch, named, val, test):
+    monkeypatch.setattr(domains.text.corpus, "NAMED", named)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for n in range(7):
+        (folder / f"{n}.txt").write_text("A few words.\n" * 5)
+    data = Data(configured(folder, val=0.2, test=0.2))
+    data.setup()
+    listed = {}
+    for split in ("val", "test"):
+        begin, end = data.bounds[split]
+        path = tmp_path / f"{split}.csv"
+        write_documents(path, np.ones(end - begin), np.ones(end - begin), data, split)
+        listed[split] = [line.partition(",")[0] for line in path.read_text().splitlines()[1:]] if path.is_file() else []
+    assert listed == {"val": val, "test": test}
 
 
 def test_packed_documents_do_not_see_each_other(tmp_path):

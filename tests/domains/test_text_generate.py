@@ -70,7 +70,7 @@ def test_readers_score_as_the_model_does(settings, kind):
     """Prompts of one length and of several, then words one by one and two at once."""
     adapter = make(kind=kind, **settings)
     for prompts in ([PROMPTS[0]] * 2, PROMPTS[:2]):
-        readers: list[Reader] = [kind(adapter, CONTEXT) for kind in (Forgetful, Attending, Small)]
+        readers: list[Reader] = [Forgetful(adapter), Attending(adapter, CONTEXT), Small(adapter, CONTEXT)]
         scores = [[reader.begin([words(prompt) for prompt in prompts])] for reader in readers]
         for new in ([3], [8], [1, 4], [6]):
             for reader, seen in zip(readers, scores, strict=True):
@@ -127,7 +127,7 @@ def test_recalled_words_are_those_of_the_whole_text():
     memory = Memory(b"abcabdab", [1, 3])
     first = [(token, memory.append(token)) for token in prompts[0]]
     with torch.inference_mode():
-        want = Forgetful(adapter, CONTEXT).begin([first])[0, -1].argmax().item()
+        want = Forgetful(adapter).begin([first])[0, -1].argmax().item()
     assert next(generate(adapter, prompts[0], how)) == want
 
 

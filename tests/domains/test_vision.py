@@ -1,13 +1,18 @@
 import csv
 import gzip
 import json
+import random
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
+import timm.data
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import domains.vision.data
 from core.config import PositionConfig, PositionKind
 from core.maps import rollout
 from domains.vision import sources
@@ -46,6 +51,24 @@ def test_the_splits_are_stratified_and_apart(data):
     other = Data(DataConfig(), seed=5)
     other.setup()
     assert np.array_equal(other.images.splits["test"], data.images.splits["test"])
+
+
+def test_setup_may_run_twice(data):
+    before = data.images
+    data.setup()
+    assert data.images is before
+
+
+def test_mean_and_deviation_are_of_all_training_images(data, monkeypatch):
+    """Those of digits bit for bit in float32; and of images at even distances where they are too many."""
+    images = data.images.read(data.images.splits["train"]).double()
+    spec = data.spec()
+    assert torch.equal(torch.tensor(spec["mean"]), images.mean((0, 2, 3)).float())
+    assert torch.equal(torch.tensor(spec["std"]), images.std((0, 2, 3), correction=0).float())
+    monkeypatch.setattr(domains.vision.data, "ENOUGH", 3)
+    three = data.batch("train", [0, 605, 1211])["images"].double()
+    assert data.spec()["mean"] == pytest.approx(three.mean((0, 2, 3)).tolist())
+    assert data.spec()["std"] == pytest.approx(three.std((0, 2, 3), correction=0).tolist())
 
 
 def test_a_batch_holds_the_images(data):
@@ -173,6 +196,12 @@ def test_the_class_token_must_be_there_to_be_pooled(data):
         make(data, pool=Pool.token)
 
 
+def states():
+    """Of the global generators of torch, Python and numpy."""
+    _, key, place, *_ = np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state().tolist(), random.getstate(), key.tolist(), place
+
+
 @pytest.mark.parametrize("how", Augment)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_augmentation_draws_from_the_samples_own_generators(how, channels):
@@ -181,17 +210,13 @@ def test_every_augmentation_draws_from_the_samples_own_generators(how, channels)
     def once(seeds):
         return augmented(images, how, [np.random.default_rng(seed) for seed in seeds])
 
-    torch.manual_seed(3)
+    before = states()
     first = once(range(31))
+    assert states() == before
     again = once(range(31))
     assert first.shape == images.shape
     assert torch.equal(first, again)
     assert first.min() >= 0 or how is Augment.rand  # erased pixels are noise
-    torch.manual_seed(3)
-    once(range(31))
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    assert torch.equal(torch.rand(1), expected)  # the global generator is as it was
     changed = once([*range(30), 97])
     assert torch.equal(changed[:30], first[:30])
     assert torch.equal(first, images) == (how is Augment.none)
@@ -225,6 +250,11 @@ def test_mixed_images_have_mixed_targets(mixup, cutmix):
     torch.testing.assert_close(targets @ torch.arange(6.0), mean)  # a pixel's value is its label
     assert 0.05 < targets[0, 0] < 0.95
     assert torch.equal(mixed(batch, 6, mixup, cutmix, np.random.default_rng(1))["images"], both["images"])
+    odd = {name: tensor[:5] for name, tensor in batch.items()}
+    with pytest.raises(
+        ValueError, match=r"data\.mixup and data\.cutmix mix pairs, not 5 images; give .* an even batch"
+    ):
+        mixed(odd, 6, mixup, cutmix, np.random.default_rng(1))
 
 
 def folder_of_images(root, sizes=((20, 20),), count=7):
@@ -263,11 +293,14 @@ def test_folders_that_are_splits_already(tmp_path):
     folder_of_images(tmp_path / "test", count=2)
     data = open_data(tmp_path)
     assert [data.size(split) for split in ("train", "val", "test")] == [10, 6, 4]
+    (tmp_path / "test" / "red").rename(tmp_path / "test" / "images")  # as of Tiny ImageNet, without labels
+    with pytest.raises(ValueError, match=r"has no training images of images; add some, or remove the others of these"):
+        open_data(tmp_path)
 
 
 def test_images_of_any_size_are_covered(tmp_path):
     root = folder_of_images(tmp_path / "a", sizes=((20, 20), (30, 11)))
-    with pytest.raises(ValueError, match=r"images differ in size .*data\.size=64"):
+    with pytest.raises(ValueError, match=r"images differ in size .*; set data\.size, for example 64"):
         open_data(root)
     data = open_data(root, size=8)
     images = data.batch("train", range(data.size("train")))["images"]
@@ -289,9 +322,38 @@ def test_a_photograph_stands_as_its_camera_noted(tmp_path):
 def test_photographs_that_are_left_out_are_said_to_be(tmp_path):
     root = folder_of_images(tmp_path / "a")
     (root / "red" / "IMG_1.HEIC").touch()
-    with pytest.warns(UserWarning, match=r"1 files in .*a are left out, such as IMG_1\.HEIC; save them as JPEG"):
+    with pytest.warns(
+        UserWarning, match=r"left out of .*a: 1 that Pillow cannot read, such as IMG_1\.HEIC; save as JPEG"
+    ):
         data = open_data(root)
     assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+
+
+def test_what_nobody_put_there_is_no_image(tmp_path):
+    root = folder_of_images(tmp_path / "a")
+    for name in ("__MACOSX/red/0.png", ".ipynb_checkpoints/0.png", "red/.thumbnails/0.png", "red/._0.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"no image")
+    data = open_data(root)
+    assert data.images.classes == ["blue", "red"]
+    assert len(data.images.labels) == 14
+
+
+def test_images_that_are_not_kept_are_read_again(tmp_path, monkeypatch):
+    """The same batches, and never the pixels of all 106 images (4 MB) at once."""
+    root = folder_of_images(tmp_path / "a", sizes=((131, 97),), count=53)
+    kept = open_data(root)
+    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    monkeypatch.setattr(sources, "ThreadPoolExecutor", partial(sources.ThreadPoolExecutor, 2))
+    tracemalloc.start()
+    again = open_data(root)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5e6
+    for split in ("train", "val", "test"):
+        ours, theirs = (data.batch(split, [0, 11, 7]) for data in (kept, again))
+        assert torch.equal(ours["images"], theirs["images"])
+        assert torch.equal(ours["labels"], theirs["labels"])
 
 
 def test_sixteen_bits_are_read_as_eight(tmp_path):
@@ -309,6 +371,62 @@ def test_broken_files_are_named_or_skipped(tmp_path):
     with pytest.warns(UserWarning, match=r"(?s)2 of 16 files are left out:.*broken\.png.*empty\.jpg"):
         data = open_data(root, on_error=OnError.skip)
     assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+    (root / "green").mkdir()
+    (root / "green" / "broken.png").write_bytes(b"\x89PNG no image")
+    with pytest.warns(UserWarning, match="3 of 17 files are left out"):
+        assert open_data(root, on_error=OnError.skip).images.classes == ["blue", "red"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path": "photos"}, r"data\.path=photos is not read by data=digits; say data=images"),
+        ({"size": 16}, r"data\.size=16 does not fit data=digits, whose images have 8×8 pixels"),
+        ({"source": Source.timm}, r"needs data\.name="),
+        (
+            {"source": Source.timm, "name": "WDS/cc3m"},
+            r"data\.name=WDS/cc3m is a stream, .*; possible: hfds/…, torch/…",
+        ),
+        (
+            {"source": Source.timm, "name": "folder", "path": "nowhere"},
+            r"timm cannot open 'folder' \(data\.path=nowhere",
+        ),
+    ],
+)
+def test_settings_that_a_source_cannot_heed(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Data(DataConfig(**settings)).setup()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # timm leaves files open
+def test_a_folder_as_timm_reads_it(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(timm.data.ImageDataset, "__getitem__", spied(timm.data.ImageDataset.__getitem__, decoded))
+    config = DataConfig(source=Source.timm, name="folder", path=str(tmp_path), val_share=0.4)
+    folder_of_images(tmp_path / "train", sizes=((23, 19),), count=5)
+    folder_of_images(tmp_path / "validation", sizes=((23, 19),), count=3)
+    data = Data(config)
+    data.setup()
+    assert len(decoded) == 1  # for the size
+    assert data.images.classes == ["blue", "red"]
+    assert [data.size(split) for split in ("train", "val", "test")] == [6, 4, 6]
+    batch = data.batch("test", range(6))
+    assert batch["images"].shape == (6, 3, 23, 19)
+    assert torch.equal(batch["images"][:, 0].amax((1, 2)) > 0.5, batch["labels"] == 1)
+    (tmp_path / "validation" / "red").rename(tmp_path / "validation" / "green")
+    with pytest.raises(ValueError, match="the classes of 'folder' in training are blue, red; in test, blue, green"):
+        Data(config).setup()
+    config.path = str(tmp_path / "train")
+    with pytest.raises(ValueError, match=r"train has no folders train and validation; data=images draws the splits"):
+        Data(config).setup()
+
+
+def spied(method, calls):
+    def spy(dataset, index):
+        calls.append(index)
+        return method(dataset, index)
+
+    return spy
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from core.config import Activation, Mixer, PositionConfig, PositionKind
-from core.porting import load, unload
+from core.porting import unload
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
 from domains.text.generate import Sampling, generate
-from domains.text.ported import TABLES, from_transformers, llama, our_config, their_config
+from domains.text.ported import TABLES, from_transformers, our_config, their_config
 
 CONTEXT, LENGTH = 61, 37
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 10
@@ -112,30 +112,6 @@ def test_greedy_text_is_theirs(theirs):
     )[0, 13:].tolist()
     assert len(set(want)) > 5
     assert list(generate(adapter, prompt[0].tolist(), Sampling(length=43, temperature=0))) == want
-
-
-def interleaved(rows: Tensor) -> Tensor:
-    """Rotary pairs (d, d + D/2) side by side, head by head, as Meta has them."""
-    heads = rows.unflatten(0, (-1, HEAD_DIM))
-    out = torch.empty_like(heads)
-    out[:, 0::2], out[:, 1::2] = heads.split(HEAD_DIM // 2, dim=1)
-    return out.flatten(0, 1)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_interleaved_rotary(randomise, bias):
-    theirs = randomise(make_llama(attention_bias=bias, mlp_bias=bias))
-    turned = ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
-    state = {name: interleaved(t) if name.endswith(turned) else t for name, t in theirs.state_dict().items()}
-    adapter = from_transformers(theirs.config.to_dict(), state)
-    want, wrong = logits(theirs), logits(adapter)
-    assert (wrong - want).abs().max() > 0.1
-    table = llama(adapter.config, interleaved=True)
-    load(adapter, state, table)
-    torch.testing.assert_close(logits(adapter), want, rtol=0, atol=1e-5)
-    again = unload(adapter, table)
-    assert again.keys() == state.keys()
-    assert all(torch.equal(again[name], state[name]) for name in state)
 
 
 def test_the_published_gpt2_names_its_weights_without_a_head(randomise):

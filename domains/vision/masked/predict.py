@@ -8,7 +8,8 @@ import torch
 from domains.vision.masked.adapter import Adapter
 from domains.vision.masked.evaluate import SHOWN
 from domains.vision.masked.figures import draw_reconstructions
-from domains.vision.sources import image_files, read_image
+from domains.vision.predict import read
+from domains.vision.sources import image_files
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
@@ -19,13 +20,16 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     Raises:
         ValueError: if there is no image, or one cannot be read; nothing is written then.
     """
-    pixels = torch.from_numpy(np.stack([read_image(file, adapter.images) for file in image_files(Path(source))])) / 255
-    noise = torch.from_numpy(np.random.default_rng(0).random((len(pixels), *adapter.images[1:]), np.float32))
+    files = image_files(Path(source))
+    for file in files:
+        read(adapter, [file])  # says what cannot be read before anything is written
+    rng = np.random.default_rng(0)
     adapter.eval()
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for number, (images, draws) in enumerate(zip(pixels.split(SHOWN), noise.split(SHOWN), strict=True), 1):
-        batch = {"images": images.to(adapter.device), "noise": draws.to(adapter.device)}
-        written.append(folder / f"reconstructions-{number}.png")
-        draw_reconstructions(images, *adapter.reconstruct(batch), written[-1])
+    for start in range(0, len(files), SHOWN):
+        images = read(adapter, files[start : start + SHOWN])
+        noise = torch.from_numpy(rng.random((len(images), *adapter.images[1:]), np.float32)).to(adapter.device)
+        written.append(folder / f"reconstructions-{len(written) + 1}.png")
+        draw_reconstructions(images, *adapter.reconstruct({"images": images, "noise": noise}), written[-1])
     return written
