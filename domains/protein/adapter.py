@@ -86,9 +86,9 @@ class Adapter(DomainAdapter[Prediction]):
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__()
-        if config.pair_dim < 2 or config.pair_dim % 2 or config.reach < 1 or config.window < 0:
+        if config.pair_dim < 2 or config.pair_dim % 2 or config.reach < 1 or config.neighbourhood < 0:
             raise ValueError(
-                "model.pair_dim must be even and at least 2, model.reach at least 1 and model.window at least 0"
+                "model.pair_dim must be even and at least 2, model.reach at least 1 and model.neighbourhood at least 0"
             )
         if config.triangle_attention < 0:
             raise ValueError(f"model.triangle_attention={config.triangle_attention} must be 0, for none, or at least 1")
@@ -103,7 +103,8 @@ class Adapter(DomainAdapter[Prediction]):
         )
         self.channels = [Channel(name) for name in spec.get("channels", ())]
         sites = SITES if Channel.sites in self.channels else 0
-        self.embed = nn.Conv1d(2 * self.kinds + sites, C, 2 * config.window + 1, padding=config.window)
+        near = config.neighbourhood
+        self.embed = nn.Conv1d(2 * self.kinds + sites, C, 2 * near + 1, padding=near)
         self.embed_norm = nn.LayerNorm(C)
         self.apart = nn.Embedding(2 * config.reach + 1, P)
         nn.init.normal_(self.apart.weight, std=0.3)  # no louder than what the residues say

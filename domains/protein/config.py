@@ -63,7 +63,7 @@ class ModelConfig(TransformerConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"full", "padding", "bias"})  # of a mixer (core/config.py)
     domain: str = "protein"
     pair_dim: int = 16
-    window: int = 7  # a residue's token is made of its neighbourhood, this many residues to each side
+    neighbourhood: int = 7  # residues to each side that a residue's token is made of
     reach: int = 32  # separations in sequence beyond this look alike to the first pair representation
     bins: Bins = Bins.alphafold
     product: Product = Product.rank

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import domains.protein.pair
-from core.config import PositionConfig, PositionKind
+from core.config import Mixer, PositionConfig, PositionKind
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.protein.adapter import Adapter
@@ -33,6 +34,7 @@ from domains.protein.metrics import (
 from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
 from domains.protein.predict import predict
 from domains.sampling import StepDataset
+from experiments.runs import typed
 
 
 def rngs(*seeds: int):
@@ -59,7 +61,9 @@ def data() -> Data:
 
 def make_adapter(data: Data, **changes) -> Adapter:
     torch.manual_seed(0)
-    config = replace(ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, window=2, reach=7), **changes)
+    config = replace(
+        ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7), **changes
+    )
     return Adapter(config, PositionConfig(PositionKind.rotary), data.spec()).eval()
 
 
@@ -382,11 +386,27 @@ def test_some_rows_at_a_time_are_all_rows(data, variant, monkeypatch):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"pair_dim": 0}, {"pair_dim": 7}, {"reach": 0}, {"window": -1}, {"triangle_attention": -1}, {"bias_rank": 0}],
+    [
+        {"pair_dim": 0},
+        {"pair_dim": 7},
+        {"reach": 0},
+        {"neighbourhood": -1},
+        {"triangle_attention": -1},
+        {"bias_rank": 0},
+    ],
 )
 def test_models_that_cannot_be_are_refused(data, wrong):
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
         make_adapter(data, **wrong)
+
+
+def test_the_neighbourhood_of_a_token_is_not_what_its_mixer_sees(data):
+    """The core's window has a name of its own, which an older run's config.yaml gave to the neighbourhood."""
+    adapter = make_adapter(data, mixer=Mixer.window, window=5)
+    assert adapter.embed.kernel_size == (2 * 2 + 1,)
+    assert [block.mixer.within.left for block in adapter.transformer.blocks] == [5, 5]
+    old = typed(ModelConfig, OmegaConf.create({"window": 7}))
+    assert old.neighbourhood == 7
 
 
 # metrics
