@@ -4,6 +4,7 @@ Shapes: B batch · N residues of the longest chain · L residues that the model 
 F = 20 amino acids · E channels of a pair · K bins of distance · S = 8 states of secondary structure
 """
 
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from core.config import PositionConfig
 from core.layers import Transformer
 from core.masks import Padding
-from core.positions import make_position
+from core.positions import Learned, make_position
 from domains.adapter import Batch, DomainAdapter, Tokens, share
 from domains.protein.config import Bins, Channel, ModelConfig
 from domains.protein.data import SITES, pair_width
@@ -35,13 +36,18 @@ class Prediction(NamedTuple):
     states: Tensor | None  # (B, L, S), logits of the secondary structure, if the training chains had one
 
 
+def places(adapter: "Adapter") -> float:
+    """For how many residues the model has learned positions; inf if it has none that are learned."""
+    return min((part.extent[0] for part in adapter.modules() if isinstance(part, Learned)), default=inf)
+
+
 class Baseline(nn.Module):
     """What is known of a pair before any training, as logits of its distance: those of a contact, and 0 elsewhere.
 
         b_ij = log rate(|i - j|) + p_iᵀ odds p_j,   P(contact) = σ(b_ij)
 
     Args:
-        rate: how often residues so far apart in sequence touch, the last of all that are farther.
+        rate: how often residues so far apart in sequence touch; the last entry stands for all larger separations.
         odds: (F, F) log-odds of a contact between two amino acids.
         edges: (K - 1,), of the bins of distance.
     """
@@ -76,7 +82,7 @@ class Adapter(DomainAdapter[Prediction]):
     Args:
         config: sizes and choices.
         position: how residues know where they are, beside the separations that the pairs know.
-        spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a training chain had;
+        spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a chain of theirs has;
             and what else the data say of residues and pairs: {"channels", "baseline", "states"}, where they do.
     Raises:
         ValueError: for sizes that cannot be.

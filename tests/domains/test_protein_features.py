@@ -1,5 +1,6 @@
 """What alignments say: sequence weights, profiles, couplings; and a model that is told so."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from domains.protein.data import Data, collate
 from domains.protein.evaluate import evaluate
 from domains.protein.letters import GAP, LETTERS, UNKNOWN
 from domains.protein.metrics import ProfilePairs, SeparationPrior, distances, precision
+from domains.protein.predict import predict
 
 ALL = [*Channel]
 
@@ -248,3 +250,20 @@ def test_evaluate_with_alignments(data, tmp_path):
     assert found["chains, Meff 30-120"] == sum(30 <= d < 120 for d in depth)
     assert 0 < found["Brier"] < 0.2
     assert 0 <= found["lDDT"] <= 1
+
+
+def test_prediction_from_a_shallow_alignment_warns(data, tmp_path):
+    """Of fewer than 30 effective sequences, and where the model reads alignments at all."""
+    plain = Data(DataConfig(crop=26, channels=[Channel.baseline]))
+    plain.splits = data.splits
+    for depth, deep in ((29, False), (31, True)):
+        path = tmp_path / f"{depth}.a3m"
+        rows = random_alignment(depth, 13).rows
+        path.write_text("".join(f">{n}\n{''.join((LETTERS + 'X-')[k] for k in row)}\n" for n, row in enumerate(rows)))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            predict(make_adapter(plain), str(path), tmp_path / "plain")
+            assert not told
+            predict(make_adapter(data), str(path), tmp_path / "out")
+        said = [str(w.message).partition(";")[0] for w in told]
+        assert said == ([] if deep else [f"{path}, 29: its alignment has 29.0 effective sequences"])

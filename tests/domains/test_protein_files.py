@@ -355,6 +355,34 @@ def test_an_mmcif_file_without_its_own_numbers(tmp_path):
         assert chain.numbers == ("5", "6", "", "", "9", "10")
 
 
+def changed_places(written: Written, place) -> None:
+    """Let `place` of each label_seq_id stand in its place."""
+    tables = written.tables
+
+    def changed():
+        found = tables()
+        found["_atom_site"]["label_seq_id"] = list(map(place, found["_atom_site"]["label_seq_id"]))
+        return found
+
+    written.tables = changed
+
+
+@pytest.mark.parametrize("kind", ["cif", "bcif"])
+def test_atoms_may_stand_in_any_order(tmp_path, kind):
+    """label_seq_id places them, and where SEQRES is left out as well."""
+    written, path = chain_of("ALA SER THR VAL TRP LYS"), tmp_path / f"x.{kind}"
+    written.seqres.clear()
+    written.atoms.reverse()
+    path.write_bytes(FORMATS[kind](written))
+    (chain,) = read_chains(path)
+    assert spelled(chain.sequence) == "ASTVWK"
+    assert chain.numbers == tuple("123456")
+    changed_places(written, lambda place: place - 1)
+    path.write_bytes(FORMATS[kind](written))
+    with pytest.raises(ValueError, match=r"row 21 of _atom_site .*: label_seq_id must be at least 1, not 0"):
+        read_chains(path)
+
+
 def test_seqres_of_another_chain_is_refused(tmp_path):
     written = chain_of("ALA SER THR VAL TRP LYS")
     written.seqres["A"] = ["TRP"] * 6
