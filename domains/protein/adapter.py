@@ -22,6 +22,8 @@ from domains.protein.data import SITES, pair_width
 from domains.protein.metrics import CONTACT, NEAR, precision
 from domains.protein.pair import PairBlock, PairTrack, by_rows, make_outer
 
+STATES_WEIGHT = 0.2  # of secondary structure in the loss, where the training chains have it
+NEAR_WEIGHT = 0.1  # in the loss, of pairs fewer than 6 residues apart, which are easy and say little
 EDGES = {  # (K - 1,) each, Å: between the bins, of which the first begins at 0 and the last has no end
     Bins.alphafold: np.linspace(2.3125, 21.6875, 63),
     Bins.trrosetta: np.linspace(2.5, 20, 36),
@@ -169,7 +171,7 @@ class Adapter(DomainAdapter[Prediction]):
             return loss
         known = (batch["states"] >= 0).sum()
         wrong = F.cross_entropy(predictions.states.mT.float(), batch["states"], ignore_index=-1, reduction="sum")
-        return loss + self.config.states_weight * wrong / known.clamp(min=1) * share(known)
+        return loss + STATES_WEIGHT * wrong / known.clamp(min=1) * share(known)
 
     def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""
@@ -197,4 +199,4 @@ class Adapter(DomainAdapter[Prediction]):
         place, valid = batch["place"], batch["valid"]
         separation = (place[:, None] - place[:, :, None]).abs()
         real = valid[:, :, None] & valid[:, None] & (separation > 0) & batch["distance"].isfinite()
-        return real * torch.where(separation < NEAR, self.config.near_weight, 1.0)
+        return real * torch.where(separation < NEAR, NEAR_WEIGHT, 1.0)

@@ -70,5 +70,3 @@ class ModelConfig(TransformerConfig):
     triangles: bool = True  # pairs learn from the two others of each triangle, by multiplication
     triangle_attention: int = 0  # and by attention, in every so many-th block; 0: in none
     bias_rank: int | None = None  # of the attention bias that pairs give; exact if None
-    states_weight: float = 0.2  # of secondary structure in the loss, where the training chains have it
-    near_weight: float = 0.1  # weight in the loss of pairs fewer than 6 residues apart, which are easy and say little
