@@ -156,9 +156,10 @@ def test_predict_hides_one_residue_at_a_time(tmp_path, monkeypatch):
     ("settings", "message"),
     [
         ({"path": None}, "data.path=None is not there; give a FASTA file"),
-        ({"longest": 0}, "data.longest=0 must be at least 1"),
-        ({"val_share": 0.9, "test_share": 0.1}, "must leave sequences to train on"),
-        ({"val_share": 0.0}, "no sequence is left for val"),
+        ({"longest": 0}, "data.longest=0 must be 1 to 1022 residues"),
+        ({"longest": 1023}, "data.longest=1023 must be 1 to 1022 residues"),
+        ({"val_share": 0.9, "test_share": 0.1}, "must leave chains to train on"),
+        ({"val_share": 0.0}, "no chain is left for val; .*data.val_share"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:mmseqs")
