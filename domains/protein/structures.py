@@ -184,7 +184,7 @@ def _cif_chains(columns: Mapping[str, list], name: str) -> list[Chain]:
                     (x, y, z),
                 )
             )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"row {n + 1} of _atom_site is no atom, or cut short: {error}") from error
     return _chains(iter(atoms), _polymers(columns) if placed else {}, name, called)
 
