@@ -4,6 +4,7 @@ Shapes: B batch · N residues of the longest chain · L residues that the model 
 F = 20 amino acids · E channels of a pair · K bins of distance · S = 8 states of secondary structure
 """
 
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 from core.config import PositionConfig
 from core.layers import Transformer
 from core.masks import Padding
-from core.positions import make_position
+from core.positions import Learned, make_position
 from domains.adapter import Batch, DomainAdapter, Tokens, share
 from domains.protein.config import Bins, Channel, ModelConfig
 from domains.protein.data import SITES, pair_width
 from domains.protein.metrics import CONTACT, NEAR, precision
 from domains.protein.pair import PairBlock, PairTrack, by_rows, make_outer
 
+STATES_WEIGHT = 0.2  # of secondary structure in the loss, where the training chains have it
+NEAR_WEIGHT = 0.1  # in the loss, of pairs fewer than 6 residues apart, which are easy and say little
 EDGES = {  # (K - 1,) each, Å: between the bins, of which the first begins at 0 and the last has no end
     Bins.alphafold: np.linspace(2.3125, 21.6875, 63),
     Bins.trrosetta: np.linspace(2.5, 20, 36),
@@ -35,13 +38,18 @@ class Prediction(NamedTuple):
     states: Tensor | None  # (B, L, S), logits of the secondary structure, if the training chains had one
 
 
+def places(adapter: "Adapter") -> float:
+    """For how many residues the model has learned positions; inf if it has none that are learned."""
+    return min((part.extent[0] for part in adapter.modules() if isinstance(part, Learned)), default=inf)
+
+
 class Baseline(nn.Module):
     """What is known of a pair before any training, as logits of its distance: those of a contact, and 0 elsewhere.
 
         b_ij = log rate(|i - j|) + p_iᵀ odds p_j,   P(contact) = σ(b_ij)
 
     Args:
-        rate: how often residues so far apart in sequence touch, the last of all that are farther.
+        rate: how often residues so far apart in sequence touch; the last entry stands for all larger separations.
         odds: (F, F) log-odds of a contact between two amino acids.
         edges: (K - 1,), of the bins of distance.
     """
@@ -76,7 +84,7 @@ class Adapter(DomainAdapter[Prediction]):
     Args:
         config: sizes and choices.
         position: how residues know where they are, beside the separations that the pairs know.
-        spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a training chain had;
+        spec: {"letters", "longest"} of the data: the order of amino acids, and the most residues a chain of theirs has;
             and what else the data say of residues and pairs: {"channels", "baseline", "states"}, where they do.
     Raises:
         ValueError: for sizes that cannot be.
@@ -86,9 +94,9 @@ class Adapter(DomainAdapter[Prediction]):
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__()
-        if config.pair_dim < 2 or config.pair_dim % 2 or config.reach < 1 or config.window < 0:
+        if config.pair_dim < 2 or config.pair_dim % 2 or config.reach < 1 or config.neighbourhood < 0:
             raise ValueError(
-                "model.pair_dim must be even and at least 2, model.reach at least 1 and model.window at least 0"
+                "model.pair_dim must be even and at least 2, model.reach at least 1 and model.neighbourhood at least 0"
             )
         if config.triangle_attention < 0:
             raise ValueError(f"model.triangle_attention={config.triangle_attention} must be 0, for none, or at least 1")
@@ -103,7 +111,8 @@ class Adapter(DomainAdapter[Prediction]):
         )
         self.channels = [Channel(name) for name in spec.get("channels", ())]
         sites = SITES if Channel.sites in self.channels else 0
-        self.embed = nn.Conv1d(2 * self.kinds + sites, C, 2 * config.window + 1, padding=config.window)
+        near = config.neighbourhood
+        self.embed = nn.Conv1d(2 * self.kinds + sites, C, 2 * near + 1, padding=near)
         self.embed_norm = nn.LayerNorm(C)
         self.apart = nn.Embedding(2 * config.reach + 1, P)
         nn.init.normal_(self.apart.weight, std=0.3)  # no louder than what the residues say
@@ -162,7 +171,7 @@ class Adapter(DomainAdapter[Prediction]):
             return loss
         known = (batch["states"] >= 0).sum()
         wrong = F.cross_entropy(predictions.states.mT.float(), batch["states"], ignore_index=-1, reduction="sum")
-        return loss + self.config.states_weight * wrong / known.clamp(min=1) * share(known)
+        return loss + STATES_WEIGHT * wrong / known.clamp(min=1) * share(known)
 
     def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""
@@ -190,4 +199,4 @@ class Adapter(DomainAdapter[Prediction]):
         place, valid = batch["place"], batch["valid"]
         separation = (place[:, None] - place[:, :, None]).abs()
         real = valid[:, :, None] & valid[:, None] & (separation > 0) & batch["distance"].isfinite()
-        return real * torch.where(separation < NEAR, self.config.near_weight, 1.0)
+        return real * torch.where(separation < NEAR, NEAR_WEIGHT, 1.0)

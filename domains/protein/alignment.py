@@ -9,7 +9,7 @@ from io import StringIO
 import numpy as np
 from Bio import AlignIO, SeqIO
 
-from domains.protein.letters import AMBIGUOUS, GAP, LETTERS, NUMBERS
+from domains.protein.letters import AMBIGUOUS, LETTERS, NUMBERS
 
 
 @dataclass(frozen=True, eq=False)  # is itself and no other, and so can be a key
@@ -73,8 +73,8 @@ def _aligned(records: list[tuple[str, str]]) -> Alignment:
     for name, letters in records:
         codes = np.frombuffer(letters.encode("ascii", "replace"), np.uint8)
         lower = (codes >= ord("a")) & (codes <= ord("z"))
-        numbers = NUMBERS[np.where(lower, codes - 32, codes) & 127]
-        if (numbers < 0).any() or (numbers[lower] == GAP).any():
+        numbers = NUMBERS[np.where(lower, codes - 32, codes)]
+        if (numbers < 0).any():
             wrong = letters[int(np.argmax(numbers < 0))]
             raise ValueError(
                 f"{wrong!r} in sequence {name!r} is no amino acid; possible: {LETTERS}, {AMBIGUOUS} for unknown ones, "

@@ -10,9 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from domains.unpack import check_room
+
 TYPES = {1: "<i1", 2: "<i2", 3: "<i4", 4: "<u1", 5: "<u2", 6: "<u4", 32: "<f4", 33: "<f8"}
 FIXED = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"}  # numbers of MessagePack
 FIXED |= {0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+NUMBER = 40  # bytes that one takes in a list
+DAMAGE = (KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError, struct.error)  # what it may lead to
+DAMAGE += (RecursionError, ArithmeticError)
 CONSTANT = {0xC0: None, 0xC2: False, 0xC3: True}
 SIZED = {0xC4: "bin", 0xC5: "bin", 0xC6: "bin", 0xD9: "str", 0xDA: "str", 0xDB: "str"}
 SIZED |= {0xDC: "array", 0xDD: "array", 0xDE: "map", 0xDF: "map"}
@@ -34,7 +39,7 @@ def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> dict[str, list
             if category["name"] in categories
             for column in category["columns"]
         }
-    except (KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError, struct.error) as error:
+    except DAMAGE as error:
         raise ValueError("it is no BinaryCIF file, or cut short") from error
 
 
@@ -105,6 +110,7 @@ def _undo(data: Any, encoding: dict[str, Any]) -> np.ndarray:
             low, high = encoding["min"], encoding["max"]
             return low + data * ((high - low) / (encoding["numSteps"] - 1))
         case "RunLength":
+            check_room(NUMBER * int(data[1::2].sum()), "it")
             return np.repeat(data[::2], data[1::2])
         case "Delta":
             return data.cumsum(dtype=np.int64) + encoding["origin"]

@@ -5,16 +5,13 @@ learn from, `val` to test on. No chain of the first two is similar to one of `va
 at 30 % identity (`splits.tsv`) at most one chain is taken, so that the three splits here share no cluster.
 """
 
-import csv
 import hashlib
-import io
-import lzma
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from domains.protein.sources import BUNDLE
+from domains.protein.sources import BUNDLE, pack_arrays, read_clusters
 
 LONGEST = 150  # residues
 SIZES = {"test": 60, "val": 40, "train": 900}  # chains
@@ -22,12 +19,14 @@ Pack = dict[str, dict[str, np.ndarray]]  # chain name -> its arrays
 
 
 def main(folder: Path) -> None:
-    with open(folder / "splits.tsv", newline="") as file:
-        cluster = {row["chain"]: row["cluster30"] for row in csv.DictReader(file, delimiter="\t")}
-    strict = representatives(read_pack(folder / "train_deepcov.npz.xz"), cluster, set())
-    extra = representatives(read_pack(folder / "train_extra_le300.npz.xz"), cluster, {cluster[name] for name in strict})
+    deepcov, more, tested = (
+        short_chains(folder / f"{name}.npz.xz") for name in ("train_deepcov", "train_extra_le300", "val")
+    )
+    cluster = read_clusters(folder / "splits.tsv", [*deepcov, *more, *tested])
+    strict = representatives(deepcov, cluster, set())
+    extra = representatives(more, cluster, {cluster[name] for name in strict})
     learn = list((strict | extra).items())
-    test = list(representatives(read_pack(folder / "val.npz.xz"), cluster, set()).items())
+    test = list(representatives(tested, cluster, set()).items())
     assert not {cluster[name] for name, _ in learn} & {cluster[name] for name, _ in test}
     splits = {
         "train": learn[SIZES["val"] : SIZES["val"] + SIZES["train"]],
@@ -40,23 +39,13 @@ def main(folder: Path) -> None:
     print(f"wrote {BUNDLE}: {BUNDLE.stat().st_size / 1e6:.2f} MB")
 
 
-def read_pack(path: Path) -> Pack:
-    """The short chains: sequence (L,) of bytes, profile (L, 20) in 1/255, N, CA and C (L, 3, 3) in 0.01 Å."""
-    with lzma.open(path) as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as pack:
-        arrays = {key: pack[key] for key in ("names", "length", "seq", "dca", "rel", "profile")}
-    chains, end = {}, 0
-    for name, length in zip(arrays["names"], arrays["length"], strict=True):
-        start, end = end, end + int(length)
-        if length > LONGEST:
-            continue
-        ca = arrays["dca"][:, start:end].astype(int).cumsum(1).T  # (L, 3)
-        n, c, _ = arrays["rel"][:, start:end].astype(int).T.reshape(-1, 3, 3).swapaxes(0, 1)  # N, C, O seen from CA
-        chains[str(name)] = {
-            "sequence": arrays["seq"][start:end],
-            "profile": arrays["profile"][:, start:end].T,
-            "backbone": np.stack([ca + n, ca, ca + c], 1),
-        }
-    return chains
+def short_chains(path: Path) -> Pack:
+    """Of a pack: sequence (L,) of bytes, profile (L, 20) in 1/255, N, CA and C (L, 3, 3) in 0.01 Å."""
+    return {
+        chain.name: {"sequence": chain.letters, "profile": chain.profile, "backbone": chain.backbone}
+        for chain in pack_arrays(path)
+        if len(chain.letters) <= LONGEST
+    }
 
 
 def representatives(pack: Pack, cluster: dict[str, str], taken: set[str]) -> Pack:

@@ -11,6 +11,7 @@ from shutil import which
 from domains.protein.chain import Chain, spelled
 
 IDENTITY, COVERAGE = 0.3, 0.8  # of a chain with the representative of its cluster
+Splits = dict[str, list[Chain]]
 
 
 def clusters(chains: Sequence[Chain]) -> list[str]:
@@ -40,19 +41,34 @@ def _mmseqs(program: str, chains: Sequence[Chain]) -> list[str]:
             [program, "easy-cluster", str(fasta), str(out), folder, *limits], capture_output=True, text=True
         )
         if done.returncode:
-            raise ValueError(f"mmseqs easy-cluster failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+            *_, why = ["", *(done.stderr or done.stdout).strip().splitlines()]
+            raise ValueError(f"mmseqs easy-cluster failed: {why or f'exit status {done.returncode}'}")
         pairs = [line.split() for line in Path(f"{out}_cluster.tsv").read_text().splitlines()]
     of = {int(member): int(first) for first, member in pairs}
     return [spelled(chains[of[n]].sequence) for n in range(len(chains))]
 
 
-def split_by_cluster(chains: Sequence[Chain], val: float, test: float) -> dict[str, list[Chain]]:
+def check_shares(val: float, test: float) -> None:
+    """Raises ValueError if these shares leave nothing to train on."""
+    if not (val >= 0 and test >= 0 and val + test < 1):
+        raise ValueError(f"data.val_share={val} and data.test_share={test} must leave chains to train on")
+
+
+def check_filled(splits: Splits) -> None:
+    """Raises ValueError if a split is empty."""
+    for split, chains in splits.items():
+        if not chains:
+            other = "smaller data.val_share and data.test_share" if split == "train" else f"a larger data.{split}_share"
+            raise ValueError(f"no chain is left for {split}; give more chains, or {other}")
+
+
+def split_by_cluster(chains: Sequence[Chain], val: float, test: float) -> Splits:
     """Three splits that share no cluster; the same for every seed, and for every order of the chains.
 
     Args:
         val, test: the shares of clusters that these two get.
     """
-    splits: dict[str, list[Chain]] = {"train": [], "val": [], "test": []}
+    splits: Splits = {"train": [], "val": [], "test": []}
     for chain, cluster in zip(chains, clusters(chains), strict=True):
         draw = drawn(cluster)
         splits["test" if draw < test else "val" if draw < test + val else "train"].append(chain)

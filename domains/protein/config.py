@@ -63,12 +63,10 @@ class ModelConfig(TransformerConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"full", "padding", "bias"})  # of a mixer (core/config.py)
     domain: str = "protein"
     pair_dim: int = 16
-    window: int = 7  # a residue's token is made of its neighbourhood, this many residues to each side
+    neighbourhood: int = 7  # residues to each side that a residue's token is made of
     reach: int = 32  # separations in sequence beyond this look alike to the first pair representation
     bins: Bins = Bins.alphafold
     product: Product = Product.rank
     triangles: bool = True  # pairs learn from the two others of each triangle, by multiplication
     triangle_attention: int = 0  # and by attention, in every so many-th block; 0: in none
     bias_rank: int | None = None  # of the attention bias that pairs give; exact if None
-    states_weight: float = 0.2  # of secondary structure in the loss, where the training chains have it
-    near_weight: float = 0.1  # weight in the loss of pairs fewer than 6 residues apart, which are easy and say little

@@ -32,7 +32,7 @@ from domains.sampling import Rngs
 
 SITES = 3  # numbers of Channel.sites
 WIDTH = {Channel.covariance: 1, Channel.inverse: 1, Channel.blocks: 441}  # numbers of a pair
-KEPT = 4096  # alignments whose maps stay in memory
+KEPT = 4096  # maps that stay in memory
 
 
 class Data(DomainData):
@@ -59,8 +59,8 @@ class Data(DomainData):
             self.splits = open_chains(c)
 
     def spec(self):
-        """Letters, the longest chain, the channels, and what the baseline is made of."""
-        spec = {"letters": LETTERS, "longest": max(len(chain) for chain in self.splits["train"])}
+        """Letters, the longest chain of all splits, the channels, and what the baseline is made of."""
+        spec = {"letters": LETTERS, "longest": max(len(chain) for part in self.splits.values() for chain in part)}
         if any(chain.states is not None for chain in self.splits["train"]):
             spec["states"] = STATES
         if self.config.channels:

@@ -30,7 +30,12 @@ from domains.protein.metrics import (
 )
 
 SHARES = {"L/5": 5, "L/2": 2, "L": 1}
-DEPTHS = {"Meff < 30": (0, 30), "Meff 30-120": (30, 120), "Meff > 120": (120, np.inf)}  # of alignments, at 62 %
+DEEP = 120  # effective sequences
+DEPTHS = {  # of alignments, at 62 %
+    f"Meff < {features.SHALLOW}": (0, features.SHALLOW),
+    f"Meff {features.SHALLOW}-{DEEP}": (features.SHALLOW, DEEP),
+    f"Meff > {DEEP}": (DEEP, np.inf),
+}
 PANELS = 6
 CLASS = np.array([[state in kin for kin in THREE.values()].index(True) for state in STATES])  # of each state, in THREE
 
@@ -40,7 +45,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     the training chains.
 
     Long range is 24 residues and more apart in sequence, medium 12 to 23, short 6 to 11; the measures without a range
-    in their name are of long range. By alignments, where there are some: two more predictors, and the same by depth.
+    in their name are of long range. Where chains have alignments: two more predictors, and P@L/5 by depth.
 
     Writes precision.csv (a line for each chain), contacts.png (chains from the best predicted to the worst, at even
     distances in rank, so that none is picked) and precision.png.
@@ -65,7 +70,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     shown = ranks[np.linspace(0, len(ranks) - 1, min(PANELS, len(ranks))).round().astype(int)]
     titles = [f"{c.name}   P@L/5 {values[-1, 0]:.2f}" for c, values in zip(chains, table["model"], strict=True)]
     figures = [
-        contact_maps(folder / "contacts.png", [Panel(titles[n], found.contacts[n], true[n] < CONTACT) for n in shown]),
+        contact_maps(folder / "contacts.png", [Panel(titles[n], found.contacts[n], true[n]) for n in shown]),
         precision_bars(
             folder / "precision.png", {name: [*values.values()] for name, values in long.items()}, [*SHARES]
         ),

@@ -10,13 +10,13 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from core.positions import Learned
 from domains.adapter import to_device
-from domains.protein.adapter import Adapter
+from domains.protein.adapter import Adapter, places
 from domains.protein.chain import Chain, spelled
 from domains.protein.data import Data, collate
+from domains.protein.figures import UNSEEN
 from domains.protein.files import read_chains
-from domains.protein.metrics import CONTACT, NEAR, distances, precision, ranked
+from domains.protein.metrics import CONTACT, NEAR, best, distances, precision, ranked
 from domains.protein.predict import numbers
 from domains.scene import Element, Form, Picture, Scene, percent, png
 
@@ -47,8 +47,7 @@ def example(adapter: Adapter, data: Data) -> Scene:
 
 def room(adapter: Adapter) -> int:
     """Residues that a page and the model have room for."""
-    learned = adapter.transformer.position
-    return min(MOST, learned.extent[0]) if isinstance(learned, Learned) else MOST
+    return int(min(MOST, places(adapter)))
 
 
 @torch.inference_mode()
@@ -63,7 +62,7 @@ def scene(adapter: Adapter, chain: Chain) -> Scene:
     answers = [
         (f"{names[a]} touches {names[b]}", percent(float(contact[a, b]))) for a, b in zip(i[:4], j[:4], strict=True)
     ]
-    if distance is not None:
+    if distance is not None and best(contact, distance, 5)[0].size:
         answers.append(("precision of the L/5 likeliest long-range pairs", percent(precision(contact, distance, 5))))
     return Scene(
         name=chain.name,
@@ -73,16 +72,18 @@ def scene(adapter: Adapter, chain: Chain) -> Scene:
         answers=answers,
         distribution=lambda predictions: predictions.distance.float().softmax(-1).flatten(1, 2),  # (B, L², K)
         about=f"{len(seen) ** 2:,} predictions, one for each two residues: the probability of each bin of distance",
-        pictures=[contact_picture(contact, None if distance is None else distance < CONTACT)],
+        pictures=[contact_picture(contact, distance)],
     )
 
 
-def contact_picture(contact: np.ndarray, true: np.ndarray | None) -> Picture:
-    """P(contact), a pixel for each two residues; below the diagonal the contacts of the structure where it is known."""
+def contact_picture(contact: np.ndarray, distance: np.ndarray | None) -> Picture:
+    """P(contact), a pixel for each two residues; below the diagonal the contacts of the structure where it is known,
+    and grey where a residue was not seen."""
     colours = colormaps["Blues"](np.sqrt(contact))[..., :3]  # most are predicted with a probability far below 1
     alt = f"Predicted contacts of {len(contact)} residues, the darker the likelier"
-    if true is not None:
-        below = np.tril(np.ones_like(true), -1)
-        colours[below] = 1 - true[below, None].astype(float)
-        alt += "; below the diagonal those of the structure"
+    if distance is not None:
+        below = np.tri(len(contact), k=-1, dtype=bool)
+        shade = np.where(np.isnan(distance), float(UNSEEN), np.where(distance < CONTACT, 0.0, 1.0))
+        colours[below] = shade[below, None]
+        alt += "; below the diagonal those of the structure, grey where a residue was not seen"
     return Picture(png(Image.fromarray((255 * colours).round().astype(np.uint8))), alt)

@@ -22,17 +22,17 @@ CHUNK = 2**25  # numbers held at once beside inputs and outputs
 
 
 @lru_cache(KEPT)
-def weights(alignment: Alignment, same: float = SAME) -> np.ndarray:
+def weights(alignment: Alignment) -> np.ndarray:
     """What each sequence counts, (D,): one over how many are like it, itself among them. Their sum is Meff.
 
-    Two are alike that agree in a share of at least `same` of all columns; gaps agree with gaps.
+    Two are alike that agree in a share of at least 62 % of all columns; gaps agree with gaps.
 
     Source: Weigt et al. 2009; the counting of gaps: trRosetta (Yang et al. 2020).
     """
     rows = torch.from_numpy(alignment.rows).long()  # (D, N)
     letters = torch.nn.functional.one_hot(rows, GAP + 1).flatten(1).float()  # (D, 22 N)
     step = max(1, CHUNK // len(rows))
-    alike = [((part @ letters.T) >= same * rows.shape[1] - 1e-3).sum(1) for part in letters.split(step)]
+    alike = [((part @ letters.T) >= SAME * rows.shape[1] - 1e-3).sum(1) for part in letters.split(step)]
     return 1 / torch.cat(alike).numpy()
 
 

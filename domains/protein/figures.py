@@ -12,22 +12,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from domains.protein.metrics import LONG_RANGE, ranked
+from domains.protein.metrics import CONTACT, LONG_RANGE, best
 
 HIT, MISS = "tab:green", "tab:red"
+UNSEEN = "0.85"  # a light grey
 
 
 class Panel(NamedTuple):
-    """One chain: P(contact) (L, L), and where the contacts are (L, L) if that is known."""
+    """One chain: P(contact) (L, L), and the distances (L, L) in Å if they are known; NaN where one was not seen."""
 
     title: str
     probability: np.ndarray
-    contact: np.ndarray | None = None
+    distance: np.ndarray | None = None
 
 
 def contact_maps(path: Path, panels: Sequence[Panel], columns: int = 3) -> Path:
-    """P(contact) in shades of blue. Where the contacts are known, they stand below the diagonal, in black, and the L/5
-    likeliest long-range pairs are marked above it: dots in green for contacts and in red for others."""
+    """P(contact) in shades of blue. Where distances are known, the contacts stand below the diagonal, in black, beside
+    residues that were not seen, in grey, and the L/5 likeliest long-range pairs of those seen are marked above it: dots
+    in green for contacts and in red for others."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.9, 3.7 * rows + 0.5), layout="constrained", dpi=120)
@@ -36,9 +38,11 @@ def contact_maps(path: Path, panels: Sequence[Panel], columns: int = 3) -> Path:
         draw(axis, panel)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    if any(panel.contact is not None for panel in panels):
+    known = [panel.distance for panel in panels if panel.distance is not None]
+    if known:
+        grey = " (grey: not seen)" if any(np.isnan(distance).any() for distance in known) else ""
         gap = " " if columns > 1 else "\n"
-        told = f"Above the diagonal: P(contact), and the L/5 pairs of highest score;{gap}below: the true contacts"
+        told = f"Above the diagonal: P(contact), and the L/5 pairs of highest score;{gap}below: the true contacts{grey}"
         figure.suptitle(told, fontsize=12 if columns > 1 else 9)
         figure.legend(
             handles=[
@@ -57,14 +61,15 @@ def contact_maps(path: Path, panels: Sequence[Panel], columns: int = 3) -> Path:
 def draw(axis: Axes, panel: Panel) -> None:
     length = len(panel.probability)
     extent = (0.5, length + 0.5, length + 0.5, 0.5)  # residues are counted from 1
-    shown = panel.probability if panel.contact is None else np.triu(panel.probability, 1)
+    shown = panel.probability if panel.distance is None else np.triu(panel.probability, 1)
     faint_too = PowerNorm(0.5, vmin=0, vmax=1)  # most contacts are predicted with a probability far below 1
     axis.imshow(shown, cmap="Blues", norm=faint_too, extent=extent, interpolation="nearest")
-    if panel.contact is not None:
-        true = np.ma.masked_less(np.tril(panel.contact, -1).astype(float), 1)
-        axis.imshow(true, cmap="gray", vmin=1, vmax=2, extent=extent, interpolation="nearest")
-        i, j = (index[: max(1, length // 5)] for index in ranked(panel.probability))
-        axis.scatter(j + 1, i + 1, s=5, c=np.where(panel.contact[i, j], HIT, MISS), linewidths=0)
+    if panel.distance is not None:
+        shade = np.where(np.isnan(panel.distance), float(UNSEEN), np.where(panel.distance < CONTACT, 0.0, np.nan))
+        below = np.ma.masked_invalid(np.where(np.tri(length, k=-1, dtype=bool), shade, np.nan))
+        axis.imshow(below, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+        i, j = best(panel.probability, panel.distance, 5)
+        axis.scatter(j + 1, i + 1, s=5, c=np.where(panel.distance[i, j] < CONTACT, HIT, MISS), linewidths=0)
     for offset in (-LONG_RANGE, LONG_RANGE):
         axis.axline((0.5, 0.5 + offset), slope=1, color="tab:orange", linewidth=0.6, linestyle=":")
     axis.set(xlim=extent[:2], ylim=extent[2:])

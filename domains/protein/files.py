@@ -116,6 +116,8 @@ def _unpacked(path: Path) -> bytes:
         with opened(path, "rb") as file:
             data = unpacked(file, str(path))
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno:  # it is the disk's, or the rights'
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         raise ValueError(f"{path} cannot be unpacked; it is cut short, or no {path.suffix} file") from error
     if not data.strip():
         raise ValueError(f"{path} is empty")

@@ -21,8 +21,8 @@ from core.positions import Rotary, make_position
 from core.probe import Probe
 from domains.adapter import Batch, DomainAdapter, Tokens, share
 
-LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO.-"  # the 20 amino acids first, by how often they occur
-ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *LETTERS, "<null_1>", "<mask>")  # ESM-2's
+ESM_LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO.-"  # the 20 amino acids first, by how often they occur
+ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *ESM_LETTERS, "<null_1>", "<mask>")  # ESM-2's
 NUMBER = {token: number for number, token in enumerate(ALPHABET)}
 CLS, PAD, EOS, MASK = (NUMBER[token] for token in ("<cls>", "<pad>", "<eos>", "<mask>"))
 FIRST, LAST = NUMBER["L"], NUMBER["C"]  # of the 20 amino acids
@@ -41,10 +41,10 @@ def encode(sequences: list[str]) -> Tensor:
         raise ValueError("encode needs at least one sequence, and at least one residue in each")
     rows = [re.findall("<mask>|.", sequence, re.DOTALL) for sequence in sequences]
     for number, row in enumerate(rows):
-        if unknown := sorted(set(row) - {*LETTERS, "<mask>"}):
+        if unknown := sorted(set(row) - {*ESM_LETTERS, "<mask>"}):
             raise ValueError(
-                f"sequence {number} has {', '.join(map(repr, unknown))}; possible: {LETTERS} (upper case) and <mask>; "
-                "write X for a residue that is not known"
+                f"sequence {number} has {', '.join(map(repr, unknown))}; possible: {ESM_LETTERS} (upper case) and "
+                "<mask>; write X for a residue that is not known"
             )
     tokens = torch.full((len(rows), max(map(len, rows)) + 2), PAD)
     for into, row in zip(tokens, rows, strict=True):
@@ -61,12 +61,12 @@ def corrupt(tokens: Tensor, draw: torch.Generator | None = None, hidden: float =
 
     Args:
         tokens: (B, L), as `encode` writes them.
-        hidden: the share behind <mask>; the rest is halved.
+        hidden: the share behind <mask>; half of the rest becomes any amino acid, half stays.
 
     Returns:
         {"tokens", "targets"}, both (B, L); a target is IGNORED where nothing is asked.
     """
-    residue = (tokens >= FIRST) & (tokens < FIRST + len(LETTERS))
+    residue = (tokens >= FIRST) & (tokens < FIRST + len(ESM_LETTERS))
     asked = residue & (torch.rand(tokens.shape, generator=draw) < ASKED)
     fate = torch.rand(tokens.shape, generator=draw)
     other = torch.randint(FIRST, LAST + 1, tokens.shape, generator=draw)
@@ -103,7 +103,9 @@ class LanguageModel(DomainAdapter):
         )
         self.dense, self.norm = nn.Linear(C, C), make_norm(config)
         self.bias = nn.Parameter(torch.zeros(len(ALPHABET)))
-        self.contact = nn.Linear(config.depth * config.heads, 1).requires_grad_(False)  # fitted after, to structures
+        self.contact = nn.Linear(config.depth * config.heads, 1).requires_grad_(
+            False
+        )  # comes with ESM-2's weights; never trained here
 
     def tokens(self, batch: Batch) -> Tokens:
         tokens = batch["tokens"]  # (B, L)

@@ -20,3 +20,8 @@ def numbered(letters: str) -> np.ndarray:
     """Amino acids as numbers; what is not one of LETTERS is UNKNOWN."""
     codes = NUMBERS[np.frombuffer(letters.encode("ascii", "replace"), np.uint8)].astype(np.int64)
     return np.where((codes < 0) | (codes > UNKNOWN), UNKNOWN, codes)
+
+
+def numbered_states(letters: np.ndarray) -> np.ndarray:
+    """DSSP's letters, as bytes (N,), as numbers in STATES; a blank, or any other, is none of the named ones."""
+    return np.array([STATES.find(letter) % len(STATES) for letter in letters.tobytes().decode("latin-1")], np.int64)

@@ -16,7 +16,7 @@ from domains.protein.chain import Chain, one_hot
 
 CONTACT = 8.0  # Å
 LONG_RANGE = 24  # residues
-RANGES = {"short": (6, 11), "medium": (12, 23), "long": (LONG_RANGE, None)}  # separations, both ends among them
+RANGES = {"short": (6, 11), "medium": (12, 23), "long": (LONG_RANGE, None)}  # separations, both ends included
 RADIUS, THRESHOLDS = 15.0, (0.5, 1.0, 2.0, 4.0)  # Å, of lDDT
 NEAR = 6  # pairs closer than this in sequence are no contacts by any convention
 BINS = 10  # of probability
@@ -39,17 +39,25 @@ def ranked(score: np.ndarray, nearest: int = LONG_RANGE, farthest: int | None = 
     return i[order], j[order]
 
 
-def precision(score: np.ndarray, distance: np.ndarray, share: int, span: str = "long") -> float:
-    """Precision at L / `share` in one of RANGES, of scores (L, L) and distances (L, L) in Å.
+def best(score: np.ndarray, distance: np.ndarray, share: int, span: str = "long") -> tuple[np.ndarray, np.ndarray]:
+    """Of the pairs i, j in one of RANGES whose distance (L, L) is known, the L / `share` with the highest score (L, L).
 
     A residue that was not seen (NaN) counts neither for L nor as a candidate; separations count it.
     """
     seen = np.isfinite(np.diag(distance))
     i, j = ranked(score, *RANGES[span])
     known = seen[i] & seen[j]
-    i, j = i[known], j[known]
     top = slice(max(1, int(seen.sum()) // share))
-    return float((distance[i[top], j[top]] < CONTACT).mean()) if len(i) else 0.0
+    return i[known][top], j[known][top]
+
+
+def precision(score: np.ndarray, distance: np.ndarray, share: int, span: str = "long") -> float:
+    """Precision at L / `share` in one of RANGES, of scores (L, L) and distances (L, L) in Å: that of the `best` pairs.
+
+    It is 0 where no pair in that range is known, as in a chain that is too short.
+    """
+    i, j = best(score, distance, share, span)
+    return float((distance[i, j] < CONTACT).mean()) if len(i) else 0.0
 
 
 def lddt(predicted: np.ndarray, distance: np.ndarray) -> float:

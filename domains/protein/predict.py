@@ -4,21 +4,23 @@ Shapes: L residues · K bins of distance
 """
 
 import csv
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from core.positions import Learned
 from domains.adapter import to_device
-from domains.protein.adapter import Adapter
+from domains.protein.adapter import Adapter, places
 from domains.protein.chain import Chain, spelled
+from domains.protein.config import Channel
 from domains.protein.data import collate, pair_width
+from domains.protein.features import SHALLOW, effective_depth
 from domains.protein.figures import Panel, contact_maps
 from domains.protein.files import read_chains
 from domains.protein.letters import STATES, THREE
-from domains.protein.metrics import CONTACT, NEAR, distances, median_distance, precision, ranked
+from domains.protein.metrics import NEAR, best, distances, median_distance, precision, ranked
 
 LONGEST = 2048  # residues; time grows with the cube
 MEMORY = 4e9  # bytes that one chain may take
@@ -26,7 +28,7 @@ COPIES = 12  # of the pairs, that are held at once
 LISTED = 10  # pairs in a table of CASP, for each residue
 
 
-class Prediction(NamedTuple):
+class Predicted(NamedTuple):
     """What the model says of one chain."""
 
     distance: np.ndarray  # (L, L, K), the probability of each bin
@@ -41,7 +43,8 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
 
     Writes for each chain, under its cleaned name:
 
-        NAME.png            the contact map; below its diagonal the contacts of the structure, where the file has one
+        NAME.png            the contact map; below its diagonal the contacts of the structure, where the file has one,
+                            and the residues that were not seen, in grey
         NAME.csv            the L pairs most likely to touch, at least 6 apart in sequence: i, j (from 1), residues,
                             what the authors of the structure call them, P(contact), the distance in the structure in Å
         NAME.residues.csv   of each residue how sure the model is of its distances: 1 - entropy / log K, the mean over
@@ -53,13 +56,14 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
                             end); `contact` (L, L), the sum of the bins below 8 Å; `median` (L, L), the distance that
                             half of the probability lies below; `confidence` (L,)
 
+    A model that reads alignments warns of one that is too shallow to say much.
+
     Args:
         source: path of the file.
     Raises:
         ValueError: if the file cannot be read, or a chain is too long for the model or 4 GB; nothing is written then.
     """
-    learned = adapter.transformer.position
-    longest = min(LONGEST, learned.extent[0]) if isinstance(learned, Learned) else LONGEST
+    longest = min(LONGEST, places(adapter))
     chains = read_chains(source)
     for chain in chains:
         if len(chain) > longest:
@@ -69,6 +73,14 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
                 f"{source}, {chain.name}: {len(chain)} residues take {need / 1e9:.1f} GB, and {MEMORY / 1e9:.0f} are "
                 "allowed; cut the chain into domains"
             )
+    if {*adapter.channels} - {Channel.baseline}:  # it reads alignments
+        for chain in chains:
+            if chain.alignment is not None and (depth := effective_depth(chain.alignment)) < SHALLOW:
+                warnings.warn(
+                    f"{source}, {chain.name}: its alignment has {depth:.1f} effective sequences; with fewer than "
+                    f"{SHALLOW}, residues that change together say little",
+                    stacklevel=2,
+                )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return [path for chain in chains for path in write(predicted(adapter, chain), chain, folder)]
@@ -81,7 +93,7 @@ def memory(adapter: Adapter, length: int) -> float:
 
 
 @torch.inference_mode()
-def predicted(adapter: Adapter, chain: Chain) -> Prediction:
+def predicted(adapter: Adapter, chain: Chain) -> Predicted:
     adapter.eval()
     said = adapter(to_device(collate([chain], channels=adapter.channels), adapter.device))
     contact = adapter.contacts(said)[0].cpu().numpy()
@@ -92,19 +104,18 @@ def predicted(adapter: Adapter, chain: Chain) -> Prediction:
     confidence = 1 - (surprise * far).sum(1) / np.maximum(far.sum(1), 1)
     states = None if said.states is None else said.states[0].float().softmax(-1).cpu().numpy()
     edges = adapter.edges.cpu().numpy()
-    return Prediction(distance.numpy(), edges, contact, np.where(far.any(1), confidence, 0.0), states)
+    return Predicted(distance.numpy(), edges, contact, np.where(far.any(1), confidence, 0.0), states)
 
 
-def write(prediction: Prediction, chain: Chain, folder: Path) -> list[Path]:
+def write(prediction: Predicted, chain: Chain, folder: Path) -> list[Path]:
     distance, edges, contact, confidence, states = prediction
     letters, true = spelled(chain.sequence), None if chain.cb is None else distances(chain)
     title = f"{chain.name}   {len(chain)} residues"
-    if true is not None:
+    if true is not None and best(contact, true, 5)[0].size:
         title += f"   P@L/5 {precision(contact, true, 5):.2f}"
-    panel = Panel(title, contact, None if true is None else true < CONTACT)
     paths = [folder / f"{chain.name}{suffix}" for suffix in (".png", ".csv", ".residues.csv", ".rr", ".npz")]
     picture, pairs, residues, casp, arrays = paths
-    contact_maps(picture, [panel])
+    contact_maps(picture, [Panel(title, contact, true)])
     i, j = ranked(contact, NEAR)
     write_pairs(pairs, chain, i[: len(chain)], j[: len(chain)], contact, true)
     with open(residues, "w", newline="") as file:

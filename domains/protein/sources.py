@@ -6,34 +6,28 @@ Shapes: N residues of a chain · R residues of all chains · F = 20 amino acids
 import csv
 import io
 import lzma
-import os
-import shutil
-import struct
 import tarfile
 import warnings
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 
 from domains.protein.alignment import Alignment, parse_a3m
 from domains.protein.chain import Chain, seen, virtual_cb
-from domains.protein.clusters import drawn, split_by_cluster
+from domains.protein.clusters import Splits, check_filled, check_shares, drawn, split_by_cluster
 from domains.protein.config import DataConfig, Source
 from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains
-from domains.protein.letters import STATES, numbered
+from domains.protein.letters import LETTERS, numbered, numbered_states
+from domains.protein.promod3 import open_database, read_promod3
 from domains.unpack import read_npz, unpacked
 
 BUNDLE = Path(__file__).with_name("chains.npz")
 STEP = 0.01  # Å
 SHORTEST = 20  # residues seen; a peptide has no contacts to speak of
-DATABASE = "structure_db.dat"  # of promod3-data
-COLUMNS = [("seq", "u1", 1), ("xyz", "<u2", 12), ("angles", "u1", 4), ("sasa", "<u2", 1), ("depth", "<u2", 1)]
-COLUMNS += [("ss8", "u1", 1), ("profile", "<i2", 20)]  # of the database
-Splits = dict[str, list[Chain]]
+PACK = {"seq": 1, "ss8": 1, "profile": len(LETTERS), "dca": 3, "rel": 9}  # rows of each array of a pack
 
 
 def open_chains(config: DataConfig) -> Splits:
@@ -42,10 +36,7 @@ def open_chains(config: DataConfig) -> Splits:
     Raises:
         ValueError: if they are not there, or cannot be read; it says what to do.
     """
-    if not (config.val_share >= 0 and config.test_share >= 0 and config.val_share + config.test_share < 1):
-        raise ValueError(
-            f"data.val_share={config.val_share} and data.test_share={config.test_share} must leave chains to train on"
-        )
+    check_shares(config.val_share, config.test_share)
     if config.source is Source.bundled:
         splits = read_bundle(BUNDLE)
     else:
@@ -54,15 +45,13 @@ def open_chains(config: DataConfig) -> Splits:
             case Source.packs:
                 splits = _packs(path, config)
             case Source.promod3:
-                splits = split_by_cluster(read_promod3(_database(path)), config.val_share, config.test_share)
+                splits = split_by_cluster(read_promod3(open_database(path)), config.val_share, config.test_share)
             case Source.structures:
                 splits = split_by_cluster(read_folder(path), config.val_share, config.test_share)
         splits = {split: sorted(chains, key=len) for split, chains in splits.items()}  # batches of like lengths
     if config.alignments is not None:
         splits = _aligned(splits, Path(config.alignments))
-    for split, chains in splits.items():
-        if not chains:
-            raise ValueError(f"no chain is left for {split}; give more chains, or another data.{split}_share")
+    check_filled(splits)
     return splits
 
 
@@ -100,54 +89,106 @@ def _packs(folder: Path, config: DataConfig) -> Splits:
     learn = [path for path in packs if path.name.startswith("train")]
     if not test or not learn or not (folder / "splits.tsv").is_file():
         raise ValueError(f"data.path={folder} must hold train*.npz.xz, val.npz.xz and splits.tsv")
-    with open(folder / "splits.tsv", newline="") as file:
-        cluster = {row["chain"]: row["cluster30"] for row in csv.DictReader(file, delimiter="\t")}
-    splits = {"train": [], "val": [], "test": read_pack(test[0])}
-    for chain in (chain for path in learn for chain in read_pack(path)):
+    learned, splits = (
+        [chain for path in learn for chain in read_pack(path)],
+        {"train": [], "val": [], "test": read_pack(test[0])},
+    )
+    cluster = read_clusters(folder / "splits.tsv", [chain.name for chain in learned])
+    for chain in learned:
         splits["val" if drawn(cluster[chain.name]) < config.val_share else "train"].append(chain)
     return splits
 
 
+def read_clusters(path: Path, names: Iterable[str]) -> dict[str, str]:
+    """The cluster of each chain at 30 % identity, from the columns chain and cluster30 of a splits.tsv.
+
+    Raises:
+        ValueError: if it is no such table, or one of these names is not in it.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        cluster = {row["chain"]: row["cluster30"] for row in rows if row["cluster30"]}
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no table with the columns chain and cluster30, separated by tabs: {error}"
+        ) from error
+    if missing := sorted(set(names) - set(cluster)):
+        raise ValueError(
+            f"{path} names no cluster of {missing[0]}; give a line to each of the {len(missing)} chains without"
+        )
+    return cluster
+
+
+class Packed(NamedTuple):
+    """A chain as a pack has it."""
+
+    name: str
+    letters: np.ndarray  # (N,), bytes
+    states: np.ndarray  # (N,), bytes
+    profile: np.ndarray  # (N, F), in 1/255
+    backbone: np.ndarray  # (N, atoms, 3): N, CA and C in 0.01 Å
+
+
 def read_pack(path: Path) -> list[Chain]:
-    """The chains of a pack: an .npz of plain arrays, with lzma.
+    """The chains of a pack.
+
+    Raises:
+        ValueError: if it is none, or cut short.
+    """
+    chains = []
+    for name, letters, states, profile, backbone in pack_arrays(path):
+        sequence = numbered(letters.tobytes().decode("latin-1"))
+        cb = virtual_cb((backbone * STEP).astype(np.float32), sequence)
+        chains.append(Chain(name, sequence, profile / np.float32(255), cb, states=numbered_states(states)))
+    return chains
+
+
+def pack_arrays(path: Path) -> Iterator[Packed]:
+    """The chains of a pack as they are in it: an .npz of plain arrays, with lzma.
 
     names, length       one entry a chain
     seq, ss8 (R,)       letters, as bytes: of residues, and of their secondary structure by DSSP
     profile (F, R)      in 1/255
     dca (3, R)          steps from Cα to Cα, in 0.01 Å, those of a chain from its first
     rel (9, R)          N, C and O seen from Cα, in 0.01 Å
+
+    Raises:
+        ValueError: if it is none, or cut short.
     """
     try:
         with lzma.open(path) as file:
             pack = read_npz(io.BytesIO(unpacked(file, "it")), "it")
-        arrays = {key: pack[key] for key in ("names", "length", "seq", "ss8", "dca", "rel", "profile")}
-    except (lzma.LZMAError, EOFError, KeyError, ValueError, OSError) as error:
+        names, length = pack["names"], pack["length"]
+        pack |= {key: pack[key].view(np.uint8) for key in ("seq", "ss8")}
+        if length.dtype.kind not in "iu" or length.shape != names.shape or length.ndim != 1 or (length < 1).any():
+            raise ValueError("names and length must have an entry for each chain")
+        residues = int(length.sum())
+        for key, rows in PACK.items():
+            shape = (residues,) if rows == 1 else (rows, residues)
+            if pack[key].shape != shape or pack[key].dtype.kind not in "iu":
+                raise ValueError(f"{key} must be whole numbers of shape {shape}, and has {pack[key].shape}")
+    except (lzma.LZMAError, EOFError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{path} is no pack of chains, or cut short: {error}") from error
-    chains, end = [], 0
-    for name, length in zip(arrays["names"], arrays["length"], strict=True):
-        start, end = end, end + int(length)
-        ca = arrays["dca"][:, start:end].cumsum(1, dtype=np.int64).T  # (N, 3)
-        n, c, _ = arrays["rel"][:, start:end].astype(int).T.reshape(-1, 3, 3).swapaxes(0, 1)
-        backbone = (np.stack([ca + n, ca, ca + c], 1) * STEP).astype(np.float32)  # (N, atoms, 3)
-        sequence = numbered(arrays["seq"][start:end].tobytes().decode())
-        profile = arrays["profile"][:, start:end].T / np.float32(255)
-        states = _states(arrays["ss8"][start:end])
-        chains.append(Chain(str(name), sequence, profile, virtual_cb(backbone, sequence), states=states))
-    return chains
-
-
-def _states(letters: np.ndarray) -> np.ndarray:
-    """DSSP's letters, as bytes (N,), as numbers in STATES; a blank, or any other, is none of the named ones."""
-    return np.array([STATES.find(letter) % len(STATES) for letter in letters.tobytes().decode()], np.int64)
+    end = 0
+    for name, size in zip(names, length, strict=True):
+        start, end = end, end + int(size)
+        ca = pack["dca"][:, start:end].cumsum(1, dtype=np.int64).T  # (N, 3)
+        n, c, _ = pack["rel"][:, start:end].astype(int).T.reshape(-1, 3, 3).swapaxes(0, 1)
+        backbone = np.stack([ca + n, ca, ca + c], 1)
+        yield Packed(
+            str(name), pack["seq"][start:end], pack["ss8"][start:end], pack["profile"][:, start:end].T, backbone
+        )
 
 
 def read_folder(folder: Path) -> list[Chain]:
     """The protein chains of every structure in a folder and its sub-folders; copies of a sequence in one file once.
 
-    A file that cannot be read is left out, with a warning that says which and why.
+    A file that cannot be read is left out, with a warning that says which and why; so is, without one, a chain of which
+    fewer than 20 residues were seen.
 
     Raises:
-        ValueError: if there are no structures, or none can be read.
+        ValueError: if there are no structures, none can be read, or all their chains are so short.
     """
     suffixes = tuple(suffix + packed for kind in STRUCTURES for suffix in FORMATS[kind] for packed in ("", *PACKED))
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(suffixes))
@@ -165,93 +206,9 @@ def read_folder(folder: Path) -> list[Chain]:
         raise ValueError(f"none of the {len(files)} structures in {folder} can be read; the first: {bad[0]}")
     if bad:
         warnings.warn(f"{len(bad)} of {len(files)} files are left out; the first: {bad[0]}", stacklevel=2)
+    if not chains:
+        raise ValueError(f"data.path={folder} has no chain with at least {SHORTEST} residues seen; give longer ones")
     return chains
-
-
-def _database(path: Path) -> Path:
-    """structure_db.dat itself, or the one inside of a package, taken out into $ATTEND_DATA once."""
-    if path.suffix != ".deb":
-        return path
-    home = Path(os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend"))
-    kept = home / path.stem / DATABASE
-    if not kept.is_file():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(".part")
-        try:
-            with open(path, "rb") as package, open(part, "wb") as out:
-                _take_out(package, out)
-        except (ValueError, EOFError, OSError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
-            part.unlink()
-            raise ValueError(
-                f"{DATABASE} cannot be taken out of {path}: it is another package, cut short, or packed in a way that "
-                f"Python does not know; give the path of {DATABASE} itself (dpkg-deb -x)"
-            ) from error
-        part.rename(kept)
-    return kept
-
-
-def _take_out(package: BinaryIO, out: BinaryIO) -> None:
-    """The database, from a .deb: an ar archive, in it data.tar, packed (deb(5), ar(5))."""
-    package.read(len(b"!<arch>\n"))
-    while (header := package.read(60)) and not header.startswith(b"data.tar"):
-        size = int(header[48:58])
-        package.seek(size + size % 2, os.SEEK_CUR)
-    with tarfile.open(fileobj=package, mode="r|*") as archive:
-        for member in archive:
-            if member.isreg() and member.name.endswith(DATABASE) and (file := archive.extractfile(member)):
-                return shutil.copyfileobj(file, out, 2**20)
-    raise ValueError("it is not there")
-
-
-def read_promod3(path: Path) -> list[Chain]:
-    """The chains of promod3-data's structure_db.dat. Little-endian, found by inspection and checked by bond lengths:
-
-        77 bytes; u64 chains; of each: u32 and PDB id, u32 and chain id, u32 first residue in the arrays, u16 residues,
-        u16 first number, 3 f32 shift; then eight arrays, a u64 count before each: letter, 12 u16 backbone (N, CA, C, O
-        in 0.01 Å), 4 bytes, u16, u16, letter of DSSP, 20 i16 frequencies in 1/10,000, 20 i16 others
-
-    The last of them are made from the structure itself, and are never read.
-    """
-    try:
-        data = np.memmap(path, np.uint8, "r")
-        entries, start = _promod3_index(data)
-        arrays = {}
-        for key, kind, width in COLUMNS:
-            (count,) = struct.unpack("<Q", data[start : start + 8].tobytes())
-            arrays[key] = np.ndarray((count, width), kind, data, start + 8)
-            start += 8 + count * width * np.dtype(kind).itemsize
-    except (OSError, ValueError, struct.error, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no {DATABASE} of promod3-data, or cut short") from error
-    chains = []
-    for name, first, size in entries:
-        rows = slice(first, first + size)
-        sequence = numbered(arrays["seq"][rows].tobytes().decode())
-        backbone = (arrays["xyz"][rows].reshape(-1, 4, 3)[:, :3] * STEP).astype(np.float32)
-        profile = (arrays["profile"][rows] / 10_000).astype(np.float32)
-        states = _states(arrays["ss8"][rows])
-        chains.append(Chain(name, sequence, profile, virtual_cb(backbone, sequence), states=states))
-    return chains
-
-
-def _promod3_index(data: np.ndarray) -> tuple[list[tuple[str, int, int]], int]:
-    """(name, first residue, residues) of each chain, and where the arrays begin."""
-    at, entries = 77, []
-
-    def take(form: str) -> tuple:
-        nonlocal at
-        start, at = at, at + struct.calcsize(form)
-        return struct.unpack(form, data[start:at].tobytes())
-
-    def text() -> str:
-        (size,) = take("<I")
-        return take(f"{size}s")[0].decode()
-
-    (count,) = take("<Q")
-    for _ in range(count):
-        name = f"{text()}_{text()}"
-        first, size, *_ = take("<IHH3f")
-        entries.append((name, first, size))
-    return entries, at
 
 
 def _aligned(splits: Splits, source: Path) -> Splits:

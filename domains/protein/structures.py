@@ -166,6 +166,8 @@ def _cif_chains(columns: Mapping[str, list], name: str) -> list[Chain]:
         for n, (atom, altloc, code, label, place, *xyz) in enumerate(rows):
             if models[n] != models[0] or atom not in ATOMS or (placed and not _given(place)):
                 continue
+            if placed and int(place) < 1:
+                raise ValueError(f"label_seq_id must be at least 1, not {place}")
             chain = str(label if placed else chains[n])
             called[chain] = str(chains[n])
             x, y, z = map(float, xyz)
@@ -182,7 +184,7 @@ def _cif_chains(columns: Mapping[str, list], name: str) -> list[Chain]:
                     (x, y, z),
                 )
             )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"row {n + 1} of _atom_site is no atom, or cut short: {error}") from error
     return _chains(iter(atoms), _polymers(columns) if placed else {}, name, called)
 
@@ -257,7 +259,7 @@ def _chain(name: str, residues: list[Residue], polymer: Sequence[str] | None) ->
         places = _places_in(whole, letters, residues)
     else:
         places = _places_by_number(residues)
-    whole = ["X"] * max(len(polymer or ()), places[-1] + 1)
+    whole = ["X"] * max(len(polymer or ()), max(places) + 1)
     for place, code in enumerate(polymer or ()):
         whole[place] = ONE_LETTER.get(code, "X")
     numbers, cb = [""] * len(whole), np.full((len(whole), 3), np.nan, np.float32)

@@ -14,7 +14,7 @@ from experiments.joint.config import ModelConfig
 from experiments.runs import room
 
 Parts = dict[str, Batch | None]  # by domain
-OWN = {"embed_norm": "vision protein rl text", "window": "protein"}  # fields that mean no core there
+OWN = {"embed_norm"}  # of the tokens of a domain, before the core
 
 
 class Adapter(DomainAdapter[dict[str, Any]]):
@@ -92,7 +92,7 @@ def check(name: str, own: Any, position: PositionConfig, core: ModelConfig) -> N
     """Raises ValueError if a domain asks for another core than the shared one, or for what its mixer cannot do."""
     for field in fields(TransformerConfig):
         mine, shared = getattr(own, field.name), getattr(core, field.name)
-        if mine != shared and name not in OWN.get(field.name, "").split():
+        if mine != shared and field.name not in OWN:
             raise ValueError(
                 f"model.{name}.{field.name}={mine} is of one core with model.{field.name}={shared}; set that alone"
             )

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 
 import domains.protein.pair
-from core.config import PositionConfig, PositionKind
+from core.config import Mixer, PositionConfig, PositionKind
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.protein.adapter import Adapter
@@ -17,6 +20,8 @@ from domains.protein.chain import Chain, one_hot, virtual_cb
 from domains.protein.config import Bins, DataConfig, ModelConfig, Product
 from domains.protein.data import Data, collate, two_stretches
 from domains.protein.evaluate import evaluate
+from domains.protein.explain import scene
+from domains.protein.figures import HIT, UNSEEN, Panel, draw
 from domains.protein.files import read_chains
 from domains.protein.letters import LETTERS, UNKNOWN, numbered
 from domains.protein.metrics import (
@@ -31,8 +36,9 @@ from domains.protein.metrics import (
     ranked,
 )
 from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
-from domains.protein.predict import predict
+from domains.protein.predict import predict, predicted, write
 from domains.sampling import StepDataset
+from experiments.runs import typed
 
 
 def rngs(*seeds: int):
@@ -59,7 +65,9 @@ def data() -> Data:
 
 def make_adapter(data: Data, **changes) -> Adapter:
     torch.manual_seed(0)
-    config = replace(ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, window=2, reach=7), **changes)
+    config = replace(
+        ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7), **changes
+    )
     return Adapter(config, PositionConfig(PositionKind.rotary), data.spec()).eval()
 
 
@@ -167,6 +175,12 @@ def test_profiles_are_dropped_as_often_as_asked(share, dropped):
     assert sum(set(row.unique().tolist()) == {0.0, 1.0} for row in batch["profile"]) == dropped
     if dropped:
         assert torch.equal(batch["profile"].argmax(-1)[0, :40], batch["sequence"][0, :40])
+
+
+def test_learned_positions_are_enough_for_every_split(data):
+    few = Data(data.config)
+    few.splits = {"train": [random_chain(23)], "val": [random_chain(31)], "test": [random_chain(29)]}
+    assert few.spec()["longest"] == 31
 
 
 # model
@@ -382,11 +396,27 @@ def test_some_rows_at_a_time_are_all_rows(data, variant, monkeypatch):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"pair_dim": 0}, {"pair_dim": 7}, {"reach": 0}, {"window": -1}, {"triangle_attention": -1}, {"bias_rank": 0}],
+    [
+        {"pair_dim": 0},
+        {"pair_dim": 7},
+        {"reach": 0},
+        {"neighbourhood": -1},
+        {"triangle_attention": -1},
+        {"bias_rank": 0},
+    ],
 )
 def test_models_that_cannot_be_are_refused(data, wrong):
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
         make_adapter(data, **wrong)
+
+
+def test_the_neighbourhood_of_a_token_is_not_what_its_mixer_sees(data):
+    """The core's window has a name of its own, which an older run's config.yaml gave to the neighbourhood."""
+    adapter = make_adapter(data, mixer=Mixer.window, window=5)
+    assert adapter.embed.kernel_size == (2 * 2 + 1,)
+    assert [block.mixer.within.left for block in adapter.transformer.blocks] == [5, 5]
+    old = typed(ModelConfig, OmegaConf.create({"window": 7}))
+    assert old.neighbourhood == 7
 
 
 # metrics
@@ -416,11 +446,18 @@ def test_residues_that_were_not_seen_are_no_candidates():
     score, distance = np.zeros((53, 53)), np.full((53, 53), 20.0)
     distance[:10], distance[:, :10] = np.nan, np.nan
     score[0, 30:53], score[12, 40:48] = 9.0, 5.0
-    distance[12, 40:48] = 7.0
+    distance[12, 40:48] = distance[40:48, 12] = 7.0
     np.fill_diagonal(distance[10:, 10:], 0.0)
     assert precision(score, distance, 5) == 1.0
     assert precision(score, distance, 4) == 0.8
     assert precision(score, np.full((53, 53), np.nan), 5) == 0.0
+    axis = Figure().subplots()
+    draw(axis, Panel("", score, distance))
+    marked = np.asarray(axis.collections[0].get_offsets()) - 1  # j, i
+    assert marked.tolist() == [[j, 12] for j in range(40, 48)]
+    assert not (axis.collections[0].get_facecolors() - to_rgba(HIT)).any()
+    below = np.ma.filled(axis.images[1].get_array(), -1.0)
+    assert below[[52, 45, 52, 3], [3, 12, 12, 52]].tolist() == [float(UNSEEN), 0.0, -1.0, -1.0]
 
 
 def test_lddt_by_hand():
@@ -606,9 +643,22 @@ def test_what_is_no_text_file_is_refused(trained, tmp_path):
         predict(trained, str(tmp_path / "binary"), tmp_path / "out")
 
 
-def test_learned_positions_end_where_training_did(data, tmp_path):
+@pytest.mark.parametrize(("length", "told"), [(23, False), (29, True)])
+def test_a_precision_of_no_pairs_is_not_told(trained, tmp_path, monkeypatch, length, told):
+    """A chain of up to 24 residues has no long-range pairs."""
+    chain, panels = random_chain(length), []
+    monkeypatch.setattr("domains.protein.predict.contact_maps", lambda path, shown: panels.extend(shown))
+    write(predicted(trained, chain), chain, tmp_path)
+    assert [("P@L/5" in panel.title) for panel in panels] == [told]
+    assert any("precision" in what for what, _ in scene(trained, chain).answers) == told
+
+
+@pytest.mark.parametrize("position", [PositionConfig(PositionKind.learned), PositionConfig(PositionKind.rotary, True)])
+def test_learned_positions_end_where_training_did(data, tmp_path, position):
     config = ModelConfig(dim=12, depth=1, heads=3, pair_dim=6)
-    adapter = Adapter(config, PositionConfig(PositionKind.learned), data.spec()).eval()
+    adapter = Adapter(config, position, data.spec() | {"longest": 47}).eval()
+    assert len(scene(adapter, random_chain(53)).elements) == 47
+    adapter = Adapter(config, position, data.spec()).eval()
     with pytest.raises(ValueError, match="151 residues; possible are 1 to 150"):
         predict(adapter, fasta(tmp_path, ">a\n" + "A" * 151 + "\n"), tmp_path / "out")
 

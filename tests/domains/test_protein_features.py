@@ -1,5 +1,6 @@
 """What alignments say: sequence weights, profiles, couplings; and a model that is told so."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from domains.protein.data import Data, collate
 from domains.protein.evaluate import evaluate
 from domains.protein.letters import GAP, LETTERS, UNKNOWN
 from domains.protein.metrics import ProfilePairs, SeparationPrior, distances, precision
+from domains.protein.predict import predict
 
 ALL = [*Channel]
 
@@ -32,19 +34,22 @@ def random_alignment(depth: int, length: int, seed: int = 0) -> Alignment:
 
 
 def test_sequences_that_are_alike_share_one_vote():
-    """Of 10 columns, 7 are the same in the first three, a gap among them; 0.62 of 10 are 6.2."""
-    family = parse_a3m(">q\nACDEFGHIKL\n>a\nACDEFG---L\n>b\nACDEFG--KL\n>c\nWWWWWWWWWW\n")
+    """Of 10 columns 7, 8 and 9 are the same in two of the first three, gaps among them; 0.62 of 10 are 6.2."""
+    family = parse_a3m(">q\nACDEFGHIKL\n>a\nACDEFG---L\n>b\nACDEFG--KL\n>c\nACDEFGWWWW\n")
     assert np.allclose(features.weights(family), [1 / 3, 1 / 3, 1 / 3, 1])
     assert features.effective_depth(family) == pytest.approx(2)
-    assert np.allclose(features.weights(family, 0.85), [1, 1 / 2, 1 / 2, 1])
 
 
 def test_weights_by_definition(monkeypatch):
-    family = random_alignment(41, 13)
-    share = (family.rows[:, None] == family.rows).mean(-1)
-    assert np.allclose(features.weights(family, 0.3), 1 / (share >= 0.3).sum(1))
-    monkeypatch.setattr(features, "CHUNK", 41 * 3)  # three rows at a time
-    assert np.allclose(features.weights(family, 0.31), 1 / (share >= 0.31).sum(1))
+    """Of sequences with kin: each is there as it is, and with two columns changed, and with six of them."""
+    rows = np.tile(random_alignment(17, 13).rows, (3, 1))
+    rows[17:, :2], rows[34:, 2:6] = UNKNOWN, UNKNOWN
+    share = (rows[:, None] == rows).mean(-1)
+    expected = 1 / (share >= 0.62).sum(1)
+    assert len(set(expected)) > 3
+    assert np.allclose(features.weights(Alignment(rows, np.zeros_like(rows))), expected)
+    monkeypatch.setattr(features, "CHUNK", 51 * 3)  # three rows at a time
+    assert np.allclose(features.weights(Alignment(rows, np.zeros_like(rows))), expected)
 
 
 def test_blosum_is_that_of_the_paper():
@@ -162,7 +167,7 @@ def data() -> Data:
 
 def make_adapter(data: Data, **changes) -> Adapter:
     torch.manual_seed(0)
-    config = ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, window=2, reach=7)
+    config = ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7)
     return Adapter(replace(config, **changes), PositionConfig(PositionKind.rotary), data.spec()).eval()
 
 
@@ -248,3 +253,20 @@ def test_evaluate_with_alignments(data, tmp_path):
     assert found["chains, Meff 30-120"] == sum(30 <= d < 120 for d in depth)
     assert 0 < found["Brier"] < 0.2
     assert 0 <= found["lDDT"] <= 1
+
+
+def test_prediction_from_a_shallow_alignment_warns(data, tmp_path):
+    """Of fewer than 30 effective sequences, and where the model reads alignments at all."""
+    plain = Data(DataConfig(crop=26, channels=[Channel.baseline]))
+    plain.splits = data.splits
+    for depth, deep in ((29, False), (31, True)):
+        path = tmp_path / f"{depth}.a3m"
+        rows = random_alignment(depth, 13).rows
+        path.write_text("".join(f">{n}\n{''.join((LETTERS + 'X-')[k] for k in row)}\n" for n, row in enumerate(rows)))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            predict(make_adapter(plain), str(path), tmp_path / "plain")
+            assert not told
+            predict(make_adapter(data), str(path), tmp_path / "out")
+        said = [str(w.message).partition(";")[0] for w in told]
+        assert said == ([] if deep else [f"{path}, 29: its alignment has 29.0 effective sequences"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import domains.protein.files
 import domains.protein.structures
 from domains.protein.alignment import parse_a3m, parse_stockholm
 from domains.protein.binarycif import decode, unpack
@@ -355,6 +356,34 @@ def test_an_mmcif_file_without_its_own_numbers(tmp_path):
         assert chain.numbers == ("5", "6", "", "", "9", "10")
 
 
+def changed_places(written: Written, place) -> None:
+    """Let `place` of each label_seq_id stand in its place."""
+    tables = written.tables
+
+    def changed():
+        found = tables()
+        found["_atom_site"]["label_seq_id"] = list(map(place, found["_atom_site"]["label_seq_id"]))
+        return found
+
+    written.tables = changed
+
+
+@pytest.mark.parametrize("kind", ["cif", "bcif"])
+def test_atoms_may_stand_in_any_order(tmp_path, kind):
+    """label_seq_id places them, and where SEQRES is left out as well."""
+    written, path = chain_of("ALA SER THR VAL TRP LYS"), tmp_path / f"x.{kind}"
+    written.seqres.clear()
+    written.atoms.reverse()
+    path.write_bytes(FORMATS[kind](written))
+    (chain,) = read_chains(path)
+    assert spelled(chain.sequence) == "ASTVWK"
+    assert chain.numbers == tuple("123456")
+    changed_places(written, lambda place: place - 1)
+    path.write_bytes(FORMATS[kind](written))
+    with pytest.raises(ValueError, match=r"row 21 of _atom_site .*: label_seq_id must be at least 1, not 0"):
+        read_chains(path)
+
+
 def test_seqres_of_another_chain_is_refused(tmp_path):
     written = chain_of("ALA SER THR VAL TRP LYS")
     written.seqres["A"] = ["TRP"] * 6
@@ -446,6 +475,17 @@ def test_packed_files_are_unpacked(tmp_path, packed):
         read_chains(path)
 
 
+def test_a_file_that_the_disk_does_not_give_is_not_told_to_be_packed(tmp_path, monkeypatch):
+    def broken(file, where):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(domains.protein.files, "unpacked", broken)
+    for name in ("x.fa", "x.fa.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(b">a\nMKV\n"))
+        with pytest.raises(ValueError, match=f"{name} cannot be read: Input/output error$"):
+            read_chains(tmp_path / name)
+
+
 STRUCTURE = chain_of("ALA SER THR VAL TRP LYS")
 
 
@@ -467,6 +507,7 @@ STRUCTURE = chain_of("ALA SER THR VAL TRP LYS")
         ("x.cif", STRUCTURE.cif().encode()[:-150], "cut short"),
         ("x.cif", b"data_X\n_entry.id X\n", "it has no atoms: the columns _atom_site.label_atom_id"),
         ("x.bcif", STRUCTURE.bcif()[:-100], "it is no BinaryCIF file, or cut short"),
+        ("x.bcif", b"\x91" * 50_000, "it is no BinaryCIF file, or cut short"),
         ("x.bcif", STRUCTURE.bcif()[:900], "it is no BinaryCIF file, or cut short"),
         ("x.a3m", b">a\nMKVW\n>b\nMKV\n", "sequence 'b' has 3 aligned residues and gaps, and the query has 4"),
         ("x.a3m", b">a\nMK-VW\n", "its first sequence, 'a', must be the query, without gaps"),

@@ -15,10 +15,10 @@ from domains.protein.language import (
     ALPHABET,
     CLS,
     EOS,
+    ESM_LETTERS,
     FIRST,
     IGNORED,
     LAST,
-    LETTERS,
     MASK,
     PAD,
     LanguageModel,
@@ -68,7 +68,7 @@ def test_what_is_no_sequence(sequences, says):
 
 
 def test_what_training_hides():
-    tokens = encode(["".join(LETTERS[n % 20] for n in range(9001)) + "<mask>", LETTERS])
+    tokens = encode(["".join(ESM_LETTERS[n % 20] for n in range(9001)) + "<mask>", ESM_LETTERS])
     batch = corrupt(tokens, torch.Generator().manual_seed(0))
     asked = batch["targets"] != IGNORED
     assert torch.equal(batch["tokens"][~asked], tokens[~asked])

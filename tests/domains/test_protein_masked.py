@@ -11,7 +11,7 @@ import torch
 import domains.protein.clusters
 from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_measures
-from domains.protein.language import IGNORED, LETTERS, MASK, PAD, encode
+from domains.protein.language import ESM_LETTERS, IGNORED, MASK, PAD, encode
 from domains.protein.masked.adapter import Adapter
 from domains.protein.masked.config import DataConfig, ModelConfig
 from domains.protein.masked.data import Data, LikeLengths
@@ -24,7 +24,7 @@ def sequences(count: int) -> list[str]:
     """Of 5 to 90 residues, half of them leucine."""
     rng = np.random.default_rng(0)
     chances = np.r_[0.5, np.full(19, 0.5 / 19)]
-    return ["".join(rng.choice([*LETTERS[:20]], rng.integers(5, 91), p=chances)) for _ in range(count)]
+    return ["".join(rng.choice([*ESM_LETTERS[:20]], rng.integers(5, 91), p=chances)) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_predict_hides_one_residue_at_a_time(tmp_path, monkeypatch):
     hidden = encode([sequence[:3] + "<mask>" + sequence[4:]])
     with torch.inference_mode():
         expected = adapter({"tokens": hidden})[0, 4, 4:24].softmax(-1)
-    for n, letter in enumerate(LETTERS[:20]):
+    for n, letter in enumerate(ESM_LETTERS[:20]):
         assert float(rows[3][letter]) == pytest.approx(expected[n].item(), abs=1e-4)
     assert rows[3]["probability"] == rows[3]["A"]
     assert rows[10]["probability"] == ""  # X is no amino acid
@@ -156,9 +156,10 @@ def test_predict_hides_one_residue_at_a_time(tmp_path, monkeypatch):
     ("settings", "message"),
     [
         ({"path": None}, "data.path=None is not there; give a FASTA file"),
-        ({"longest": 0}, "data.longest=0 must be at least 1"),
-        ({"val_share": 0.9, "test_share": 0.1}, "must leave sequences to train on"),
-        ({"val_share": 0.0}, "no sequence is left for val"),
+        ({"longest": 0}, "data.longest=0 must be 1 to 1022 residues"),
+        ({"longest": 1023}, "data.longest=1023 must be 1 to 1022 residues"),
+        ({"val_share": 0.9, "test_share": 0.1}, "must leave chains to train on"),
+        ({"val_share": 0.0}, "no chain is left for val; .*data.val_share"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:mmseqs")

@@ -23,7 +23,8 @@ from domains.protein.data import Data
 from domains.protein.evaluate import evaluate
 from domains.protein.letters import LETTERS, STATES, numbered
 from domains.protein.predict import predict
-from domains.protein.sources import open_chains, read_promod3
+from domains.protein.promod3 import read_promod3
+from domains.protein.sources import open_chains, read_pack
 
 
 def make_backbone(length: int, rng: np.random.Generator) -> np.ndarray:
@@ -49,7 +50,7 @@ def states(letters: str) -> bytes:
     return "".join("GHIBEST- "[LETTERS.index(letter) % 9] for letter in letters).encode()
 
 
-def write_pack(path: Path, chains: dict) -> None:
+def write_pack(path: Path, chains: dict, **changes) -> None:
     parts = [(backbone[:, 1], backbone[:, [0, 2, 3]] - backbone[:, 1:2]) for _, backbone, _ in chains.values()]
     arrays = {
         "names": np.array([*chains]),
@@ -61,7 +62,7 @@ def write_pack(path: Path, chains: dict) -> None:
         "profile": np.concatenate([profile for *_, profile in chains.values()]).T.astype(np.uint8),
     }
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, **arrays | changes)
     path.write_bytes(lzma.compress(file.getvalue()))
 
 
@@ -96,6 +97,44 @@ def test_packs_give_their_chains_and_keep_clusters_together(packs, made):
             assert np.allclose(chain.profile, profile / 255)
             cb = virtual_cb(backbone[:, :3] * 0.01, chain.sequence)
             assert np.allclose(chain.cb - chain.cb[0], cb - cb[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length": np.array([23, 25])}, r"seq must be whole numbers of shape \(48,\), and has \(47,\)"),
+        ({"length": np.array([47])}, "names and length must have an entry for each chain"),
+        ({"length": np.array([50, -3])}, "names and length must have"),
+        ({"length": np.array([23.0, 24.0])}, "names and length must have"),
+        ({"seq": np.full(47, "A")}, r"seq must be .*has \(188,\)"),
+        ({"profile": np.zeros((19, 47), np.uint8)}, r"profile must be whole numbers of shape \(20, 47\), and has \(19"),
+        ({"rel": np.zeros((9, 47))}, "rel must be whole numbers"),
+        ({"dca": np.zeros(47, np.int16)}, r"dca must be .* \(3, 47\)"),
+    ],
+)
+def test_a_pack_of_other_shapes_is_refused(made, tmp_path, changes, message):
+    chains = {name: made[name] for name in [*made][:2]}
+    write_pack(tmp_path / "x.npz.xz", chains)
+    assert [len(chain) for chain in read_pack(tmp_path / "x.npz.xz")] == [23, 24]
+    write_pack(tmp_path / "x.npz.xz", chains, **changes)
+    with pytest.raises(ValueError, match=f"x.npz.xz is no pack of chains, or cut short: {message}"):
+        read_pack(tmp_path / "x.npz.xz")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("chain\tcluster30\n1000_A\ta\n1001_A\n", "names no cluster of 1001_A; give a line to each of the 25 chains"),
+        ("chain\tcluster\n1000_A\ta\n", "is no table with the columns chain and cluster30, .*'cluster30'"),
+        ("", "names no cluster of 1000_A"),
+    ],
+)
+def test_clusters_that_are_not_named_are_asked_for(packs, tmp_path, table, message):
+    for path in packs.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "splits.tsv").write_text(table)
+    with pytest.raises(ValueError, match=f"splits.tsv {message}"):
+        open_chains(DataConfig(source=Source.packs, path=str(tmp_path)))
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -219,6 +258,7 @@ def test_debians_package_gives_its_chains(made, tmp_path, monkeypatch):
     deb.unlink()
     kept = tmp_path / "data" / "promod3-data_1" / "structure_db.dat"
     assert len(read_promod3(kept)) == len(made)
+    assert [*kept.parent.iterdir()] == [kept]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +272,13 @@ def test_what_is_not_that_package_is_refused(tmp_path, monkeypatch, content):
     with pytest.raises(ValueError, match=r"structure_db.dat cannot be taken out of .*x.deb: .*dpkg-deb -x"):
         open_chains(DataConfig(source=Source.promod3, path=str(deb)))
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def test_a_package_that_cannot_be_opened_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTEND_DATA", str(tmp_path / "data"))
+    (tmp_path / "x.deb").mkdir()
+    with pytest.raises(ValueError, match=r"cannot be taken out of .*x.deb: .*[Ii]s a directory"):
+        open_chains(DataConfig(source=Source.promod3, path=str(tmp_path / "x.deb")))
 
 
 def test_a_database_that_is_cut_short_is_refused(made, tmp_path):
@@ -308,7 +355,7 @@ def test_kin_stay_together(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     check_kin()
     program.write_text("#!/bin/sh\necho 'no space left' >&2; exit 1\n")
-    with pytest.raises(ValueError, match=r"mmseqs easy-cluster failed: .*no space left"):
+    with pytest.raises(ValueError, match=r"mmseqs easy-cluster failed: no space left$"):
         clusters(kin(2))
 
 
@@ -343,6 +390,11 @@ def test_draws_are_even():
         ({"source": Source.packs, "path": "EMPTY"}, "must hold train.*npz.xz, val.npz.xz and splits.tsv"),
         ({"source": Source.packs, "path": "CUT"}, "is no pack of chains, or cut short"),
         ({"source": Source.packs, "path": "PACKS", "val_share": 0.0}, "no chain is left for val; .*data.val_share"),
+        (
+            {"source": Source.packs, "path": "PACKS", "val_share": 0.99999, "test_share": 0},
+            "no chain is left for train; .* smaller data.val_share and data.test_share",
+        ),
+        ({"source": Source.structures, "path": "SHORT"}, "SHORT has no chain with at least 20 residues seen"),
         ({"val_share": 0.6, "test_share": 0.4}, "must leave chains to train on"),
         ({"alignments": "nowhere"}, "data.alignments=nowhere is not there"),
         ({"alignments": "EMPTY"}, "has none for a chain to train on; they are called NAME.a3m"),
@@ -355,6 +407,7 @@ def test_what_is_not_there_is_said_in_one_sentence(packs, made, tmp_path, settin
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "BAD").mkdir()
     (tmp_path / "BAD" / "x.pdb").write_text("HEADER\n")
+    write_pdb(tmp_path / "SHORT" / "x.pdb", "ASVWASVWASVWASVWASV")
     (tmp_path / "CUT").mkdir()
     for path in packs.iterdir():
         (tmp_path / "CUT" / path.name).write_bytes(path.read_bytes()[: 300 if path.name.startswith("train") else None])

@@ -66,6 +66,13 @@ def test_under_each_adapter_it_is_that_domains_model(joint, name):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_a_window_is_that_of_the_core_in_every_domain():
+    """Of proteins, too, whose tokens are made of neighbours all the same."""
+    model = compose("config", [*TINY, "model.mixer=window", "model.window=11"]).model
+    assert {model[name].window for name in NAMES} == {11}
+    assert model.protein.neighbourhood == 7
+
+
 def test_the_loss_is_the_weighted_sum_and_every_weight_learns(joint):
     _, _, adapter, batch = joint
     adapter.train().zero_grad()

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from domains.adapter import Batch
 from domains.data import DomainData
 from domains.protein.chain import spelled
-from domains.protein.clusters import split_by_cluster
+from domains.protein.clusters import check_filled, check_shares, split_by_cluster
 from domains.protein.files import read_chains
-from domains.protein.language import HIDDEN, IGNORED, PAD, corrupt, encode
+from domains.protein.language import HIDDEN, IGNORED, LONGEST, PAD, corrupt, encode
 from domains.protein.masked.config import DataConfig
 from domains.sampling import Rngs, StepDataset, shuffled
 
@@ -35,23 +35,18 @@ class Data(DomainData):
 
     def setup(self, stage: str | None = None) -> None:
         c = self.config
-        if c.longest < 1:
-            raise ValueError(f"data.longest={c.longest} must be at least 1 residue")
-        if not (c.val_share >= 0 and c.test_share >= 0 and c.val_share + c.test_share < 1):
-            raise ValueError(
-                f"data.val_share={c.val_share} and data.test_share={c.test_share} must leave sequences to train on"
-            )
+        if not 1 <= c.longest <= LONGEST - 2:
+            raise ValueError(f"data.longest={c.longest} must be 1 to {LONGEST - 2} residues")
+        check_shares(c.val_share, c.test_share)
         if c.path is None or not Path(c.path).is_file():
             raise ValueError(f"data.path={c.path} is not there; give a FASTA file, also as .gz or .xz")
         if not hasattr(self, "splits"):
             splits = split_by_cluster(read_chains(c.path), c.val_share, c.test_share)
+            check_filled(splits)
             self.splits = {split: [spelled(chain.sequence) for chain in part] for split, part in splits.items()}
-            for split, sequences in self.splits.items():
-                if not sequences:
-                    raise ValueError(f"no sequence is left for {split}; give more of them, or a larger share")
 
     def spec(self):
-        return {"longest": self.config.longest}
+        return {}
 
     def size(self, split):
         return len(self.splits[split])

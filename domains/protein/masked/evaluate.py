@@ -33,7 +33,6 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         "residues asked for": len(targets),
         "sequences": data.size(split),
     }
-    Path(folder).mkdir(parents=True, exist_ok=True)
     return Evaluation(
         [
             Score(

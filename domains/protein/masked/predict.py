@@ -11,11 +11,11 @@ import torch
 
 from domains.protein.chain import spelled
 from domains.protein.files import read_chains
-from domains.protein.language import FIRST, LAST, LETTERS, LONGEST, MASK, encode
+from domains.protein.language import ESM_LETTERS, FIRST, LAST, LONGEST, MASK, encode
 from domains.protein.masked.adapter import Adapter
 
 ROWS = 2**14  # tokens that the model reads at once
-AMINO_ACIDS = LETTERS[: LAST - FIRST + 1]
+AMINO_ACIDS = ESM_LETTERS[: LAST - FIRST + 1]
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
