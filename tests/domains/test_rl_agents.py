@@ -20,6 +20,11 @@ from domains.rl.rollout import nothing_played, rollout
 from domains.rl.start import fitted
 from domains.rl.trajectories import Trajectories, windows, write
 from domains.rl.watch import picture
+from domains.text.adapter import Adapter as Text
+from domains.text.config import ModelConfig as TextConfig
+from experiments.compose import compose
+from experiments.runs import write_config, write_weights
+from experiments.start import start
 
 T, K, S = 23, 7, 5  # steps of the longest episode, context, state width
 LENGTHS = np.array([23, 4, 11, 17, 1])
@@ -350,6 +355,18 @@ def test_a_start_means_the_same_by_the_same_returns(files, tmp_path):
         assert torch.allclose(other(batch), adapter(batch), atol=1e-5) == same
         own = other.own_target(batch["states"], batch["steps"])
         assert torch.allclose(own, adapter.own_target(batch["states"], batch["steps"]), rtol=1e-4) == same
+
+
+def test_of_another_domain_the_core_alone_is_taken(tmp_path):
+    spec = {"context": 13, "vocabulary": 31, "orders": [], "memory": ""}
+    text = Text(TextConfig(dim=12, heads=3, depth=2), PositionConfig(), spec)
+    write_config(tmp_path, compose("config", ["domain=text"]), spec)
+    write_weights(tmp_path, text.state_dict())
+    adapter = cartpole()
+    said = start(adapter, "domains.rl", tmp_path)
+    assert said.startswith("taken: transformer.blocks, transformer.norm; anew: act, embed_action")
+    weight = "transformer.blocks.1.mixer.qkv.weight"
+    assert torch.equal(adapter.state_dict()[weight], text.state_dict()[weight])
 
 
 # Evaluation and prediction
