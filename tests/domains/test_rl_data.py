@@ -603,6 +603,8 @@ def test_a_run_that_cannot_play_is_refused(agent, target, message):
         (["env=CartPole-v1", "policy=heuristic"], "is there for LunarLander-v3, .*, not for CartPole-v1"),
         (["env=CartPole-v1", "policy=no.npz"], "policy=no.npz: it is no .npz file"),
         (["env=CartPole-v1", "episodes=0"], "episodes >= 1"),
+        (["env=CartPole-v1", "noise=nan"], "a finite noise >= 0, got 1000 and nan"),
+        (["env=CartPole-v1", "policy=[]"], r"policy=\[\] names none; give one, such as policy=random"),
         (["env=FrozenLake-v1"], "FrozenLake-v1 cannot be played"),
         (["env=Cart"], "knows no environment 'Cart'"),
     ],
