@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from domains.rl.trajectories import Trajectories, as_states, check, pad
+from domains.rl.trajectories import Trajectories, check, pad
 
 
 def minari() -> Any:
@@ -53,7 +53,7 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
         "terminated": terminated,
         "truncated": truncated,
         "episode_length": lengths,
-        "final_observations": as_states(np.stack([e.observations[-1] for e in episodes])),
+        "final_observations": np.stack([e.observations[-1] for e in episodes]),
         "env_id": np.array(dataset.env_spec.id if dataset.env_spec else "none"),
     }
     check(arrays, f"data.name={name}")

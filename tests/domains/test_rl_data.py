@@ -93,6 +93,16 @@ def test_what_is_written_is_read(kind, tmp_path):
         assert str(file["note"]) == "by hand"
 
 
+def test_whole_numbers_and_bytes_will_do_where_nothing_is_lost(saved):
+    kinds = {"terminated": np.uint8, "truncated": np.int64, "actions": np.uint8, "final_observations": np.float64}
+    arrays = made() | {"rewards": np.arange(18)}
+    _, played = read(saved({name: array.astype(kinds.get(name, array.dtype)) for name, array in arrays.items()}))
+    want = pad(arrays)
+    for name, array in vars(want).items():
+        found = getattr(played, name)
+        assert (found.dtype, found.tolist()) == (array.dtype, array.tolist()), name
+
+
 def test_sets_are_joined_episode_by_episode():
     one, two = pad(made()), pad(made(lengths=np.array([2, 11])))
     both = join([one, two])
@@ -136,6 +146,17 @@ def holed(array):
         (with_(actions=lambda a: a - 1), "has the action -1; actions are numbered from 0"),
         (with_(terminated=lambda a: a & False), "and no other, must be terminated or truncated"),
         (with_(truncated=lambda a: a | True), "and no other, must be terminated or truncated"),
+        (
+            with_(terminated=lambda a: a.astype(float)),
+            r"has terminated \(18,\) of float64; possible: one number a step",
+        ),
+        (with_(truncated=lambda a: a[:, None]), r"has truncated \(18, 1\) of bool; .* true or false, .*docs/data.md"),
+        (with_(rewards=lambda a: a.astype(str)), r"has rewards \(18,\) of <U32; possible: .* rewards real"),
+        (with_(rewards=lambda a: a[:, None]), r"has rewards \(18, 1\) of float32; possible: one number"),
+        (with_(episode_length=lambda a: a[None]), r"has episode_length \(1, 5\) of int32; .* lengths and seeds whole"),
+        (with_(episode_seed=lambda a: a / 7), r"has episode_seed \(5,\) of float64; possible"),
+        (with_(observations=lambda a: a.astype(str)), r"observations \(18, 4\) of <U32, .*possible: observations"),
+        (with_(final_observations=lambda a: a[:, :3]), r"final_observations \(5, 3\) of .*those must be of one kind"),
         (with_(rewards=lambda a: a.astype(object)), "cannot be read: .*collect it again"),
     ],
 )
