@@ -499,6 +499,33 @@ def test_a_file_that_is_no_network_is_refused(saved, tmp_path):
         network_of(tmp_path / "net.npz", HOPPER)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_(n_layers=lambda n: 0 * n), r"net.npz is no network: n_layers=0 must be a whole number of at least 1"),
+        (with_(n_layers=lambda n: n / 7), "n_layers=0.28.* must be a whole number"),
+        (with_(n_layers=lambda n: n + 10**15), r"it has no .*b2.*docs/data.md"),
+        (with_(w0=lambda w: w[:, 0]), r"w0 must be \(outputs, inputs\)"),
+        (with_(w1=lambda w: w[:, :-1]), r"w1 is \(3, 4\) of float32 and not \(3, 5\) of numbers"),
+        (with_(b0=lambda b: b[:-1]), r"b0 is \(4,\) of float32 and not \(5,\)"),
+        (with_(w1=lambda w: w.astype(str)), r"w1 is \(3, 5\) of <U32 and not \(3, 5\) of numbers"),
+        (without("obs_var"), "it has no obs_var"),
+        (without("obs_mean"), "it has no obs_mean"),
+        (with_(obs_var=lambda v: v[:-1]), r"obs_var is \(10,\) of float64 and not \(11,\)"),
+        (with_(clip_obs=lambda c: np.full(2, c)), r"clip_obs is \(2,\) of float64 and not \(\) of numbers"),
+    ],
+)
+def test_arrays_that_are_no_network_are_refused(change, message, tmp_path):
+    path, norm = tmp_path / "net.npz", {"obs_mean": np.zeros(11), "obs_var": np.ones(11), "eps": 0.0, "clip_obs": 1.5}
+    network(path, (11, 5, 3), "clip", **norm)
+    assert network_of(path, HOPPER)(np.zeros((2, 11)), 0, []).shape == (2, 3)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **change(arrays))
+    with pytest.raises(ValueError, match=message):
+        network_of(path, HOPPER)
+
+
 def saved_model(path, layers, **about):
     """What `model.save` of Stable-Baselines3 writes, as far as it is read: weights (outputs, inputs) by name."""
     torch.manual_seed(0)
@@ -552,6 +579,23 @@ def test_a_zip_that_is_no_model_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is no model that Stable-Baselines3 saved"):
         network_of(path, HOPPER)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("policy.pth", bytes(997))
+        file.writestr("data", "{}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + 4 * b"\xff" + whole[44:])  # what is there cannot be unpacked
+    with pytest.raises(ValueError, match=r"is no model that Stable-Baselines3 saved .*decompress"):
+        network_of(path, HOPPER)
+
+
+def test_layers_without_a_bias_are_refused(tmp_path):
+    state, weights = {"action_net.weight": torch.randn(3, 11)}, io.BytesIO()
+    torch.save(state, weights)
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
+        file.writestr("policy.pth", weights.getvalue())
+        file.writestr("data", "{}")
+    with pytest.raises(ValueError, match=r"model.zip has no bias in action_net; possible: MlpPolicy of PPO"):
+        network_of(tmp_path / "model.zip", HOPPER)
 
 
 def an_agent(env="CartPole-v1", **settings):
