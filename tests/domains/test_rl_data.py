@@ -21,6 +21,7 @@ from domains.rl.collect import collect
 from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.environments import describe, make, normalised
+from domains.rl.evaluate import evaluate
 from domains.rl.key_to_door import SIDE, STEPS, KeyToDoor
 from domains.rl.minari import from_minari, to_minari
 from domains.rl.policies import make_controller
@@ -233,6 +234,20 @@ def test_no_environment_is_needed_to_train(kind, saved):
         assert spec["actions"] == 2
     else:
         assert spec["low"] == made(kind)["actions"].min(0).tolist()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.25, 2**30])
+def test_a_number_of_an_action_may_never_change(value, saved, tmp_path):
+    arrays = made("vectors")
+    arrays["actions"][:, 1] = value
+    data = loaded(saved(arrays, "Nowhere-v0"), environment="none")
+    spec = data.spec()
+    assert spec["low"][1] < value < spec["high"][1]
+    assert spec["low"][::2] == arrays["actions"].min(0)[::2].tolist()
+    adapter = Adapter(ModelConfig(dim=12, depth=1, heads=3), PositionConfig(), spec).eval()
+    (score,) = evaluate(adapter, data, tmp_path).scores
+    assert 0 < score.value < 1
+    assert 0 < score.baseline_value < 1
 
 
 @pytest.mark.parametrize(
