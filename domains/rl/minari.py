@@ -40,7 +40,7 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
         ) from error
     episodes = list(dataset.iterate_episodes())
     if any(not isinstance(part, np.ndarray) for e in episodes for part in (e.observations, e.actions)):
-        raise ValueError(f"data.name={name} has observations or actions in several parts; possible: plain vectors")
+        raise ValueError(f"data.name={name} has observations or actions in several parts; possible: plain arrays")
     lengths = np.array([len(e.rewards) for e in episodes])
     terminated = np.concatenate([e.terminations for e in episodes]).astype(bool)  # (M,)
     truncated = np.concatenate([e.truncations for e in episodes]).astype(bool)

@@ -110,6 +110,8 @@ def fault_of(arrays: dict[str, Any]) -> str:
         found = np.asarray(arrays[name])
         if found.shape != shapes[name] or found.dtype.kind not in "fiub":
             return f"{name} is {found.shape} of {found.dtype} and not {shapes[name]} of numbers"
+        if np.isnan(found).any():
+            return f"{name} has nan in it"
     return ""
 
 

@@ -524,6 +524,7 @@ def test_a_file_that_is_no_network_is_refused(saved, tmp_path):
         (with_(w1=lambda w: w[:, :-1]), r"w1 is \(3, 4\) of float32 and not \(3, 5\) of numbers"),
         (with_(b0=lambda b: b[:-1]), r"b0 is \(4,\) of float32 and not \(5,\)"),
         (with_(w1=lambda w: w.astype(str)), r"w1 is \(3, 5\) of <U32 and not \(3, 5\) of numbers"),
+        (with_(w0=lambda w: w * np.nan), "w0 has nan in it"),
         (without("obs_var"), "it has no obs_var"),
         (without("obs_mean"), "it has no obs_mean"),
         (with_(obs_var=lambda v: v[:-1]), r"obs_var is \(10,\) of float64 and not \(11,\)"),
