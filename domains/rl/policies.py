@@ -103,7 +103,8 @@ def fault_of(arrays: dict[str, Any]) -> str:
     if flat := [f"w{n}" for n in layers if np.ndim(arrays[f"w{n}"]) != 2 or not np.size(arrays[f"w{n}"])]:
         return f"{', '.join(flat)} must be (outputs, inputs)"
     widths = [np.shape(arrays["w0"])[1], *(len(arrays[f"w{n}"]) for n in layers)]  # inputs, and outputs of each layer
-    shapes = dict.fromkeys(("obs_mean", "obs_var"), (widths[0],)) | dict.fromkeys(("eps", "clip_obs", "sde"), ())
+    shapes: dict[str, tuple[int, ...]] = {"obs_mean": (widths[0],), "obs_var": (widths[0],)}
+    shapes |= dict.fromkeys(("eps", "clip_obs", "sde"), ())
     for n, (inputs, outputs) in enumerate(pairwise(widths)):
         shapes |= {f"w{n}": (outputs, inputs), f"b{n}": (outputs,)}
     for name in sorted(shapes.keys() & arrays.keys()):

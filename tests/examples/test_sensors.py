@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,11 +70,10 @@ def test_what_is_wrong_is_said_in_a_sentence(sensors, tmp_path):
 
 def test_files_of_another_number_of_sensors_are_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLE)
-    from sensors.data import Data, DataConfig
-    from sensors.predict import predict
-
-    folder, config = recordings(tmp_path / "series"), DataConfig(path=str(tmp_path / "series"), length=12)
-    data = Data(config)
+    room, predict = import_module("sensors.data"), import_module("sensors.predict").predict
+    folder = recordings(tmp_path / "series")
+    config = room.DataConfig(path=str(folder), length=12)
+    data = room.Data(config)
     data.setup()
     parts = data.parts
     data.setup()
@@ -85,7 +85,7 @@ def test_files_of_another_number_of_sensors_are_refused(tmp_path, monkeypatch):
         predict(adapter, one, tmp_path / "out")
     one.rename(folder / "slow" / "one.csv")
     with pytest.raises(ValueError, match=r"one.csv needs 2 columns"):
-        Data(config).setup()
+        room.Data(config).setup()
 
 
 def test_the_page_quotes_the_files():
