@@ -16,7 +16,7 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
     """Give a model those weights of a finished run whose names and shapes agree with its own; of a run of another
     domain the core alone, its blocks and final norm, for an embedding of the same shape is one of other things.
 
-    A domain that can make more of them fit, or must leave some, has a room for it: start.py, with
+    A domain that can make more of its own runs' weights fit, or must leave some, has a room for it: start.py, with
     fitted(adapter, state, spec) -> state.
 
     Returns:
@@ -30,7 +30,7 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
     theirs, own = read_weights(folder), adapter.state_dict()
     other = not kin(package, read_config(folder).domain.package)
     state = {name: weight for name, weight in theirs.items() if not other or name.startswith(CORE)}
-    if find_spec(f"{package}.start"):
+    if not other and find_spec(f"{package}.start"):
         state = room(package, "start").fitted(adapter, state, read_spec(folder))
     taken = {name: weight for name, weight in state.items() if name in own and own[name].shape == weight.shape}
     if not any(name.startswith("transformer.") for name in taken):

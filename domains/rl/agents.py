@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.cache import Cache, RecurrentState, WindowCache
 from core.config import Mixer
-from domains.adapter import to_device
+from domains.adapter import Batch, to_device
 from domains.rl.adapter import Adapter
 from domains.rl.config import Recall
 from domains.rl.rollout import nothing_played
@@ -54,8 +54,8 @@ class ReturnConditioned:
     def predict(self, played: Trajectories, running: np.ndarray, step: int) -> Tensor:
         return self.adapter.latest(self.last(min(step + 1, self.context), played, running, step))
 
-    def last(self, seen: int, played: Trajectories, running: np.ndarray, step: int):
-        """The batch of the last so many steps."""
+    def last(self, seen: int, played: Trajectories, running: np.ndarray, step: int) -> Batch:
+        """The last `seen` steps of the running episodes, as a batch."""
         if self.asks_itself and step == 0:
             first = torch.from_numpy(played.states[running, :1]).to(self.adapter.device)  # (n, 1, S)
             start = torch.zeros(len(running), 1, dtype=torch.long, device=first.device)

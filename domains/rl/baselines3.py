@@ -6,10 +6,11 @@ Neither is the package needed, nor is anything unpickled: a saved model is a zip
 import io
 import json
 import re
-import zipfile
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -38,29 +39,31 @@ def read_baselines3(path: Path, *, discrete: bool) -> dict[str, Any]:
         ValueError: for a file that is none, or an actor that is no perceptron.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with ZipFile(path) as file:
             check_room(sum(file.getinfo(name).file_size for name in ("policy.pth", "data")), "it")
             state = torch.load(io.BytesIO(file.read("policy.pth")), map_location="cpu", weights_only=True)
             about = json.loads(file.read("data"))
-    except (OSError, KeyError, ValueError, RuntimeError, UnpicklingError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, UnpicklingError, BadZipFile, zlib.error) as error:
         why = (str(error).splitlines() or ["it is cut short"])[0]
         raise ValueError(f"policy={path} is no model that Stable-Baselines3 saved ({why})") from error
     for layers, usual, number, vector in ACTORS:
         act, out = usual, number if discrete else vector
-        weights = [name for name in state if re.fullmatch(rf"{layers}\.weight", name)]  # in the order of the layers
-        if weights and out:
+        found = [match[1] for name in state if (match := re.fullmatch(rf"({layers})\.weight", name))]  # in their order
+        if found and out:
             break
     else:
         raise ValueError(f"policy={path} has no actor for such actions; possible: MlpPolicy of {PLAYERS}")
     if any("features_extractor" in name for name in state):
         raise ValueError(f"policy={path} looks at images or at several inputs; possible: MlpPolicy of {PLAYERS}")
+    if blind := [name for name in found if f"{name}.bias" not in state]:
+        raise ValueError(f"policy={path} has no bias in {', '.join(blind)}; possible: MlpPolicy of {PLAYERS}")
     if chosen := (about.get("policy_kwargs") or {}).get("activation_fn"):  # as text, such as <class 'torch.….ReLU'>
         name = str(chosen).rsplit(".", 1)[-1].rstrip("'>")
         if name not in ACTIVATIONS:
             raise ValueError(f"policy={path} has activation_fn={name}; possible: {', '.join(ACTIVATIONS)}")
         act = ACTIVATIONS[name]
-    arrays: dict[str, Any] = {"n_layers": len(weights), "act": act, "out": out}
+    arrays: dict[str, Any] = {"n_layers": len(found), "act": act, "out": out}
     arrays["sde"] = out == "tanh" and bool(about.get("use_sde"))
-    for n, name in enumerate(weights):
-        arrays |= {f"w{n}": state[name].numpy(), f"b{n}": state[name.replace("weight", "bias")].numpy()}
+    for n, name in enumerate(found):
+        arrays |= {f"w{n}": state[f"{name}.weight"].numpy(), f"b{n}": state[f"{name}.bias"].numpy()}
     return arrays

@@ -1,6 +1,6 @@
-"""Trajectories made here: by scripted controllers on the spot, or by any policy into a file.
+"""Trajectories made here, by any policies.
 
-Shapes: N episodes · n of them still running · S state width
+Shapes: N episodes
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,6 @@ from domains.rl.policies import Noisy, Sighted, make_controller
 from domains.rl.rollout import Policy, rollout
 from domains.rl.trajectories import Trajectories, join
 
-CARTPOLE = "CartPole-v1"
 LANES = 64  # episodes that are played side by side
 
 
@@ -43,8 +42,10 @@ def collect(
     Raises:
         ValueError: for an environment that cannot be played, a policy that does not fit, or numbers that cannot be.
     """
-    if episodes < 1 or noise < 0:
-        raise ValueError(f"collect needs episodes >= 1 and noise >= 0, got {episodes} and {noise}")
+    if not policies:
+        raise ValueError("collect needs a policy, and policy=[] names none; give one, such as policy=random")
+    if episodes < 1 or not 0 <= noise < np.inf:
+        raise ValueError(f"collect needs episodes >= 1 and a finite noise >= 0, got {episodes} and {noise}")
     about = describe(env_id)
     runs = runs or {}
     if target is not None and not runs:
@@ -80,35 +81,3 @@ def check_player(name: str, adapter: Adapter, env_id: str, about: dict[str, Any]
         raise ValueError(
             f"policy={name} was trained on {spec['environment']} and cannot play {env_id}: it has {', '.join(wrong)}"
         )
-
-
-def cartpole(episodes: int, seed: int) -> Trajectories:
-    """So many episodes of CartPole, each by a controller of its own, from hopeless to perfect.
-
-    Raises:
-        ValueError: if there are fewer than three episodes, one for each split.
-    """
-    if episodes < 3:
-        raise ValueError(f"data.episodes={episodes} is too few: each of the three splits needs at least one")
-    rng = np.random.default_rng((seed, episodes))
-    controllers = CartPoleControllers(episodes, rng)
-    return rollout(CARTPOLE, controllers, rng.integers(2**31, size=episodes).tolist())
-
-
-class CartPoleControllers:
-    """One linear controller for each episode: push right where gains · (x, ẋ, θ, θ̇) > 0, but at random now and then.
-
-    Args:
-        episodes: N.
-        rng: draws the controllers, and every random push.
-    """
-
-    def __init__(self, episodes: int, rng: np.random.Generator):
-        self.rng = rng
-        self.gains = rng.uniform((-0.5, -0.5, 0, 0), (1, 1.5, 10, 2), size=(episodes, 4))
-        self.random = rng.uniform(0, 0.6, size=episodes)  # chance of a random push at any step
-
-    def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
-        push = (self.gains[running] * played.states[running, step]).sum(1) > 0
-        blind = self.rng.random(len(running)) < self.random[running]
-        return np.where(blind, self.rng.integers(0, 2, len(running)), push)

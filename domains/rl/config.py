@@ -10,7 +10,7 @@ from core.config import TransformerConfig
 class Source(Enum):
     cartpole = "cartpole"  # Gymnasium's CartPole-v1, played on the spot by scripted controllers of mixed skill
     trajectories = "trajectories"  # the .npz file data.path (docs/data.md); attend collect writes such files
-    minari = "minari"  # the Minari data set data.name, downloaded if it is not there
+    minari = "minari"  # the Minari data set data.name of this machine (minari download NAME)
 
 
 class Recall(Enum):

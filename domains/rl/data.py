@@ -9,7 +9,7 @@ import numpy as np
 
 from domains.adapter import Batch
 from domains.data import DomainData
-from domains.rl.collect import CARTPOLE, cartpole
+from domains.rl.cartpole import CARTPOLE, cartpole
 from domains.rl.config import DataConfig, Source
 from domains.rl.environments import check_fit, describe, describe_data
 from domains.rl.minari import from_minari

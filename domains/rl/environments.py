@@ -97,12 +97,17 @@ def describe(env_id: str) -> dict[str, Any]:
 
 
 def describe_data(played: Trajectories) -> dict[str, Any]:
-    """The same of episodes without an environment: what occurs in them is all that there is."""
+    """The same of episodes without an environment: what occurs in them is all that there is.
+
+    A number of an action that never changes gets room on both sides, as much as it is large and at least 1.
+    """
     about: dict[str, Any] = {"limit": played.states.shape[1], "states": described(played.states.shape[2:])}
     taken = played.actions[played.real]
     if taken.ndim == 1:
         return about | {"actions": int(taken.max()) + 1}
-    return about | {"low": taken.min(0).tolist(), "high": taken.max(0).tolist()}
+    low, high = taken.min(0), taken.max(0)
+    room = np.where(low < high, 0, np.maximum(np.abs(low), 1))
+    return about | {"low": (low - room).tolist(), "high": (high + room).tolist()}
 
 
 def check_fit(played: Trajectories, env_id: str, source: str) -> None:
@@ -117,9 +122,9 @@ def check_fit(played: Trajectories, env_id: str, source: str) -> None:
         case {"actions": _}, {"actions": count}:
             if taken.max() >= count:
                 wrong.append(f"actions go up to {taken.max()} and not to {count - 1}")
-        case {"low": low, "high": high}, {"low": least, "high": most} if len(low) == len(least):
+        case {"low": low}, {"low": least, "high": most} if len(low) == len(least):
             slack = 1e-4 * (np.array(most) - least)  # a file may have been rounded
-            if (low < least - slack).any() or (high > most + slack).any():
+            if (taken.min(0) < least - slack).any() or (taken.max(0) > most + slack).any():
                 wrong.append(f"actions go beyond the bounds from {least} to {most}")
         case _:
             wrong.append(f"actions are {_kind(found)} and not {_kind(about)}")

@@ -112,11 +112,11 @@ def summary(adapter: Adapter, played: Trajectories, which: np.ndarray) -> dict[s
     }
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's: 1 if what is achieved rises with what is asked, without exception. Nan if all of one are equal."""
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's: 1 if what is achieved rises with what is asked, without exception. None if all of one are equal."""
     ranks = [(np.sum(x[:, None] > x, axis=1) + np.sum(x[:, None] >= x, axis=1)) / 2 for x in (a, b)]  # ties share one
     spread = ranks[0].std() * ranks[1].std()
-    return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread) if spread else np.nan
+    return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread) if spread else None
 
 
 def offline_score(adapter: Adapter, data: Data, split: str, measures: dict[str, Any]) -> Score:

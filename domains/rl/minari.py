@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from domains.rl.trajectories import Trajectories, as_states, check, pad
+from domains.rl.trajectories import Trajectories, check, pad
 
 
 def minari() -> Any:
@@ -40,7 +40,7 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
         ) from error
     episodes = list(dataset.iterate_episodes())
     if any(not isinstance(part, np.ndarray) for e in episodes for part in (e.observations, e.actions)):
-        raise ValueError(f"data.name={name} has observations or actions in several parts; possible: plain vectors")
+        raise ValueError(f"data.name={name} has observations or actions in several parts; possible: plain arrays")
     lengths = np.array([len(e.rewards) for e in episodes])
     terminated = np.concatenate([e.terminations for e in episodes]).astype(bool)  # (M,)
     truncated = np.concatenate([e.truncations for e in episodes]).astype(bool)
@@ -53,7 +53,7 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
         "terminated": terminated,
         "truncated": truncated,
         "episode_length": lengths,
-        "final_observations": as_states(np.stack([e.observations[-1] for e in episodes])),
+        "final_observations": np.stack([e.observations[-1] for e in episodes]),
         "env_id": np.array(dataset.env_spec.id if dataset.env_spec else "none"),
     }
     check(arrays, f"data.name={name}")

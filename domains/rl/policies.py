@@ -4,6 +4,7 @@ Shapes: n episodes that run · S state width · A number of actions, or width of
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from domains.unpack import read_npz
 ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
 OUTPUTS = ("argmax", "argmax_q", "tanh", "clip")
 LANDERS = {"LunarLander-v3": False, "LunarLanderContinuous-v3": True}  # is it continuous?
+NORMALISED = ("obs_mean", "obs_var", "eps", "clip_obs")  # all of them, or none
 Rngs = Sequence[np.random.Generator]
 
 
@@ -87,6 +89,33 @@ def read_network(path: Path) -> dict[str, Any]:
         raise ValueError(f"policy={path}: {error}; a network in one is described in docs/data.md") from error
 
 
+def fault_of(arrays: dict[str, Any]) -> str:
+    """What keeps arrays from being a network (docs/data.md); empty if they are one."""
+    count = np.asarray(arrays.get("n_layers", 1))
+    if count.shape or count.dtype.kind not in "iu" or count < 1:
+        return f"n_layers={count} must be a whole number of at least 1"
+    layers = range(min(int(count), len(arrays)))  # there are no more
+    needed = {"n_layers", "act", "out"} | {f"{what}{n}" for n in layers for what in "wb"}
+    if arrays.keys() & {"obs_mean", "obs_var"}:
+        needed |= {*NORMALISED}
+    if missing := needed - arrays.keys():
+        return f"it has no {', '.join(sorted(missing))}"
+    if flat := [f"w{n}" for n in layers if np.ndim(arrays[f"w{n}"]) != 2 or not np.size(arrays[f"w{n}"])]:
+        return f"{', '.join(flat)} must be (outputs, inputs)"
+    widths = [np.shape(arrays["w0"])[1], *(len(arrays[f"w{n}"]) for n in layers)]  # inputs, and outputs of each layer
+    shapes: dict[str, tuple[int, ...]] = {"obs_mean": (widths[0],), "obs_var": (widths[0],)}
+    shapes |= dict.fromkeys(("eps", "clip_obs", "sde"), ())
+    for n, (inputs, outputs) in enumerate(pairwise(widths)):
+        shapes |= {f"w{n}": (outputs, inputs), f"b{n}": (outputs,)}
+    for name in sorted(shapes.keys() & arrays.keys()):
+        found = np.asarray(arrays[name])
+        if found.shape != shapes[name] or found.dtype.kind not in "fiub":
+            return f"{name} is {found.shape} of {found.dtype} and not {shapes[name]} of numbers"
+        if np.isnan(found).any():
+            return f"{name} has nan in it"
+    return ""
+
+
 class Network:
     """A trained actor, a perceptron.
 
@@ -104,16 +133,14 @@ class Network:
     def __init__(self, name: str, arrays: dict[str, Any], about: dict[str, Any]):
         if not isinstance(about["states"], int):
             raise ValueError(f"policy={name} takes vectors, and the environment shows images; possible: policy=random")
-        depth = int(arrays.get("n_layers", 1))
-        needed = {"n_layers", "act", "out"} | {f"{what}{n}" for n in range(depth) for what in "wb"}
-        if missing := needed - arrays.keys():
-            raise ValueError(f"policy={name} is no network: it has no {', '.join(sorted(missing))} (docs/data.md)")
+        if fault := fault_of(arrays):
+            raise ValueError(f"policy={name} is no network: {fault} (docs/data.md)")
         if str(arrays["act"]) not in ACTIVATIONS or str(arrays["out"]) not in OUTPUTS:
             raise ValueError(
                 f"policy={name} has act={arrays['act']} and out={arrays['out']}; possible: {', '.join(ACTIVATIONS)} and"
                 f" {', '.join(OUTPUTS)}"
             )
-        self.about = about
+        self.about, depth = about, int(arrays["n_layers"])
         self.layers = [(arrays[f"w{n}"].astype(np.float64), arrays[f"b{n}"].astype(np.float64)) for n in range(depth)]
         self.act, self.out = ACTIVATIONS[str(arrays["act"])], str(arrays["out"])
         self.clipped = bool(arrays.get("sde", False))  # state-dependent exploration clips its mean

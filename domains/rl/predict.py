@@ -21,8 +21,8 @@ from domains.rl.rollout import rollout
 from domains.rl.trajectories import Trajectories
 
 EPISODES = 5
-EVERY = 3  # n-th frame of an episode is shown, or fewer:
-MOST = 200  # frames of an episode
+EVERY = 3  # every third frame is shown; of a long episode fewer, so that there are at most MOST
+MOST = 200
 WIDTH = 300  # pixels of a frame
 
 
@@ -90,7 +90,7 @@ def write_steps(path: Path, target: float, played: Trajectories, *, delayed: boo
 
 
 def write_film(path: Path, env_id: str, seed: int, actions: np.ndarray) -> list[Path]:
-    """The path, if there is something to see and it can be drawn here. (Pillow is there; imageio would call it.)"""
+    """The path, if there is something to see and it can be drawn here."""
     every = max(EVERY, -(-len(actions) // MOST))
     frames, fps = drawn(path.name, env_id, seed, actions, range(0, len(actions), every))
     if not frames:

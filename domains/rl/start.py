@@ -8,7 +8,7 @@ from domains.rl.adapter import Adapter
 
 
 def fitted(adapter: Adapter, state: dict[str, Tensor], spec: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights of another run, turned so that the same states and returns mean the same.
+    """The weights of another run, rescaled so that the same states and returns mean the same.
 
     They bring the mean and the deviation of the states along. Returns are counted in parts of the largest one in the
     data, and new data may have a larger one. Of another environment, neither means anything.

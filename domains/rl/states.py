@@ -21,11 +21,12 @@ def shape_and_kind(states: States) -> tuple[tuple[int, ...], type]:
 
 
 def described(shape: Sequence[int]) -> States:
-    """The other way round."""
+    """A shape as `States`: the inverse of `shape_and_kind`."""
     return shape[0] if len(shape) == 1 else list(shape)
 
 
 def told(states: States) -> str:
+    """A state's size in words, for messages."""
     return f"{states} numbers" if isinstance(states, int) else f"{'×'.join(map(str, states))} pixels"
 
 

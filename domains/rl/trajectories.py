@@ -4,7 +4,7 @@ Shapes: N episodes · T steps of the longest · M steps of all together · B bat
 A width of an action
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from domains.unpack import check_room, read_npz
 
 STEPS = ("observations", "actions", "rewards", "terminated", "truncated")  # M long each, episode after episode
 EPISODES = ("episode_length", "episode_seed", "final_observations")  # N long each; only the first must be there
+# One number each, of these kinds of NumPy's: real, whole or true and false.
+SINGLE = {"rewards": "fiu", "terminated": "biu", "truncated": "biu", "episode_length": "iu", "episode_seed": "iu"}
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Trajectories:
         lengths: (N,), steps played.
         terminated: (N,), bool: the episode ended by the task's own rules.
         truncated: (N,), bool: it was cut off by the time limit. If it did not end as well, its return is a lower bound.
-        finals: (N, S), float32, the states after the last actions, if they are known.
+        finals: (N, S), float32, or images: the states after the last actions, if they are known.
         seeds: (N,): `reset(seed)` and the actions make the same episode again, if they are known.
     """
 
@@ -102,6 +104,7 @@ def flatten(played: Trajectories) -> dict[str, np.ndarray]:
 
 
 def as_states(observations: np.ndarray) -> np.ndarray:
+    """Vectors (*, S) as float32; images stay bytes."""
     return observations.astype(np.float32, copy=False) if observations.ndim == 2 else observations
 
 
@@ -109,7 +112,7 @@ def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
     """Episodes from the arrays of the file."""
     lengths = arrays["episode_length"].astype(np.int64)
     real = np.arange(lengths.max()) < lengths[:, None]  # (N, T)
-    ends = np.cumsum(lengths) - 1
+    ends, finals = np.cumsum(lengths) - 1, arrays.get("final_observations")
 
     def padded(flat: np.ndarray) -> np.ndarray:
         out = np.zeros((*real.shape, *flat.shape[1:]), flat.dtype)
@@ -123,7 +126,7 @@ def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
         lengths=lengths,
         terminated=arrays["terminated"][ends].astype(bool),
         truncated=arrays["truncated"][ends].astype(bool),
-        finals=arrays.get("final_observations"),
+        finals=None if finals is None else as_states(finals),
         seeds=arrays.get("episode_seed"),
     )
 
@@ -167,33 +170,49 @@ def check(arrays: dict[str, np.ndarray], path: str) -> None:
     needed = (*STEPS, "episode_length", "env_id")
     if missing := [name for name in needed if name not in arrays]:
         raise ValueError(f"{path} has no {', '.join(missing)}; it needs {', '.join(needed)} (docs/data.md)")
-    lengths, actions = arrays["episode_length"], arrays["actions"]
-    if any(not arrays[name].ndim for name in (*STEPS, "episode_length")) or lengths.dtype.kind not in "iu":
-        raise ValueError(f"{path} needs arrays of one entry a step or episode, and lengths that are whole numbers")
+    strange = [
+        name
+        for name, kinds in SINGLE.items()
+        if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind not in kinds)
+    ]
+    if strange:
+        raise ValueError(
+            f"{path} has {shown(arrays, strange)}; possible: one number a step or episode, rewards real, terminated and"
+            " truncated true or false, lengths and seeds whole (docs/data.md)"
+        )
+    seen, actions, lengths = arrays["observations"], arrays["actions"], arrays["episode_length"]
+    seeable = (seen.ndim == 2 and seen.dtype.kind in "biuf") or (seen.ndim in (3, 4) and seen.dtype == np.uint8)
+    if not seeable or (actions.ndim, actions.dtype.kind) not in {(1, "i"), (1, "u"), (2, "f")}:
+        raise ValueError(
+            f"{path} has {shown(arrays, ('observations', 'actions'))}; possible: observations (steps, width) or images"
+            " of bytes, actions whole numbers (steps,) or real ones (steps, width)"
+        )
+    finals = arrays.get("final_observations", seen)
+    if finals.shape[1:] != seen.shape[1:] or finals.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{path} has {shown(arrays, ('observations', 'final_observations'))}; those must be of one kind"
+        )
     steps = {name: len(arrays[name]) for name in STEPS} | {"episode_length": int(lengths.sum())}
     if len(set(steps.values())) > 1 or not len(lengths) or lengths.min() < 1:
         counted = ", ".join(f"{name} {count}" for name, count in steps.items())
         raise ValueError(f"{path} is not whole: its steps are {counted}; each must be the same, and no episode empty")
     if any(len(arrays[name]) != len(lengths) for name in EPISODES if name in arrays):
         raise ValueError(f"{path} needs one of {', '.join(EPISODES)} for each of its {len(lengths)} episodes")
-    seen = arrays["observations"]
     widest = max(arrays[name][:1].nbytes for name in STEPS)
     check_room(len(lengths) * int(lengths.max()) * widest, f"{path}, with every episode as long as its longest one,")
-    seeable = seen.ndim == 2 or (seen.ndim in (3, 4) and seen.dtype == np.uint8)
-    if not seeable or (actions.ndim, actions.dtype.kind) not in {(1, "i"), (2, "f")}:
-        shapes = f"observations {seen.shape} of {seen.dtype}, actions {actions.shape} of {actions.dtype}"
-        raise ValueError(
-            f"{path} has {shapes}; possible: observations (steps, width) or images of bytes, actions whole numbers"
-            " (steps,) or real ones (steps, width)"
-        )
     if actions.ndim == 1 and actions.min() < 0:
         raise ValueError(f"{path} has the action {actions.min()}; actions are numbered from 0")
     for name in ("observations", "rewards", "actions"):
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{path} has {name} that are not finite; leave those episodes out")
-    over, ends = arrays["terminated"] | arrays["truncated"], np.cumsum(lengths) - 1
+    over, ends = arrays["terminated"].astype(bool) | arrays["truncated"].astype(bool), np.cumsum(lengths) - 1
     if not over[ends].all() or over.sum() != len(ends):
         raise ValueError(
             f"{path}: the last step of each episode, and no other, must be terminated or truncated; an episode that was"
             " merely cut off is truncated"
         )
+
+
+def shown(arrays: dict[str, np.ndarray], names: Iterable[str]) -> str:
+    """What some arrays are, for messages."""
+    return ", ".join(f"{name} {arrays[name].shape} of {arrays[name].dtype}" for name in names)

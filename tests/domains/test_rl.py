@@ -17,7 +17,7 @@ from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.rl.adapter import Adapter
 from domains.rl.agents import ReturnConditioned
-from domains.rl.collect import cartpole
+from domains.rl.cartpole import cartpole
 from domains.rl.config import DataConfig, ModelConfig
 from domains.rl.data import Data
 from domains.rl.environments import describe

@@ -21,6 +21,7 @@ from domains.rl.collect import collect
 from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.environments import describe, make, normalised
+from domains.rl.evaluate import evaluate
 from domains.rl.key_to_door import SIDE, STEPS, KeyToDoor
 from domains.rl.minari import from_minari, to_minari
 from domains.rl.policies import make_controller
@@ -93,6 +94,16 @@ def test_what_is_written_is_read(kind, tmp_path):
         assert str(file["note"]) == "by hand"
 
 
+def test_whole_numbers_and_bytes_will_do_where_nothing_is_lost(saved):
+    kinds = {"terminated": np.uint8, "truncated": np.int64, "actions": np.uint8, "final_observations": np.float64}
+    arrays = made() | {"rewards": np.arange(18)}
+    _, played = read(saved({name: array.astype(kinds.get(name, array.dtype)) for name, array in arrays.items()}))
+    want = pad(arrays)
+    for name, array in vars(want).items():
+        found = getattr(played, name)
+        assert (found.dtype, found.tolist()) == (array.dtype, array.tolist()), name
+
+
 def test_sets_are_joined_episode_by_episode():
     one, two = pad(made()), pad(made(lengths=np.array([2, 11])))
     both = join([one, two])
@@ -136,6 +147,17 @@ def holed(array):
         (with_(actions=lambda a: a - 1), "has the action -1; actions are numbered from 0"),
         (with_(terminated=lambda a: a & False), "and no other, must be terminated or truncated"),
         (with_(truncated=lambda a: a | True), "and no other, must be terminated or truncated"),
+        (
+            with_(terminated=lambda a: a.astype(float)),
+            r"has terminated \(18,\) of float64; possible: one number a step",
+        ),
+        (with_(truncated=lambda a: a[:, None]), r"has truncated \(18, 1\) of bool; .* true or false, .*docs/data.md"),
+        (with_(rewards=lambda a: a.astype(str)), r"has rewards \(18,\) of <U32; possible: .* rewards real"),
+        (with_(rewards=lambda a: a[:, None]), r"has rewards \(18, 1\) of float32; possible: one number"),
+        (with_(episode_length=lambda a: a[None]), r"has episode_length \(1, 5\) of int32; .* lengths and seeds whole"),
+        (with_(episode_seed=lambda a: a / 7), r"has episode_seed \(5,\) of float64; possible"),
+        (with_(observations=lambda a: a.astype(str)), r"observations \(18, 4\) of <U32, .*possible: observations"),
+        (with_(final_observations=lambda a: a[:, :3]), r"final_observations \(5, 3\) of .*those must be of one kind"),
         (with_(rewards=lambda a: a.astype(object)), "cannot be read: .*collect it again"),
     ],
 )
@@ -212,6 +234,20 @@ def test_no_environment_is_needed_to_train(kind, saved):
         assert spec["actions"] == 2
     else:
         assert spec["low"] == made(kind)["actions"].min(0).tolist()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.25, 2**30])
+def test_a_number_of_an_action_may_never_change(value, saved, tmp_path):
+    arrays = made("vectors")
+    arrays["actions"][:, 1] = value
+    data = loaded(saved(arrays, "Nowhere-v0"), environment="none")
+    spec = data.spec()
+    assert spec["low"][1] < value < spec["high"][1]
+    assert spec["low"][::2] == arrays["actions"].min(0)[::2].tolist()
+    adapter = Adapter(ModelConfig(dim=12, depth=1, heads=3), PositionConfig(), spec).eval()
+    (score,) = evaluate(adapter, data, tmp_path).scores
+    assert 0 < score.value < 1
+    assert 0 < score.baseline_value < 1
 
 
 @pytest.mark.parametrize(
@@ -478,6 +514,34 @@ def test_a_file_that_is_no_network_is_refused(saved, tmp_path):
         network_of(tmp_path / "net.npz", HOPPER)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_(n_layers=lambda n: 0 * n), r"net.npz is no network: n_layers=0 must be a whole number of at least 1"),
+        (with_(n_layers=lambda n: n / 7), "n_layers=0.28.* must be a whole number"),
+        (with_(n_layers=lambda n: n + 10**15), r"it has no .*b2.*docs/data.md"),
+        (with_(w0=lambda w: w[:, 0]), r"w0 must be \(outputs, inputs\)"),
+        (with_(w1=lambda w: w[:, :-1]), r"w1 is \(3, 4\) of float32 and not \(3, 5\) of numbers"),
+        (with_(b0=lambda b: b[:-1]), r"b0 is \(4,\) of float32 and not \(5,\)"),
+        (with_(w1=lambda w: w.astype(str)), r"w1 is \(3, 5\) of <U32 and not \(3, 5\) of numbers"),
+        (with_(w0=lambda w: w * np.nan), "w0 has nan in it"),
+        (without("obs_var"), "it has no obs_var"),
+        (without("obs_mean"), "it has no obs_mean"),
+        (with_(obs_var=lambda v: v[:-1]), r"obs_var is \(10,\) of float64 and not \(11,\)"),
+        (with_(clip_obs=lambda c: np.full(2, c)), r"clip_obs is \(2,\) of float64 and not \(\) of numbers"),
+    ],
+)
+def test_arrays_that_are_no_network_are_refused(change, message, tmp_path):
+    path, norm = tmp_path / "net.npz", {"obs_mean": np.zeros(11), "obs_var": np.ones(11), "eps": 0.0, "clip_obs": 1.5}
+    network(path, (11, 5, 3), "clip", **norm)
+    assert network_of(path, HOPPER)(np.zeros((2, 11)), 0, []).shape == (2, 3)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **change(arrays))
+    with pytest.raises(ValueError, match=message):
+        network_of(path, HOPPER)
+
+
 def saved_model(path, layers, **about):
     """What `model.save` of Stable-Baselines3 writes, as far as it is read: weights (outputs, inputs) by name."""
     torch.manual_seed(0)
@@ -531,6 +595,23 @@ def test_a_zip_that_is_no_model_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is no model that Stable-Baselines3 saved"):
         network_of(path, HOPPER)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("policy.pth", bytes(997))
+        file.writestr("data", "{}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + 4 * b"\xff" + whole[44:])  # what is there cannot be unpacked
+    with pytest.raises(ValueError, match=r"is no model that Stable-Baselines3 saved .*decompress"):
+        network_of(path, HOPPER)
+
+
+def test_layers_without_a_bias_are_refused(tmp_path):
+    state, weights = {"action_net.weight": torch.randn(3, 11)}, io.BytesIO()
+    torch.save(state, weights)
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
+        file.writestr("policy.pth", weights.getvalue())
+        file.writestr("data", "{}")
+    with pytest.raises(ValueError, match=r"model.zip has no bias in action_net; possible: MlpPolicy of PPO"):
+        network_of(tmp_path / "model.zip", HOPPER)
 
 
 def an_agent(env="CartPole-v1", **settings):
@@ -603,6 +684,8 @@ def test_a_run_that_cannot_play_is_refused(agent, target, message):
         (["env=CartPole-v1", "policy=heuristic"], "is there for LunarLander-v3, .*, not for CartPole-v1"),
         (["env=CartPole-v1", "policy=no.npz"], "policy=no.npz: it is no .npz file"),
         (["env=CartPole-v1", "episodes=0"], "episodes >= 1"),
+        (["env=CartPole-v1", "noise=nan"], "a finite noise >= 0, got 1000 and nan"),
+        (["env=CartPole-v1", "policy=[]"], r"policy=\[\] names none; give one, such as policy=random"),
         (["env=FrozenLake-v1"], "FrozenLake-v1 cannot be played"),
         (["env=Cart"], "knows no environment 'Cart'"),
     ],

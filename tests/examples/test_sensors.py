@@ -4,10 +4,13 @@ import csv
 import json
 import os
 import re
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "sensors"
@@ -55,21 +58,42 @@ def test_own_files_from_training_to_prediction(sensors, tmp_path):
 def test_what_is_wrong_is_said_in_a_sentence(sensors, tmp_path):
     done = sensors("train", "domain=sensor")
     assert "did you mean sensors?" in done.stderr
+    assert done.returncode == 2
     done = sensors("train", "domain=sensors", "data=digits")
     assert "which takes data=csv|pendulum" in done.stderr
+    assert done.returncode == 2
     (tmp_path / "one").mkdir()
     done = sensors("train", "domain=sensors", "data=csv", f"data.path={tmp_path}")
     assert "needs CSV files in at least two sub-folders" in done.stderr
     assert done.returncode == 2
 
 
+def test_files_of_another_number_of_sensors_are_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLE)
+    room, predict = import_module("sensors.data"), import_module("sensors.predict").predict
+    folder = recordings(tmp_path / "series")
+    config = room.DataConfig(path=str(folder), length=12)
+    data = room.Data(config)
+    data.setup()
+    parts = data.parts
+    data.setup()
+    assert data.parts is parts  # read once
+    one = tmp_path / "one.csv"
+    np.savetxt(one, np.zeros((13, 1)), header="swing", comments="")
+    adapter = SimpleNamespace(length=12, mean=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"one.csv needs 2 columns, one a sensor, and has 1"):
+        predict(adapter, one, tmp_path / "out")
+    one.rename(folder / "slow" / "one.csv")
+    with pytest.raises(ValueError, match=r"one.csv needs 2 columns"):
+        room.Data(config).setup()
+
+
 def test_the_page_quotes_the_files():
     page = (ROOT / "docs" / "adding_a_domain.md").read_text(encoding="utf-8")
-    quotes = dict(re.findall(r"^`(examples/sensors/[^`]*)`:\n\n```\w+\n(.*?)^```", page, flags=re.M | re.S))
-    code = [path for path in EXAMPLE.rglob("*.py") if len(path.read_text(encoding="utf-8").splitlines()) > 1]
-    assert quotes.keys() >= {str(path.relative_to(ROOT)) for path in code}
-    for path, quote in quotes.items():
-        assert quote == (ROOT / path).read_text(encoding="utf-8"), path
+    quotes = dict(re.findall(r"^`(examples/sensors/[^`]*)`[^\n]*:\n\n```\w+\n(.*?)^```", page, flags=re.M | re.S))
+    quotes |= dict.fromkeys(re.findall(r"empty `(examples/sensors/[^`]*)`", page), "")
+    files = [path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".yaml", ".toml")]
+    assert quotes == {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
 
 
 def test_a_domain_takes_less_than_150_lines():

@@ -94,26 +94,27 @@ def test_a_domain_that_is_at_its_end_is_left_out(joint):
     assert {name.split("/")[0] for name in adapter.measure(adapter(some), some)} == {"vision", "rl"}
 
 
-def test_the_core_goes_to_a_domain_and_comes_from_one(joint, tmp_path):
+@pytest.mark.parametrize("name", ["vision", "rl"])
+def test_the_core_goes_to_a_domain_and_comes_from_one(name, joint, tmp_path):
     config, data, adapter, _ = joint
     write_config(tmp_path / "joint", config, data.spec())
     write_weights(tmp_path / "joint", adapter.state_dict())
-    for name, weight in load_run(tmp_path / "joint")[1].state_dict().items():
-        assert torch.equal(weight.cpu(), adapter.state_dict()[name])
+    for key, weight in load_run(tmp_path / "joint")[1].state_dict().items():
+        assert torch.equal(weight.cpu(), adapter.state_dict()[key])
     chosen = [f"model.{key}={config.model[key]}" for key in ("dim", "depth", "heads", "mlp_ratio", "qk_norm")]
-    plain = compose("config", ["domain=vision", *chosen])
-    vision = make_adapter(plain, data.parts["vision"].spec())
-    said = start(vision, "domains.vision", tmp_path / "joint")
+    plain = compose("config", [f"domain={name}", *chosen])
+    one = make_adapter(plain, data.parts[name].spec())
+    said = start(one, f"domains.{name}", tmp_path / "joint")
     assert said.startswith("taken: transformer.blocks, transformer.norm; anew:")
-    assert torch.equal(vision.state_dict()["transformer.norm.weight"], adapter.state_dict()["transformer.norm.weight"])
-    write_config(tmp_path / "vision", plain, data.parts["vision"].spec())
-    write_weights(tmp_path / "vision", vision.state_dict())
+    assert torch.equal(one.state_dict()["transformer.norm.weight"], adapter.state_dict()["transformer.norm.weight"])
+    write_config(tmp_path / name, plain, data.parts[name].spec())
+    write_weights(tmp_path / name, one.state_dict())
     again = make_adapter(config, data.spec())
-    assert start(again, "experiments.joint", tmp_path / "vision").startswith("taken: transformer; anew: parts")
-    for (name, theirs), ours in zip(
-        vision.transformer.blocks.named_parameters(), again.transformer.blocks.parameters(), strict=True
+    assert start(again, "experiments.joint", tmp_path / name).startswith("taken: transformer; anew: parts")
+    for (key, theirs), ours in zip(
+        one.transformer.blocks.named_parameters(), again.transformer.blocks.parameters(), strict=True
     ):
-        assert torch.equal(theirs, ours), name
+        assert torch.equal(theirs, ours), key
 
 
 def test_a_run_resumes_exactly_and_measures_every_domain_as_alone(tmp_path):

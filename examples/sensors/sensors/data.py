@@ -21,6 +21,8 @@ class Data(DomainData):
     config: DataConfig
 
     def setup(self, stage=None):
+        if hasattr(self, "parts"):  # it may be called more than once
+            return
         length, path = self.config.length, self.config.path
         x, self.classes, y = pendulums(length) if path is None else recordings(Path(path), length)
         rest, test = train_test_split(np.arange(len(y)), test_size=0.2, stratify=y, random_state=0)
@@ -57,16 +59,19 @@ def recordings(folder, length):
     classes = sorted({file.parent.name for file in files})
     if len(classes) < 2:
         raise ValueError(f"{folder} needs CSV files in at least two sub-folders, one a class; it has {len(classes)}")
-    series = np.stack([read(file, length) for file in files])
+    sensors = read(files[0], length).shape[1]
+    series = np.stack([read(file, length, sensors) for file in files])
     return series, classes, np.array([classes.index(file.parent.name) for file in files])
 
 
-def read(file, length):
-    """(T, S). Raises ValueError if the file holds no table of numbers, or too few steps."""
+def read(file, length, sensors=None):
+    """(T, S). Raises ValueError if the file holds no table of numbers, too few steps, or not so many sensors."""
     try:
         series = np.loadtxt(file, np.float32, delimiter=",", skiprows=1, ndmin=2)
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} is no table of numbers under one line of names: {error}") from error
     if len(series) < length:
         raise ValueError(f"{file} has {len(series)} steps, fewer than data.length={length}")
+    if sensors not in (None, series.shape[1]):
+        raise ValueError(f"{file} needs {sensors} columns, one a sensor, and has {series.shape[1]}")
     return series[:length]

@@ -15,7 +15,7 @@ def predict(adapter, source, folder):
     files = sorted(Path(source).rglob("*.csv")) if Path(source).is_dir() else [Path(source)]
     if not files:
         raise ValueError(f"{source} holds no CSV files")
-    series = torch.from_numpy(np.stack([read(file, adapter.length) for file in files]))
+    series = torch.from_numpy(np.stack([read(file, adapter.length, len(adapter.mean)) for file in files]))
     chances = adapter({"series": series.to(adapter.device)}).softmax(-1).tolist()  # (B, K)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as out:
