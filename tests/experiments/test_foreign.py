@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import tarfile
 import tempfile
@@ -25,16 +24,6 @@ from experiments.runs import load_run
 from experiments.train import train
 
 SMALL = ["model.dim=16", "model.depth=1", "model.heads=2", "trainer=cpu", "trainer.max_steps=1"]
-
-
-class Planted:
-    """Pickled, it runs a command where it is opened."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +100,8 @@ def test_sizes_in_a_spec_are_compared_with_the_weights(run):
         load_run(run)
 
 
-def test_weights_that_are_none(run, planted):
-    torch.save(Planted(planted), run / "other")
+def test_weights_that_are_none(run, planted, payload):
+    torch.save(payload(planted), run / "other")
     good = (run / "weights.safetensors").read_bytes()
     for data in (b"", good[:-5], good[:20], (2**62).to_bytes(8, "little") + b"{}", (run / "other").read_bytes()):
         (run / "weights.safetensors").write_bytes(data)
@@ -146,10 +135,10 @@ def test_an_environment_of_a_file_imports_no_module(tmp_path, planted, monkeypat
     assert planted.exists()
 
 
-def test_pickles_in_arrays_and_zips_stay_closed(tmp_path, planted):
-    objects = np.array([Planted(planted)], object)
+def test_pickles_in_arrays_and_zips_stay_closed(tmp_path, planted, payload):
+    objects = np.array([payload(planted)], object)
     np.savez(tmp_path / "a.npz", allow_pickle=True, observations=objects, env_id=objects)
-    torch.save({"action_net.weight": Planted(planted)}, tmp_path / "policy.pth")
+    torch.save({"action_net.weight": payload(planted)}, tmp_path / "policy.pth")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.write(tmp_path / "policy.pth", "policy.pth")
         file.writestr("data", "{}")
