@@ -25,7 +25,7 @@ test-slow: install
 	$(BIN)/python -m pytest -m slow
 
 docs-check: install
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_readme.py tests/test_commands.py tests/examples
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_figures.py tests/test_commands.py tests/examples
 
 lint: install
 	$(BIN)/ruff check .

@@ -61,8 +61,9 @@ def main() -> None:
         told: dict[str, Any] = {"run": run.name, "parameters": sum(p.numel() for p in adapter.parameters())}
         told |= {"pairs": given.limit or 1000, "mean": mean(found.values()), "shares": found}
         print(told)
-        known = json.loads(file.read_text())["rows"] if file.exists() else []
-        write_json(file, {"rows": [*(row for row in known if row["run"] != run.name), told], **environment()})
+        known = json.loads(file.read_text()) if file.exists() else {"rows": []}
+        rows = [known | row for row in known.pop("rows")]  # each says when and where; once the file said it for all
+        write_json(file, {"rows": [*(row for row in rows if row["run"] != run.name), told | environment()]})
 
 
 def measure(adapter: Adapter, archive: str, tasks: list[str], limit: int | None) -> dict[str, float]:

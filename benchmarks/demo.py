@@ -1,4 +1,4 @@
-"""Put a finished demo into README: its table, its seconds, docs/demo.json, and docs/demo.png, what its page shows of the protein model.
+"""Put a finished demo into README: its table and seconds, docs/demo.json, and docs/demo.png, its protein model's page.
 
     attend demo && python benchmarks/demo.py [outputs/demo]
 
@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 from experiments.demo import COLUMNS, cells
 
 ROOT = Path(__file__).parents[1]
-WIDE, HIGH = 1000, 1160  # pixels
+WIDE, HIGH = 1000, 1250  # pixels
 
 
 def main(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Kills runs at random moments, resumes them, and compares their weights with those of a run that was left alone.
 
 A run is a process of its own; it is ended by SIGKILL, in one of four cases by SIGTERM, and started again until it comes
-to its end. Checkpoints are written every second step, so that many kills fall into the writing of one.
+to its end. Checkpoints are written every second step, so that some kills fall into the writing of one.
 
     python benchmarks/kills.py [--kills 36] [--others 5] [--seed 0]
 

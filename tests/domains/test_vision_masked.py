@@ -338,8 +338,8 @@ def test_modules_names_the_fewest():
 COMMAND = ["domain=vision", "model.dim=32", "model.depth=1", "trainer.val_check_interval=20", "logger=csv"]
 
 
-def test_pretrain_then_classify_by_the_command_line(attend, tmp_path):
-    first = attend(
+def test_pretrain_then_classify_by_the_command_line(forked, tmp_path):
+    first = forked(
         "train",
         *COMMAND,
         "model=mae",
@@ -354,12 +354,12 @@ def test_pretrain_then_classify_by_the_command_line(attend, tmp_path):
     evaluate_run(tmp_path / "pre", tmp_path / "judged")
     assert (tmp_path / "judged" / "reconstructions.png").is_file()
 
-    tuned = attend("train", *COMMAND, "trainer.max_steps=20", "init=pre", "run=tuned")
+    tuned = forked("train", *COMMAND, "trainer.max_steps=20", "init=pre", "run=tuned")
     assert tuned.returncode == 0, tuned.stderr
     said = "starting from pre; taken: mean, patch, std, transformer; anew: classify; left there: blank, decoder"
     assert said in tuned.stdout
     shutil.rmtree(tmp_path / "pre")  # a run that goes on needs it no more
-    more = attend("train", "run=tuned", "trainer.max_steps=40")
+    more = forked("train", "run=tuned", "trainer.max_steps=40")
     assert more.returncode == 0, more.stderr
     assert "starting from" not in more.stdout
     assert torch.equal(pre["std"], load_file(tmp_path / "tuned" / "weights.safetensors")["std"])
@@ -368,8 +368,8 @@ def test_pretrain_then_classify_by_the_command_line(attend, tmp_path):
         train(other, tmp_path / "tuned", progress)
 
 
-def test_a_wrong_folder_is_one_clear_error(attend, tmp_path):
-    wrong = attend("train", *COMMAND, "init=nowhere", "run=new")
+def test_a_wrong_folder_is_one_clear_error(forked, tmp_path):
+    wrong = forked("train", *COMMAND, "init=nowhere", "run=new")
     assert wrong.returncode == 2
     assert "init=nowhere is no finished run: it has no config.yaml" in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1

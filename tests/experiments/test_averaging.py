@@ -10,18 +10,18 @@ SMALL = [
 ]
 
 
-def train(attend, *settings):
-    done = attend("train", *SMALL, *settings)
+def train(forked, *settings):
+    done = forked("train", *SMALL, *settings)
     assert done.returncode == 0, done.stderr
     return done
 
 
-def test_an_average_is_kept_and_resumed_exactly_while_pictures_are_drawn(attend, tmp_path):
-    average = ("trainer.ema_decay=0.9", "trainer.picture_interval=20")
-    train(attend, *average, "run=whole", "trainer.max_steps=40")
-    train(attend, *average, "run=parts", "trainer.max_steps=20")
-    train(attend, "run=parts", "trainer.max_steps=40")
-    train(attend, "run=plain", "trainer.max_steps=40")
+def test_an_average_is_kept_and_resumed_exactly_and_pictures_change_nothing(forked, tmp_path):
+    average = "trainer.ema_decay=0.9"
+    train(forked, average, "trainer.picture_interval=20", "run=whole", "trainer.max_steps=40")
+    train(forked, average, "run=parts", "trainer.max_steps=20")
+    train(forked, "run=parts", "trainer.max_steps=40")
+    train(forked, "run=plain", "trainer.max_steps=40")
     whole, parts, plain = (load_file(tmp_path / run / "weights.safetensors") for run in ("whole", "parts", "plain"))
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, rtol=0, atol=0)
@@ -39,6 +39,6 @@ def test_an_average_is_kept_and_resumed_exactly_while_pictures_are_drawn(attend,
         (["trainer.picture_interval=0"], "trainer.picture_interval must be at least 1"),
         (["domain=text", "trainer.picture_interval=5"], "no module 'watch'"),
     ):
-        refused = attend("train", *SMALL, *settings, "run=refused")
+        refused = forked("train", *SMALL, *settings, "run=refused")
         assert refused.returncode == 2
         assert message in refused.stderr

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -72,22 +71,24 @@ def assembled(rows, values, domains, seeds, cannot=()) -> dict:
     return results | {"versions": {"torch": "2.0"}, "verdicts": verdicts(results)}
 
 
-def written(folder: Path, results: dict) -> tuple[str, dict]:
-    """The page, and the data in it."""
-    write_comparison(folder / "report.html", results)
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
+@pytest.fixture
+def written(embedded, tmp_path):
+    """written(results): the page, and the data in it."""
 
     def refuse(word: str):
         raise AssertionError(f"{word} is no JSON")
 
-    return page, json.loads(found[1], parse_constant=refuse)
+    def write(results: dict) -> tuple[str, dict]:
+        write_comparison(tmp_path / "report.html", results)
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        return page, json.loads(embedded(page), parse_constant=refuse)
+
+    return write
 
 
-def test_the_figures_are_those_of_the_runs(tmp_path):
+def test_the_figures_are_those_of_the_runs(tmp_path, written):
     results = made_up(tmp_path)
-    page, data = written(tmp_path, results)
+    page, data = written(results)
     assert len(page) < 800_000
     assert [domain["domain"] for domain in data["domains"]] == [*METRICS]
     for domain in data["domains"]:
@@ -110,15 +111,15 @@ def test_the_figures_are_those_of_the_runs(tmp_path):
     assert results["verdicts"][0].startswith("vision: mixer=</script>")
 
 
-def test_names_cannot_end_the_script_or_become_markup(tmp_path):
-    page, data = written(tmp_path, made_up(tmp_path))
+def test_names_cannot_end_the_script_or_become_markup(tmp_path, written):
+    page, data = written(made_up(tmp_path))
     assert data["values"] == VALUES
     assert BAD not in page
     assert "<b>&'é" not in page
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_what_is_unknown_is_null(tmp_path, seeds):
+def test_what_is_unknown_is_null(tmp_path, written, seeds):
     results = made_up(tmp_path, seeds=seeds)
     for row in results["rows"]:
         if row["domain"] == "rl":
@@ -129,7 +130,7 @@ def test_what_is_unknown_is_null(tmp_path, seeds):
             row |= {"score": None, "error": BAD}
     cannot = [{"domain": "vision", "value": BAD, "reason": "no such thing"}]
     rows = [row for row in results["rows"] if (row["domain"], row["value"]) != ("vision", BAD)]
-    page, data = written(tmp_path, assembled(rows, VALUES, METRICS, seeds, cannot))
+    page, data = written(assembled(rows, VALUES, METRICS, seeds, cannot))
     vision, protein, rl, text = data["domains"]
     assert [effect["value"] for effect in vision["effects"]] == [VALUES[1]]
     assert (vision["effects"][0]["spread"] is None) == (vision["effects"][0]["student"][0] is None) == (seeds == 1)
@@ -141,9 +142,9 @@ def test_what_is_unknown_is_null(tmp_path, seeds):
     assert f"{seeds} run{'s' if seeds > 1 else ''} failed" in page
 
 
-def test_no_run_at_all_is_a_page_too(tmp_path):
+def test_no_run_at_all_is_a_page_too(tmp_path, written):
     rows = [{"domain": "rl", "value": value, "seed": 0, "error": "killed", "run": str(tmp_path)} for value in VALUES]
-    page, data = written(tmp_path, assembled(rows, VALUES, ["rl"], 1))
+    page, data = written(assembled(rows, VALUES, ["rl"], 1))
     assert data["domains"][0]["metric"] is None
     assert page.count("killed") == 3
 

@@ -21,13 +21,12 @@ def test_attention_on_a_cpu_counts_as_two_products():
     assert count.get_total_flops() == 5 * one  # q kᵀ again, then dv, da, dq, dk
 
 
-def test_no_product_is_faster_than_the_peak():
-    peak, n, began = matrix_peak(torch.device("cpu"), torch.float32), 509, time.perf_counter()
-    a = torch.randn(n, n)
-    for _ in range(7):
-        torch.mm(a, a)
-    assert 2 * n**3 * 7 / (time.perf_counter() - began) < 3 * peak  # on a machine that others use
-    assert peak > 1e8
+def test_the_peak_is_that_of_the_fastest_product(monkeypatch):
+    ticks = iter([0.0, 5.0, 11.0, 13.0, 17.0, 24.0, 30.0, 39.0])  # 5, 2, 7 and 9 seconds
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    with counter() as count:
+        peak = matrix_peak(torch.device("cpu"), torch.float32)
+    assert peak == count.get_total_flops() / 4 / 2
 
 
 def test_a_linear_layer_costs_three_products_to_train():

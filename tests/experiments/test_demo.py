@@ -1,7 +1,6 @@
 """The demo writes one page with its results and, for each domain, an explorer that works in a browser."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ MORE = {
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+def written(tmp_path_factory, embedded) -> tuple[Path, dict[str, Any]]:
     """The real demo of models that are as good as untrained: its page, and the data in that."""
     output, patched = tmp_path_factory.mktemp("demo"), pytest.MonkeyPatch()
     small = lambda name, words: compose(name, [*words, *TINY, *MORE[words[0].removeprefix("domain=")]])  # noqa: E731
@@ -29,9 +28,7 @@ def written(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     demo.run(compose("demo", [f"output={output}"]))
     patched.undo()
     page = (output / "index.html").read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return output, json.loads(found[1])
+    return output, json.loads(embedded(page))
 
 
 def test_the_page_has_results_pictures_and_an_explorer_of_every_domain(written):

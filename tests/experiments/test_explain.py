@@ -197,7 +197,7 @@ def test_a_folder_of_many_images_is_cut_with_a_word(tmp_path):
     assert [scene.name for scene in found] == ["a.png", "b.png", "c.png", "d.png"]
 
 
-def test_no_label_ends_the_script(tmp_path):
+def test_no_label_ends_the_script(tmp_path, embedded):
     label = "</script><b>&\u2028\u2029'\"é"
     found = {"run": label, "domain": label, "mixer": "y", "scenes": [label]}
     data = {"runs": [found], "date": "z", "versions": {"torch": "2"}}
@@ -206,12 +206,6 @@ def test_no_label_ends_the_script(tmp_path):
     assert label not in page
     assert "\u2028" not in embedded(page)
     assert json.loads(embedded(page)) == data
-
-
-def embedded(page: str) -> str:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return found[1]
 
 
 @pytest.fixture
@@ -248,7 +242,7 @@ def test_bad_input_is_refused_and_nothing_is_written(saved, tmp_path, domain, mo
 
 @pytest.mark.plain
 @pytest.mark.parametrize("domain", SPECS)
-def test_the_page_in_a_browser(opened, saved, tmp_path, domain):
+def test_the_page_in_a_browser(opened, saved, tmp_path, domain, embedded):
     """A click, the arrows and the selects show the weights that lie in the page; it fits a phone, without an error."""
     run(saved(domain))
     path = tmp_path / "run" / "explain" / "explain.html"

@@ -2,9 +2,9 @@
 
 import io
 import json
-import os
 import shutil
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -24,16 +24,6 @@ from experiments.runs import load_run
 from experiments.train import train
 
 SMALL = ["model.dim=16", "model.depth=1", "model.heads=2", "trainer=cpu", "trainer.max_steps=1"]
-
-
-class Planted:
-    """Pickled, it runs a command where it is opened."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +72,7 @@ def changed(run: Path, old: str, new: str, name: str = "config.yaml") -> None:
         ("\nseed: 0\n", "\n", "it must say domain, data, model, position, seed"),
         ("model:\n", "model:\n  _target_: os.system\n", "_target_"),
         ("  dim: 16", "  dim: 4000000", "larger model than weights.safetensors holds"),
-        ("  depth: 1", "  depth: 4000000000", "larger model than weights.safetensors holds"),
+        ("  dim: 16\n  depth: 1", "  dim: 1024\n  depth: 4000000000", "larger model than weights.safetensors holds"),
         ("  dim: 16", "  dim: 32", "do not fit"),
         ("  dim: 16", "  dim: abc", "do not fit"),
     ],
@@ -110,8 +100,8 @@ def test_sizes_in_a_spec_are_compared_with_the_weights(run):
         load_run(run)
 
 
-def test_weights_that_are_none(run, planted):
-    torch.save(Planted(planted), run / "other")
+def test_weights_that_are_none(run, planted, payload):
+    torch.save(payload(planted), run / "other")
     good = (run / "weights.safetensors").read_bytes()
     for data in (b"", good[:-5], good[:20], (2**62).to_bytes(8, "little") + b"{}", (run / "other").read_bytes()):
         (run / "weights.safetensors").write_bytes(data)
@@ -145,10 +135,10 @@ def test_an_environment_of_a_file_imports_no_module(tmp_path, planted, monkeypat
     assert planted.exists()
 
 
-def test_pickles_in_arrays_and_zips_stay_closed(tmp_path, planted):
-    objects = np.array([Planted(planted)], object)
+def test_pickles_in_arrays_and_zips_stay_closed(tmp_path, planted, payload):
+    objects = np.array([payload(planted)], object)
     np.savez(tmp_path / "a.npz", allow_pickle=True, observations=objects, env_id=objects)
-    torch.save({"action_net.weight": Planted(planted)}, tmp_path / "policy.pth")
+    torch.save({"action_net.weight": payload(planted)}, tmp_path / "policy.pth")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.write(tmp_path / "policy.pth", "policy.pth")
         file.writestr("data", "{}")
@@ -164,10 +154,12 @@ def test_pickles_in_arrays_and_zips_stay_closed(tmp_path, planted):
     assert not planted.exists()
 
 
-def test_an_archive_writes_nothing_outside(tmp_path):
+def test_an_archive_writes_nothing_outside(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "in"))
     with tarfile.open(tmp_path / "in" / "a.tar.xz", "w:xz") as archive:
-        for name in ("../../escaped.a3m", "/tmp/escaped.a3m"):
+        for name in ("../escaped.a3m", f"{tmp_path}/absolute.a3m"):
             member, data = tarfile.TarInfo(name), b">a\nACDEF\n"
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
@@ -175,7 +167,7 @@ def test_an_archive_writes_nothing_outside(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     before = sorted(tmp_path.rglob("*"))
-    assert [name for name, _ in read_alignments(tmp_path / "in" / "a.tar.xz")] == ["escaped", "escaped"]
+    assert [name for name, _ in read_alignments(tmp_path / "in" / "a.tar.xz")] == ["escaped", "absolute"]
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from rich.progress import Progress
-from safetensors.torch import load_file
 
 import experiments.train as training
 from domains.faults import source_of_nan
@@ -56,11 +55,6 @@ def ended(folder: Path, *settings: str, spoil=lambda: None) -> int | None:
     return process.exitcode
 
 
-def same(one: Path, other: Path) -> bool:
-    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (one, other))
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
 def after(count: int, what, then):
     """`what`, but `then` is done before the count-th call of it."""
     left = [count]
@@ -99,7 +93,7 @@ CASES += [pytest.param(d, w, marks=pytest.mark.slow) for d, w in [("protein", 2)
 
 
 @pytest.mark.parametrize(("domain", "workers"), CASES)
-def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path):
+def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path, same_weights):
     """By SIGTERM in the middle of a step; by SIGKILL in training, in a checkpoint's writing, and at the very end."""
     settings = [*DOMAINS[domain], *FORGETFUL, f"data.workers={workers}"]
     run(tmp_path / "whole", *settings)
@@ -112,7 +106,7 @@ def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path):
     assert ended(parts, *settings, spoil=lambda: setattr(training, "write_weights", die)) == -9
     assert step_of(last) == STEPS
     assert ended(parts, *settings) == 0
-    assert same(tmp_path / "whole", parts)
+    assert same_weights(tmp_path / "whole", parts)
     whole, summary = (json.loads((folder / "summary.json").read_text()) for folder in (tmp_path / "whole", parts))
     assert summary["val"] == pytest.approx(whole["val"])
 
@@ -120,23 +114,13 @@ def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path):
 QUICK = ["domain=vision", "logger.csv=false"]
 
 
-class Planted:
-    """Pickled, it runs a command where it is opened."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
-def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(tmp_path):
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(tmp_path, payload):
     """Cut short, one bit changed, another file, one that would run code: each is left aside, with a word about it."""
     run(tmp_path / "whole", *QUICK)
     last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
     good = last.read_bytes()
     middle = len(good) // 2
-    torch.save({"global_step": 6, "x": Planted(tmp_path / "planted")}, tmp_path / "evil")
+    torch.save({"global_step": 6, "x": payload(tmp_path / "planted")}, tmp_path / "evil")
     evil = (tmp_path / "evil").read_bytes()
     damages = [good[:-100], good[:middle] + bytes([good[middle] ^ 4]) + good[middle + 1 :], b"", evil]
     for damaged in damages:

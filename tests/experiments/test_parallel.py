@@ -124,27 +124,19 @@ def test_export_makes_one_file_of_a_checkpoint_of_parts(folder, tmp_path, way):
     assert not weights
 
 
-class Payload:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
 @pytest.mark.parametrize("where", ["index", "value"])
-def test_nothing_in_a_checkpoint_of_parts_is_run(folder, tmp_path, where):
+def test_nothing_in_a_checkpoint_of_parts_is_run(folder, tmp_path, where, payload):
     checkpoint, planted = tmp_path / "last.ckpt", tmp_path / "planted"
     shutil.copytree(folder / "vision-fsdp" / "checkpoints" / "last.ckpt", checkpoint)
     assert whole(checkpoint)
     index = pickle.loads((checkpoint / ".metadata").read_bytes())
     if where == "index":
-        index.planner_data = Payload(planted)
+        index.planner_data = payload(planted)
     else:
         key = next(key for key, value in index.state_dict_metadata.items() if type(value).__name__.startswith("Bytes"))
         place = next(place for each, place in index.storage_data.items() if each.fqn == key)
         place.offset = (checkpoint / place.relative_path).stat().st_size
-        torch.save(Payload(planted), tmp_path / "value")
+        torch.save(payload(planted), tmp_path / "value")
         place.length = (tmp_path / "value").stat().st_size
         with open(checkpoint / place.relative_path, "ab") as file:
             file.write((tmp_path / "value").read_bytes())

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def test_of_another_domain_the_core_alone_is_taken(tmp_path):
             assert torch.equal(weight, before[name])
 
 
-def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path):
+def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path, same_weights):
     settings = [*VISION, "optimizer=muon", "optimizer.schedule=constant", "optimizer.warmup=0", "frozen=true"]
     config = compose("config", settings)
     data = make_data(config)
@@ -66,8 +65,8 @@ def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path):
         for name, steps in (("whole", 4), ("halves", 2), ("halves", 4)):
             words = [f"trainer.max_steps={steps}", "trainer.val_check_interval=2", f"run={tmp_path / name}"]
             train(compose("config", [*settings, f"init={tmp_path / 'first'}", *words]), tmp_path / name, progress)
-    whole, halves = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "halves"))
-    assert all(torch.equal(weight, halves[name]) for name, weight in whole.items())
+    assert same_weights(tmp_path / "whole", tmp_path / "halves")
+    whole = load_file(tmp_path / "whole" / "weights.safetensors")
     for name, weight in first.named_parameters():
         fixed = name.startswith("transformer.blocks.") and "norm" not in name
         assert torch.equal(whole[name], weight) is fixed, name
@@ -186,9 +185,9 @@ def test_nothing_sure_is_said_so():
     ]
 
 
-def test_the_report_says_what_the_table_says(tmp_path):
+def test_the_report_says_what_the_table_says(tmp_path, embedded):
     """The cells of the matrices, what is escaped, and runs that failed."""
-    data = report(tmp_path)
+    data = report(tmp_path, embedded)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert data["domains"] == ["text", "rl"]
     modes = {matrix["mode"]: matrix["cells"] for matrix in data["matrices"]}
@@ -211,7 +210,7 @@ def test_the_report_says_what_the_table_says(tmp_path):
 EVIL = "</script><b>"
 
 
-def report(folder: Path) -> dict[str, Any]:
+def report(folder: Path, embedded) -> dict[str, Any]:
     """Writes the report of made-up runs; returns the data in it."""
     chosen = plan("pretrain=[vision]", "finetune=[text,rl]", f"output={folder}")
     runs = rows("scratch", [2.0, 2.1, 1.9]) + rows("random", [3.0, 2.0, 2.5]) + rows("vision tuned", [1.8, 1.9, 1.69])
@@ -225,16 +224,14 @@ def report(folder: Path) -> dict[str, Any]:
     ]
     write_transfer(folder / "report.html", transfer.collect(chosen, runs))
     page = (folder / "report.html").read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return json.loads(found[1])
+    return json.loads(embedded(page))
 
 
 @pytest.mark.plain
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_in_a_browser(opened, tmp_path, scheme):
+def test_the_report_in_a_browser(opened, tmp_path, scheme, embedded):
     """Cells say what the data say, in a colour by sign and size on which text can be read; it fits a phone."""
-    data = report(tmp_path)
+    data = report(tmp_path, embedded)
     for page in opened(tmp_path / "report.html", color_scheme=scheme):
         for number, cells in enumerate(matrix["cells"] for matrix in data["matrices"]):
             chart = page.locator(f"[data-matrix='{number}'] svg[role=img]")
