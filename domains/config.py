@@ -34,10 +34,10 @@ class Schedule(Enum):
 class OptimizerConfig:
     """How weights are updated. Rates are per step; `warmup` and `decay` are fractions of all steps."""
 
-    rule: Rule = Rule.adamw
-    lr: float = 1e-3
+    rule: Rule = Rule.adamw  # how a gradient becomes a step
+    lr: float = 1e-3  # the highest learning rate; with rule=muon of all weights but the matrices inside the blocks
     matrix_lr: float = 0.02  # of the matrices inside the blocks, for rule=muon
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # how fast matrices shrink, times the learning rate
     layer_decay: float = 1.0  # a block's rate is this fraction of the next block's; for fine-tuning
     beta2: float = 0.99  # of AdamW, whose β₁ is 0.9
     schedule: Schedule = Schedule.cosine  # what follows the warm-up

@@ -32,12 +32,13 @@ class DataConfig:
     source: Source = Source.bundled
     path: str | None = None  # of the packs, the .deb or the structures
     alignments: str | None = None  # a folder of NAME.a3m, or of .tar.xz with such; trains on chains that have one
+    # what the model is told beside the sequence and the profile: baseline, sites, covariance, inverse, blocks
     channels: list[Channel] = field(default_factory=list)
     val_share: float = 0.1  # of the chains, where the source has no such split; whole clusters of similar chains
-    test_share: float = 0.1
+    test_share: float = 0.1  # likewise
     crop: int = 64  # residues of a training sample: two stretches of half that length, from anywhere in the chain
-    batch_size: int = 8
-    workers: int = 0
+    batch_size: int = 8  # chains a step, on all devices together
+    workers: int = 0  # processes that prepare batches; 0: the training itself
     sequence_only: float = 0.25  # share of training samples that must do without their profile and alignment
 
 
@@ -62,7 +63,7 @@ class ModelConfig(TransformerConfig):
 
     needs: ClassVar[frozenset[str]] = frozenset({"full", "padding", "bias"})  # of a mixer (core/config.py)
     domain: str = "protein"
-    pair_dim: int = 16
+    pair_dim: int = 16  # width of a pair
     neighbourhood: int = 7  # residues to each side that a residue's token is made of
     reach: int = 32  # separations in sequence beyond this look alike to the first pair representation
     bins: Bins = Bins.alphafold

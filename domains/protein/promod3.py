@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from domains.config import data_home
 from domains.protein.chain import Chain, virtual_cb
 from domains.protein.letters import numbered, numbered_states
 
@@ -29,7 +30,7 @@ def open_database(path: Path) -> Path:
     """
     if path.suffix != ".deb":
         return path
-    home = Path(os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend"))
+    home = data_home()
     kept = home / path.stem / DATABASE
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)

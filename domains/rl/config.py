@@ -36,8 +36,8 @@ class DataConfig:
     context: int = 10  # time steps in a sample, and in the memory of the agent
     recall: Recall = Recall.exact
     temperature: float = 1.0  # at which the agent draws actions that are numbers; below 1 nearer to the likeliest
-    batch_size: int = 64
-    workers: int = 0
+    batch_size: int = 64  # stretches of an episode a step, on all devices together
+    workers: int = 0  # processes that prepare batches; 0: the training itself
 
 
 @dataclass
@@ -46,7 +46,7 @@ class ModelConfig(TransformerConfig):
 
     needs: ClassVar[frozenset[str]] = frozenset({"causal"})  # of a mixer (core/config.py)
     domain: str = "rl"
-    embed_norm: bool = True
+    embed_norm: bool = True  # normalise tokens before the first block
     returns: bool = True  # tokens of what is still to come
     target_quantile: float | None = None  # of the returns-to-go from a state, predicted: a target that nobody must know
     patch_size: int = 8  # of states that are images, in pixels: 1, 2, 4, 8 …

@@ -27,23 +27,23 @@ class DataConfig:
 
     domain: str = "text"
     source: Source = Source.python_docs
-    path: str | None = None
-    url: str | None = None
+    path: str | None = None  # of a text file, or of a folder of them
+    url: str | None = None  # for source=url: what is downloaded, unless data.path is given
     sha256: str | None = None  # of what is downloaded
     files: str | None = None  # for source=datasets: the files that a loader such as json reads
     column: str = "text"  # for source=datasets: where the text stands
     val: float = 0.02  # of the text, before the test part: a share of its bytes, or so many from 1 on
     test: float = 0.1  # the last part of the text, counted likewise
-    tokenizer: TokenizerKind = TokenizerKind.bytes
-    tokenizer_path: str | None = None
+    tokenizer: TokenizerKind = TokenizerKind.bytes  # what a token is
+    tokenizer_path: str | None = None  # for tokenizer=file: a tokenizer.json, GPT-2's two files, or another run
     vocabulary: int = 4096  # how many tokens tokenizer=bpe learns
     context: int = 256  # tokens a sample
     stride: int | None = None  # how many of a window's tokens are predicted in evaluation: the last half if None
     packed: bool = False  # no token sees another document
     # the orders at which a byte recalls what followed it before (domains/text/memory.py); [] for a plain model
     recall: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 8, 12, 16, 24, 32])
-    batch_size: int = 8
-    workers: int = 0
+    batch_size: int = 8  # stretches of text a step, on all devices together
+    workers: int = 0  # processes that prepare batches; 0: the training itself
 
 
 @dataclass

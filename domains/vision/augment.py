@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.data import Mixup, create_transform  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from domains.adapter import Batch
 from domains.vision.config import Augment
@@ -66,6 +64,9 @@ def shifted(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
 
 def rand_augmented(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
     """timm's training transform, with crops mild enough for small images."""
+    from timm.data import create_transform  # pyright: ignore[reportPrivateImportUsage] # here: it takes seconds to load
+    from torchvision.transforms.functional import to_pil_image
+
     C, Y, X = images.shape[1:]
     transform: Any = create_transform(
         (C, Y, X),
@@ -91,6 +92,8 @@ def mixed(batch: Batch, classes: int, mixup: float, cutmix: float, rng: np.rando
     Raises:
         ValueError: for an odd number of images.
     """
+    from timm.data import Mixup  # pyright: ignore[reportPrivateImportUsage]
+
     if (B := len(batch["labels"])) % 2:
         raise ValueError(f"data.mixup and data.cutmix mix pairs, not {B} images; give each process an even batch")
     mix = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes)

@@ -45,12 +45,12 @@ class DataConfig:
     val_share: float = 0.1  # of the training images, where the data bring no validation split
     test_share: float = 0.2  # of all images, where the data bring no test split
     split_seed: int = 0  # of what is drawn; the same for every seed of training, so that seeds can be compared
-    on_error: OnError = OnError.error
-    batch_size: int = 64
-    workers: int = 0
-    augment: Augment = Augment.affine
-    mixup: float = 0.0  # α of Mixup (Zhang et al. 2018) and of CutMix (Yun et al. 2019); 0 leaves them out
-    cutmix: float = 0.0
+    on_error: OnError = OnError.error  # what becomes of a file that is no image
+    batch_size: int = 64  # images a step, on all devices together
+    workers: int = 0  # processes that prepare batches; 0: the training itself
+    augment: Augment = Augment.affine  # what training images go through
+    mixup: float = 0.0  # α of Mixup (Zhang et al. 2018): two images laid over each other; 0 leaves it out
+    cutmix: float = 0.0  # α of CutMix (Yun et al. 2019): a part of one in another
 
 
 class Pool(Enum):
@@ -75,9 +75,9 @@ class ModelConfig(TransformerConfig):
 
     needs: ClassVar[frozenset[str]] = frozenset({"full"})  # of a mixer (core/config.py)
     domain: str = "vision"
-    patch_size: int = 2
-    stem: Stem = Stem.patch
-    pool: Pool = Pool.mean
-    class_token: bool = False
+    patch_size: int = 2  # pixels a side of what makes a token
+    stem: Stem = Stem.patch  # how pixels become patches
+    pool: Pool = Pool.mean  # what stands for the whole image
+    class_token: bool = False  # a token that is no patch, for pool=token
     registers: int = 0  # further tokens that are no patches (Darcet et al. 2024)
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.1  # share of the target that all classes get alike, in training

@@ -14,9 +14,9 @@ class DataConfig:
     path: str | None = None  # a FASTA file, also as .gz or .xz
     longest: int = 400  # residues of a sample; longer sequences are cut, in training at a random place
     val_share: float = 0.02  # of the sequences; whole clusters of similar ones, where MMseqs2 is installed
-    test_share: float = 0.02
-    batch_size: int = 32
-    workers: int = 0
+    test_share: float = 0.02  # likewise
+    batch_size: int = 32  # sequences a step, on all devices together
+    workers: int = 0  # processes that prepare batches; 0: the training itself
 
 
 @dataclass
