@@ -28,10 +28,9 @@ def fitted(adapter: Adapter, state: dict[str, Tensor], spec: dict[str, Any]) -> 
         state = {name: weight for name, weight in state.items() if not name.startswith("classify.")}
     for name in set(TABLES) & set(state):
         places = state.pop(name)
-        if "size" in spec:  # of images; another domain's places are no grid
-            Y, X = spec["size"]
-            p = round(sqrt(Y * X / len(places)))
-            state[name] = resampled(places, (Y // p, X // p), adapter.grid)
+        Y, X = spec["size"]
+        p = round(sqrt(Y * X / len(places)))
+        state[name] = resampled(places, (Y // p, X // p), adapter.grid)
     return state
 
 
