@@ -216,11 +216,11 @@ def test_every_rank_of_a_sweeps_job_has_its_learning_rate(attend, tmp_path, swee
     assert done.returncode == 0, done.stderr[-2000:]
     jobs = sorted(path.parent for path in tmp_path.glob("outputs/sweeps/vision/*/*/weights.safetensors"))
     assert [job.name for job in jobs] == ["0", "1"]
+    rates = {job: read_config(job)["optimizer"]["lr"] for job in jobs}
+    alone = {f"alone-{job.name}": f"{' '.join(words)} optimizer.lr={rate} trainer=cpu" for job, rate in rates.items()}
+    ranks(tmp_path, alone, 1)
     ends = []
     for job in jobs:
-        rate = read_config(job)["optimizer"]["lr"]
-        alone = {f"alone-{job.name}": f"{' '.join(words)} optimizer.lr={rate} trainer=cpu"}
-        ranks(tmp_path, alone, 1)
         one = load_file(tmp_path / f"alone-{job.name}" / "weights.safetensors")
         ends.append(load_file(job / "weights.safetensors"))
         for name, weight in ends[-1].items():
