@@ -30,26 +30,34 @@ class Recurrence(nn.Module):
         self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
     ) -> Float[Tensor, "B L C"]:
         causal, valid = visible("recurrence", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
+        valid = None if valid is None else valid[:, -x.shape[1] :]
         if causal:
-            before = cache.tensors[0] if cache is not None and cache.tensors else None
-            y, last = self.gru(x, None if before is None else before.transpose(0, 1))
+            y, last = self.read(x, valid, cache.tensors[0] if cache is not None and cache.tensors else None)
             if cache is not None:
-                cache.keep(x.shape[1], last.transpose(0, 1))  # (B, 1, C): batch first
+                cache.keep(x.shape[1], last)
             return self.out(y)
-        if valid is not None:
-            x = x * valid[..., None]
-            flip = _flipped(valid)
-        else:
-            flip = torch.arange(x.shape[1] - 1, -1, -1, device=x.device).expand(x.shape[:2])
-        forward, backward = self.gru(x)[0], self.gru(_taken(x, flip))[0]
-        return self.out((forward + _taken(backward, flip)) / 2)
+        forward = self.read(x, valid)[0]
+        backward = self.read(x.flip(1), None if valid is None else valid.flip(1))[0].flip(1)
+        return self.out((forward + backward) / 2)
 
+    def read(self, x: Tensor, valid: Tensor | None, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the GRU says at each token, (B, L, C), and its state after the last one that is there, (B, 1, C).
 
-def _flipped(valid: Tensor) -> Tensor:
-    """(B, L): where each token goes when the valid ones, at the left, are read from the right; padding stays."""
-    at = torch.arange(valid.shape[1], device=valid.device)
-    return torch.where(valid, valid.sum(1, keepdim=True) - 1 - at, at)
+        Args:
+            x: tokens (B, L, C).
+            valid: which of them are there, (B, L); all if None. The others move nothing, wherever they lie.
+            before: the state that came before, (B, 1, C); zeros if None.
+        """
+        start = x.new_zeros(len(x), 1, x.shape[2]) if before is None else before
+        if valid is None:
+            y, last = self.gru(x, start.transpose(0, 1).contiguous())
+            return y, last.transpose(0, 1)
+        order = (~valid).long().argsort(dim=1, stable=True)  # (B, L): those that are there first, as they came
+        y = self.gru(_taken(x.masked_fill(~valid[..., None], 0.0), order), start.transpose(0, 1).contiguous())[0]
+        last = _taken(torch.cat([start, y], 1), valid.sum(1, keepdim=True))  # (B, 1, C)
+        return _taken(y, order.argsort(1)), last
 
 
 def _taken(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(1, index[..., None].expand_as(x))
+    """(B, L, C) and (B, N) -> (B, N, C): of each batch entry the tokens of these numbers."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))

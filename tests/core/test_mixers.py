@@ -187,17 +187,7 @@ def test_padding_moves_nothing_and_everything_else_is_seen(mixer):
     assert (trunk(changed) - trunk(x)).abs().amax((0, 2))[1] > 1e-5  # the past sees it, too
 
 
-READS_PADDING = pytest.mark.xfail(reason="what is in front of the first token moves its state", strict=True)
-
-
-@pytest.mark.parametrize(
-    "mixer",
-    [
-        pytest.param(mixer, marks=READS_PADDING) if mixer is Mixer.recurrence else mixer
-        for mixer in Mixer
-        if {"causal", "padding"} <= TAKES[mixer]
-    ],
-)
+@pytest.mark.parametrize("mixer", [mixer for mixer in Mixer if {"causal", "padding"} <= TAKES[mixer]])
 @torch.no_grad()
 def test_padding_in_front_moves_nothing(mixer):
     trunk, x, valid = model(mixer, PositionKind.none), tokens(), torch.arange(N) >= torch.tensor([[0], [5]])
