@@ -103,9 +103,8 @@ class LanguageModel(DomainAdapter):
         )
         self.dense, self.norm = nn.Linear(C, C), make_norm(config)
         self.bias = nn.Parameter(torch.zeros(len(ALPHABET)))
-        self.contact = nn.Linear(config.depth * config.heads, 1).requires_grad_(
-            False
-        )  # comes with ESM-2's weights; never trained here
+        self.contact = nn.Linear(config.depth * config.heads, 1)
+        self.contact.requires_grad_(False)  # it comes with ESM-2's weights, and is never trained here
 
     def tokens(self, batch: Batch) -> Tokens:
         tokens = batch["tokens"]  # (B, L)
