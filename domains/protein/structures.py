@@ -26,6 +26,7 @@ CATEGORIES = ("_atom_site", "_pdbx_poly_seq_scheme", "_entity_poly_seq", "_struc
 ONE_LETTER = {code.strip(): letter for code, letter in protein_letters_3to1_extended.items()}  # MSE is M
 BOND = 2.0  # Å; farther apart, C and the next N are not bound to each other
 JUMP = 100  # missing residues; numbers that jump farther are a way of counting, such as 1001 for a fused domain
+LONGEST = 100_000  # residues of a chain; titin, the longest that is known, has about 35,000
 MISPLACED = 0.1  # share of residues that may differ from SEQRES
 
 
@@ -166,8 +167,8 @@ def _cif_chains(columns: Mapping[str, list], name: str) -> list[Chain]:
         for n, (atom, altloc, code, label, place, *xyz) in enumerate(rows):
             if models[n] != models[0] or atom not in ATOMS or (placed and not _given(place)):
                 continue
-            if placed and int(place) < 1:
-                raise ValueError(f"label_seq_id must be at least 1, not {place}")
+            if placed and not 1 <= int(place) <= LONGEST:
+                raise ValueError(f"label_seq_id must be at least 1 and at most {LONGEST:,}, not {place}")
             chain = str(label if placed else chains[n])
             called[chain] = str(chains[n])
             x, y, z = map(float, xyz)

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -412,7 +413,7 @@ def test_models_that_cannot_be_are_refused(data, wrong):
 
 def test_the_neighbourhood_of_a_token_is_not_what_its_mixer_sees(data):
     """The core's window has a name of its own, which an older run's config.yaml gave to the neighbourhood."""
-    adapter = make_adapter(data, mixer=Mixer.window, window=5)
+    adapter: Any = make_adapter(data, mixer=Mixer.window, window=5)
     assert adapter.embed.kernel_size == (2 * 2 + 1,)
     assert [block.mixer.within.left for block in adapter.transformer.blocks] == [5, 5]
     old = typed(ModelConfig, OmegaConf.create({"window": 7}))
@@ -455,8 +456,8 @@ def test_residues_that_were_not_seen_are_no_candidates():
     draw(axis, Panel("", score, distance))
     marked = np.asarray(axis.collections[0].get_offsets()) - 1  # j, i
     assert marked.tolist() == [[j, 12] for j in range(40, 48)]
-    assert not (axis.collections[0].get_facecolors() - to_rgba(HIT)).any()
-    below = np.ma.filled(axis.images[1].get_array(), -1.0)
+    assert np.ptp([*np.asarray(axis.collections[0].get_facecolor()), to_rgba(HIT)], axis=0).max() == 0  # one colour
+    below = np.ma.filled(np.ma.asarray(axis.images[1].get_array()), -1.0)
     assert below[[52, 45, 52, 3], [3, 12, 12, 52]].tolist() == [float(UNSEEN), 0.0, -1.0, -1.0]
 
 

@@ -380,7 +380,11 @@ def test_atoms_may_stand_in_any_order(tmp_path, kind):
     assert chain.numbers == tuple("123456")
     changed_places(written, lambda place: place - 1)
     path.write_bytes(FORMATS[kind](written))
-    with pytest.raises(ValueError, match=r"row 21 of _atom_site .*: label_seq_id must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"row 21 of _atom_site .*: label_seq_id must be at least 1 and .*, not 0"):
+        read_chains(path)
+    changed_places(written, lambda place: place + 2**31 - 10)
+    path.write_bytes(FORMATS[kind](written))
+    with pytest.raises(ValueError, match=r"at most 100,000, not 21474836\d\d"):  # nor is memory taken for so many
         read_chains(path)
 
 
