@@ -46,7 +46,6 @@ OLD = {  # made before commits were kept; nothing is added here, and what is mad
     "docs/results/kills.json",
     "docs/results/lunarlander.json",
     "docs/results/lunarlander_bc.json",
-    "docs/results/shakespeare_modern.json",
     "docs/results/shakespeare_residual_scalars.json",
     "docs/results/shakespeare_value_embeddings.json",
     "docs/results/sign_digits.json",

@@ -28,8 +28,8 @@ class Data(DomainData):
     def spec(self):
         """Class names, sizes, and mean and deviation of each channel over the training images."""
         images, sums, count = self.images, torch.zeros(2, self.images.shape[0], dtype=torch.float64), 0
-        for batch in self.sampled(ENOUGH):
-            pixels = batch["images"].double()
+        for part in self.sampled(ENOUGH):
+            pixels = images.read(images.splits["train"][part]).double()
             sums += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
             count += pixels[:, 0].numel()
         mean, square = sums / count
@@ -41,12 +41,12 @@ class Data(DomainData):
             "std": (square - mean.square()).clamp(min=1e-6).sqrt().tolist(),
         }
 
-    def sampled(self, most: int) -> Iterator[Batch]:
-        """At most so many training images, at even distances, in parts that any memory holds."""
+    def sampled(self, most: int) -> Iterator[list[int]]:
+        """The numbers of at most so many training images, at even distances, in parts that any memory holds."""
         size = self.size("train")
         chosen = np.linspace(0, size - 1, min(size, most)).astype(int)
         for part in np.array_split(chosen, -(-len(chosen) // PART)):
-            yield self.batch("train", part.tolist())
+            yield part.tolist()
 
     def size(self, split):
         return len(self.images.splits[split])

@@ -192,7 +192,8 @@ def mean_accuracy(data: Data, split: str) -> float:
     """
     K = len(data.images.classes)
     sums, counts = torch.zeros(K, prod(data.images.shape)), torch.zeros(K, 1)
-    for batch in data.sampled(MEAN_IMAGES):
+    for part in data.sampled(MEAN_IMAGES):
+        batch = data.batch("train", part)
         sums.index_add_(0, batch["labels"], batch["images"].flatten(1))
         counts.index_add_(0, batch["labels"], torch.ones(len(batch["labels"]), 1))
     means = sums / counts.clamp(min=1)  # (K, P)
