@@ -1,6 +1,7 @@
 """The command line: `attend COMMAND [key=value …]`. Nothing here loads torch until a command runs."""
 
 import os
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -22,6 +23,7 @@ COMMANDS = {
     "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
     "bench": "measure this machine's attention kernels",
 }
+COLOUR = re.compile(r"\x1b\[[\d;]*m")  # that a library's warning may bring
 FLAGS = "help hydra-help version cfg resolve package run multirun shell-completion config-path config-name config-dir"
 FLAGS = {f"--{flag}" for flag in (*FLAGS.split(), "experimental-rerun", "info")}  # of Hydra
 HELP = """attend: one self-attention core, four domains
@@ -49,7 +51,7 @@ HELP = """attend: one self-attention core, four domains
 
 def main() -> None:
     """Entry point of the console script. Exits with 2 where the user has to change something."""
-    warnings.formatwarning = lambda message, *_: f"attend: {message}\n"
+    warnings.formatwarning = lambda message, *_: f"attend: {COLOUR.sub('', str(message))}\n"
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())), end="")
@@ -114,7 +116,9 @@ def _train(overrides: list[str]) -> None:
         raise ValueError(f"{wrong[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
     overrides = begun(resumed(overrides))
     if not any(word.startswith("-") for word in overrides):
-        compose("config", overrides)  # complains before anything is written
+        config = compose("config", overrides)  # complains before anything is written
+        if any(word.startswith("model.window=") for word in overrides) and config.model.mixer.value != "window":
+            warnings.warn(f"model.window does nothing with model.mixer={config.model.mixer.value}", stacklevel=2)
 
     @hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")
     def job(config: DictConfig) -> float:

@@ -42,6 +42,8 @@ def run(config: DictConfig) -> None:
         f"{low:.1f} · {middle:.1f} · {high:.1f} at 10 · 50 · 90 %, {returns.max():.1f} at most; "
         f"{cut:.0%} cut off by the time limit, which might have gone on"
     )
+    if returns.min() == returns.max():
+        console.print("all episodes have the same return: there is nothing to ask for; try another policy=…")
     if c.minari:
         to_minari(c.minari, c.env, played, " and ".join(policies))
         console.print(f"wrote the Minari data set {c.minari}")

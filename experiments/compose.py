@@ -124,6 +124,8 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
             f"{key}={values} is several values, for a sweep: attend train -m {key}={values}; a list is written "
             f"{key}=[{values}], and a text with commas {key}=\"'{values}'\""
         )
+    if recipe := re.search(r"In 'experiment/(\w+)': ConfigKeyError", text):
+        return f"experiment={recipe[1]} is a recipe of another domain; leave out domain=… and what belongs to that"
     if choice := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, wrong = choice.groups()
         return f"{group}={wrong} is unknown{_nearest(wrong, choices(group))}; possible: {', '.join(choices(group))}"

@@ -1,12 +1,15 @@
 """Tells a waiting person what is going on."""
 
 import os
+import time
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments.terminal import terminal
+
+SILENCE = 20.0  # seconds at most
 
 
 def make_progress(console: Console | None = None) -> Progress:
@@ -26,7 +29,7 @@ class StepProgress(Callback):
     """One bar over the steps of a run with its loss, and a line at every validation."""
 
     def __init__(self, progress: Progress, label: str):
-        self.progress, self.label = progress, label
+        self.progress, self.label, self.told = progress, label, time.monotonic()
 
     def on_train_start(self, trainer, pl_module):
         self.bar = self.progress.add_task(
@@ -36,7 +39,12 @@ class StepProgress(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.progress.update(self.bar, completed=trainer.global_step)
         if trainer.global_step % 10 == 0 or trainer.global_step == trainer.max_steps:  # a GPU waits for the loss
-            self.progress.update(self.bar, note=f"loss {trainer.callback_metrics['train/loss'].item():.4f}")
+            loss = f"loss {trainer.callback_metrics['train/loss'].item():.4f}"
+            self.progress.update(self.bar, note=loss)
+            console, now = self.progress.console, time.monotonic()
+            if not console.is_terminal and trainer.is_global_zero and now > self.told + SILENCE:  # a log has no bar
+                console.print(f"  {self.label}  step {trainer.global_step} of {trainer.max_steps}  {loss}")
+                self.told = now
 
     def on_validation_end(self, trainer, pl_module):
         if trainer.is_global_zero and not trainer.sanity_checking:

@@ -24,6 +24,7 @@ from importlib import import_module
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from shlex import quote
 from shutil import which
 from typing import Any
 
@@ -117,7 +118,12 @@ def only_writer(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"another process is training in {folder}; wait for its end, or give another run=…"
             ) from error
-        yield
+        try:
+            yield
+        except BaseException:
+            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing came of it
+                shutil.rmtree(folder)
+            raise
 
 
 def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
@@ -229,7 +235,7 @@ def command() -> str:
     its paths. The command line hands a training over to Hydra without the word for it."""
     program, *words = map(without_folders, sys.argv)
     begun = program == "attend" and words and "=" in words[0]
-    return " ".join([program, *(["train"] if begun else []), *words])
+    return " ".join([program, *(["train"] if begun else []), *map(quote, words)])
 
 
 def without_folders(word: str) -> str:

@@ -1,14 +1,19 @@
 """`init=FOLDER`: a run that starts from the weights of another one."""
 
 from collections.abc import Collection, Iterable
+from enum import Enum
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from domains.adapter import DomainAdapter
+from experiments.compose import written
 from experiments.foreign import read_config, read_spec
 from experiments.runs import read_weights, room
 
+BLOCKS = ("dim", "depth", "heads", "kv_heads", "mixer", "mlp_ratio", "activation", "norm", "qk_norm", "bias")
 CORE = ("transformer.blocks.", "transformer.norm.")  # what means the same in every domain
 
 
@@ -28,16 +33,14 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
         if not (folder / name).is_file():
             raise ValueError(f"init={folder} is no finished run: it has no {name} (attend train writes one)")
     theirs, own = read_weights(folder), adapter.state_dict()
-    other = not kin(package, read_config(folder).domain.package)
+    before = read_config(folder)
+    other = not kin(package, before.domain.package)
     state = {name: weight for name, weight in theirs.items() if not other or name.startswith(CORE)}
     if not other and find_spec(f"{package}.start"):
         state = room(package, "start").fitted(adapter, state, read_spec(folder))
     taken = {name: weight for name, weight in state.items() if name in own and own[name].shape == weight.shape}
     if not any(name.startswith("transformer.") for name in taken):
-        raise ValueError(
-            f"nothing of the transformer in init={folder} fits this one; model.dim and model.heads, depth and mixer "
-            f"must be as in {folder}/config.yaml"
-        )
+        raise ValueError(f"nothing of the transformer in init={folder} fits this one; add {unlike(adapter, before)}")
     adapter.load_state_dict(taken, strict=False)
     resized = [name for name in taken if theirs[name].shape != own[name].shape]
     parts = {
@@ -46,7 +49,18 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
         "anew": modules(own.keys() - taken.keys(), own),
         "left there": modules(theirs.keys() - taken.keys(), theirs),
     }
-    return "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
+    told = [f"{what}: {', '.join(names)}" for what, names in parts.items() if names]
+    if strange := unlike(adapter, before):
+        told.append(f"the blocks there are made otherwise, for which this one would need {strange}")
+    return "; ".join(told)
+
+
+def unlike(adapter: DomainAdapter, before: DictConfig) -> str:
+    """What would have to be set for blocks like those of another run."""
+    own = adapter.transformer.config
+    pairs = {name: (before.model.get(name), getattr(own, name)) for name in BLOCKS if name in before.model}
+    plain = {name: [x.value if isinstance(x, Enum) else x for x in pair] for name, pair in pairs.items()}
+    return " ".join(f"model.{name}={written(theirs)}" for name, (theirs, ours) in plain.items() if theirs != ours)
 
 
 def kin(one: str, other: str) -> bool:

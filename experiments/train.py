@@ -1,5 +1,6 @@
 """`attend train`: one run of one domain, from a configuration to a run folder."""
 
+import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
 from domains.config import OptimizerConfig
-from domains.data import place
+from domains.data import SPLITS, place
 from domains.parallel import gathered, parallelize
 from domains.task import AttentionTask, TaskData
 from experiments.checkpoints import Checkpoints, to_resume
@@ -73,9 +74,13 @@ def train(config: DictConfig, folder: Path, progress: Progress, overrides: Seque
             data worker that dies.
     """
     quiet()
-    first = getattr(rank_zero_only, "rank", 0) == 0
-    with only_writer(folder) if first else nullcontext():
+    with only_writer(folder) if _first() else nullcontext():
         return _train(config, folder, progress, overrides)
+
+
+def _first() -> bool:
+    """Whether this is the first of all processes; Lightning knows before there is a trainer."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequence[str]) -> dict[str, Any]:
@@ -86,6 +91,11 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         spec = data.spec()
     finally:
         progress.remove_task(reading)
+    train, val, test = (f"{data.size(split):,}" for split in SPLITS)
+    if _first():
+        progress.console.print(
+            f"  {config.domain.name}: {train} samples to train on, {val} to validate, {test} to test"
+        )
     adapter = make_adapter(config, spec)
     size = sum(p.numel() for p in adapter.parameters())
     if config.frozen:
@@ -93,6 +103,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     if checkpoint := to_resume(folder):
         before = read_config(folder)
         _check_same(config, before)
+        _check_longer(folder, config)
         _check_parts(checkpoint, config, before)
         set_aside(folder)
     settings: TrainerConfig = typed(TrainerConfig, config.trainer)
@@ -275,6 +286,17 @@ def _check_parts(checkpoint: Path, config: DictConfig, before: Any) -> None:
         raise ValueError(
             f"{checkpoint} was written with trainer.strategy={was['strategy']} and trainer.tensor_parallel="
             f"{was.get('tensor_parallel', 1)}; go on with these, on any number of devices (trainer.devices, num_nodes)"
+        )
+
+
+def _check_longer(folder: Path, config: DictConfig) -> None:
+    """A run that has come to its end goes on for more steps; fewer would leave a record that contradicts itself."""
+    summary = folder / "summary.json"
+    done = json.loads(summary.read_text())["steps"] if summary.is_file() else 0
+    if done > config.trainer.max_steps:
+        raise ValueError(
+            f"{folder} has come to its end after {done} steps, more than trainer.max_steps={config.trainer.max_steps}; "
+            "give more of them to go on, or another run=… for a new run"
         )
 
 

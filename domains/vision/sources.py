@@ -90,9 +90,11 @@ def image_files(source: Path) -> list[Path]:
         raise ValueError(f"{source} does not exist; give an image file or a folder of images")
     found = sorted(p for p in source.rglob("*") if p.is_file() and not _hidden(p.relative_to(source)))
     files = [p for p in found if p.suffix.lower() in SUFFIXES]
+    unread = [p for p in found if p.suffix.lower() in UNREAD]
     if not files:
-        raise ValueError(f"{source} holds no images ({', '.join(SUFFIXES)})")
-    if unread := [p for p in found if p.suffix.lower() in UNREAD]:
+        other = f", but {unread[0].name} and the like, which Pillow cannot read; save as JPEG" if unread else ""
+        raise ValueError(f"{source} holds no images ({', '.join(SUFFIXES)}){other}")
+    if unread:
         warnings.warn(
             f"left out of {source}: {len(unread)} that Pillow cannot read, such as {unread[0].name}; save as JPEG",
             stacklevel=2,
@@ -170,7 +172,8 @@ def _folder(config: DataConfig) -> Images:
     """Class names are those of the sub-folders; folders train, val and test above them are splits."""
     root = Path(config.path or "")
     if config.path is None or not root.is_dir():
-        raise ValueError(f"data.path={config.path} is no folder; give one with a sub-folder of images for each class")
+        wrong = "data.path is needed" if config.path is None else f"data.path={config.path} is no folder"
+        raise ValueError(f"{wrong}; give a folder with a sub-folder of images for each class")
     names = {"train": TRAIN_FOLDERS, "val": VAL_FOLDERS, "test": TEST_FOLDERS}
     parts = {split: next((root / n for n in known if (root / n).is_dir()), None) for split, known in names.items()}
     tops = {split: path for split, path in parts.items() if path} if parts["train"] else {"all": root}

@@ -146,7 +146,7 @@ function charts(map) {
   const dots = elements.map((e, n) => ({ n, weight: map.received[n], effect: effects[n], note: e.note }));
   const scatter = Plot.plot({
     width: $("scatter").clientWidth, height: 270, marginLeft: 55, marginBottom: 42, style: ink, grid: true, ariaLabel: "weight received against effect of removal",
-    x: { label: "weight that it gets", ticks: 5, labelOffset: 38 }, y: { label: "effect of hiding it", ticks: 5, nice: true },
+    x: { label: "weight that it gets", ticks: 5, labelOffset: 38 }, y: { label: "effect of hiding it", ticks: 5, nice: true, tickFormat: (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(0) : `${v}`) },
     marks: [
       Plot.dot(dots, { x: "weight", y: "effect", fill: "var(--blue)", fillOpacity: 0.6, r: 4 }),
       Plot.dot([dots[state.element]], { x: "weight", y: "effect", stroke: "currentColor", strokeWidth: 2, r: 7 }),

@@ -22,7 +22,7 @@ from domains.vision.config import Augment, DataConfig, ModelConfig, OnError, Poo
 from domains.vision.data import Data
 from domains.vision.evaluate import evaluate
 from domains.vision.predict import predict
-from domains.vision.sources import read_image
+from domains.vision.sources import image_files, read_image
 
 
 def pixels():
@@ -326,6 +326,10 @@ def test_photographs_that_are_left_out_are_said_to_be(tmp_path):
     ):
         data = open_data(root)
     assert sum(data.size(split) for split in ("train", "val", "test")) == 14
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "IMG_2.HEIC").touch()
+    with pytest.raises(ValueError, match=r"holds no images .*, but IMG_2\.HEIC and the like, .* save as JPEG"):
+        image_files(tmp_path / "b")
 
 
 def test_what_nobody_put_there_is_no_image(tmp_path):

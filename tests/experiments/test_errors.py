@@ -22,6 +22,10 @@ from experiments.runs import load_run
         (["domain=joint", "data=digits"], ["data=… says not for what", "data@data.vision=…"]),
         (["domain=joint", "data.weights.txt=2"], ["did you mean data.weights.text?"]),
         (["domain=joint", "model.mixer=linear"], ["cannot take bias; possible here: softmax, window"]),
+        (
+            ["experiment=contacts", "domain=vision"],
+            ["experiment=contacts is a recipe of another domain; leave out domain"],
+        ),
         (["+model.new=1"], ["cannot be added"]),
         (["seed"], ["not of the form key=value"]),
         (["seed=3,5"], ["attend train -m seed=3,5", "seed=[3,5]", "\"'3,5'\""]),
@@ -71,6 +75,13 @@ def test_command_line(attend, arguments, part, tmp_path):
     assert len(result.stderr.splitlines()) <= 2
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_training_that_did_not_begin_leaves_no_folder(attend, tmp_path):
+    result = attend("train", "data=images", "run=mine")
+    assert result.returncode == 2
+    assert "data.path is needed; give a folder with a sub-folder of images for each class" in result.stderr
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_run_that_was_stopped_is_said_to_go_on(tmp_path):
