@@ -42,7 +42,6 @@ OLD = {  # made before commits were kept; nothing is added here, and what is mad
     "docs/results/fashion_mnist.json",
     "docs/results/hopper.json",
     "docs/results/hopper_bc.json",
-    "docs/results/key_to_door.json",
     "docs/results/kills.json",
     "docs/results/lunarlander.json",
     "docs/results/lunarlander_bc.json",
@@ -52,7 +51,6 @@ OLD = {  # made before commits were kept; nothing is added here, and what is mad
     "docs/results/swissprot.json",
     "docs/rl_online.json",
     "docs/rl_speed.json",
-    "docs/text_without_recall.json",
 }
 
 

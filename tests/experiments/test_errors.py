@@ -78,7 +78,8 @@ def test_command_line(attend, arguments, part, tmp_path):
 
 
 def test_a_training_that_did_not_begin_leaves_no_folder(attend, tmp_path):
-    result = attend("train", "data=images", "run=mine")
+    result = attend("train", "data=images", "run=mine", "model.window=3")
+    assert "attend: model.window does nothing with model.mixer=softmax" in result.stderr
     assert result.returncode == 2
     assert "data.path is needed; give a folder with a sub-folder of images for each class" in result.stderr
     assert not (tmp_path / "mine").exists()
