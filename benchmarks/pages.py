@@ -241,8 +241,9 @@ RESULTS = """# Results
 
 Written by `python benchmarks/pages.py` from [results/](results), which `benchmarks/results.py` gathers from evaluated
 run folders. Held-out data, the last weights and not the best, mean ± deviation over seeds. Seconds are of training, of
-the fastest and the slowest seed: other work ran beside most of them. Versions: {versions}.
-Hardware: {hardware}; the first records kept neither the processor nor the commit.
+the fastest and the slowest seed: other work ran beside most of them. The first records kept
+neither the processor nor the commit. Hardware: {hardware}. Versions:
+{versions}.
 
 {measured}
 

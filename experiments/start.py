@@ -40,7 +40,8 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
         state = room(package, "start").fitted(adapter, state, read_spec(folder))
     taken = {name: weight for name, weight in state.items() if name in own and own[name].shape == weight.shape}
     if not any(name.startswith("transformer.") for name in taken):
-        raise ValueError(f"nothing of the transformer in init={folder} fits this one; add {unlike(adapter, before)}")
+        needed = unlike(adapter, before) or f"the model of {folder}/config.yaml"
+        raise ValueError(f"nothing of the transformer in init={folder} fits this one; it needs {needed}")
     adapter.load_state_dict(taken, strict=False)
     resized = [name for name in taken if theirs[name].shape != own[name].shape]
     parts = {

@@ -222,7 +222,7 @@ def saved(folder, model, spec=SPEC, package="domains.vision.masked"):
     )
     (folder / "spec.json").write_text(json.dumps(spec))
     (folder / "config.yaml").write_text(
-        f"domain: {{package: {package}}}\ndata: {{}}\nmodel: {{}}\nposition: {{}}\nseed: 0\n"
+        f"domain: {{package: {package}}}\ndata: {{}}\nmodel: {{dim: {SMALL['dim']}}}\nposition: {{}}\nseed: 0\n"
     )
     return folder
 
@@ -305,7 +305,7 @@ def test_a_folder_that_is_no_run(tmp_path, missing):
 def test_weights_that_do_not_fit(tmp_path):
     other = make_vit(dim=12)
     before = {name: weight.clone() for name, weight in other.state_dict().items()}
-    with pytest.raises(ValueError, match=r"nothing of the transformer .* model\.dim"):
+    with pytest.raises(ValueError, match=rf"nothing of the transformer .* needs model\.dim={SMALL['dim']}$"):
         start(other, "domains.vision", saved(tmp_path / "old", make()))
     assert all(torch.equal(weight, before[name]) for name, weight in other.state_dict().items())
 
