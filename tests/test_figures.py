@@ -36,7 +36,6 @@ OLD = {  # made before commits were kept; nothing is added here, and what is mad
     "benchmarks/text_training.json",
     "benchmarks/vision.json",
     "docs/contacts_curve.json",
-    "docs/kernels.json",
     "docs/results/cartpole_own.json",
     "docs/results/contacts_triangles.json",
     "docs/results/fashion_mnist.json",
@@ -83,9 +82,14 @@ def test_the_text_figure_without_recall_is_that_of_the_file():
 
 
 def test_the_kernel_table_is_that_of_the_file():
-    page = text("docs/core.md")
-    for row in record("docs/kernels.json")["rows"]:
+    page, rows = text("docs/core.md"), record("docs/kernels.json")["rows"]
+    for row in rows:
         assert f"| {' | '.join(cells(row))} |" in page
+    told = {row["case"]: (row["time_ratio"], row["memory_ratio"]) for row in rows}
+    time, memory = told["trained bias, N 192 (triangle)"]
+    assert f"takes {time:.2f} of torch's time and {memory:.2f} of its memory" in text("README.md").replace("\n", " ")
+    time, memory = told["window 128, L 4096"]
+    assert f"{time:.2f} of the time of causal attention and {memory:.2f} times its memory" in text("README.md")
 
 
 @pytest.mark.parametrize("path", RECORDS)
