@@ -292,7 +292,7 @@ def _check_parts(checkpoint: Path, config: DictConfig, before: Any) -> None:
 def _check_longer(folder: Path, config: DictConfig) -> None:
     """A run that has come to its end goes on for more steps; fewer would leave a record that contradicts itself."""
     summary = folder / "summary.json"
-    done = json.loads(summary.read_text())["steps"] if summary.is_file() else 0
+    done = json.loads(summary.read_text()).get("steps", 0) if summary.is_file() else 0
     if done > config.trainer.max_steps:
         raise ValueError(
             f"{folder} has come to its end after {done} steps, more than trainer.max_steps={config.trainer.max_steps}; "

@@ -250,3 +250,13 @@ def test_the_comparison_of_mixers_is_that_of_the_file():
     sure = [line for line in found["effects"] if line.get("sure")]
     assert len(sure) == len(found["verdicts"])
     assert all(f"{abs(line['percent']):.1f} %" in page for line in sure)
+
+
+def test_the_defaults_of_text_and_proteins_are_those_of_the_files():
+    bits = record("docs/results/text.json")["together"]["bits_per_byte"]
+    assert f"| {bits['mean']:.3f} ± {bits['deviation']:.3f} |" in text("docs/text.md")
+    found = record("docs/results/protein.json")["together"]
+    score, page = found["model P@L/5"], text("docs/protein.md").replace("\n", " ")
+    assert f"P@L/5 {score['mean']:.3f} ± {score['deviation']:.3f} on {found['chains']['mean']} others" in page
+    for name in ("profile-pair log-odds", "separation prior"):
+        assert f"{found[f'baseline/{name}']['mean']:.3f} of the" in page
