@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from domains.adapter import Evaluation
+from domains.data_warnings import record_data_warnings
 from experiments.config import EvaluateConfig
 from experiments.runs import environment, load_run, make_data, room, write_json
 from experiments.terminal import terminal, waiting
@@ -32,12 +33,13 @@ def evaluate(run_folder: Path, folder: Path, split: str = "test", flips: bool = 
         ValueError: if the run is not finished, the split unknown, or `flips` asked of what is no image.
     """
     config, adapter = load_run(run_folder)
-    data = make_data(config)
-    data.eval_dataloader(split)  # complains of an unknown split before anything is written
     score = room(config.domain.package, "evaluate").evaluate
     if flips and "flips" not in signature(score).parameters:
         raise ValueError(f"flips=true is for images; domain={config.domain.name} has none")
-    evaluation = score(adapter, data, folder, split, **({"flips": True} if flips else {}))
+    with record_data_warnings() as data_warnings:
+        data = make_data(config)
+        data.eval_dataloader(split)  # complains of an unknown split before anything is written
+        evaluation = score(adapter, data, folder, split, **({"flips": True} if flips else {}))
     write_json(
         folder / "summary.json",
         {
@@ -45,6 +47,7 @@ def evaluate(run_folder: Path, folder: Path, split: str = "test", flips: bool = 
             "split": split,
             "scores": [score._asdict() for score in evaluation.scores],
             "measures": evaluation.measures,
+            "data_warnings": data_warnings,
             **environment(),
         },
     )

@@ -4,14 +4,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from experiments.runs import load_run, room
+from domains.data_warnings import record_data_warnings
+from experiments.runs import environment, load_run, room, write_json
 from experiments.terminal import terminal, waiting
 
 
 def run(config: DictConfig) -> None:
     with waiting("predicting …"):
         saved, adapter = load_run(config.run)
-        predict = room(saved.domain.package, "predict").predict
-        written = predict(adapter, config.input, Path(config.output))
-    for path in written:
+        predict, folder = room(saved.domain.package, "predict").predict, Path(config.output)
+        with record_data_warnings() as data_warnings:
+            written = predict(adapter, config.input, folder)
+        summary = {"run": config.run, "input": config.input, "data_warnings": data_warnings, **environment()}
+        write_json(folder / "summary.json", summary)
+    for path in [*written, folder / "summary.json"]:
         terminal().print(f"wrote {path}")

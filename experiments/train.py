@@ -23,6 +23,7 @@ from rich.progress import Progress
 
 from domains.config import OptimizerConfig
 from domains.data import SPLITS, place
+from domains.data_warnings import record_data_warnings
 from domains.parallel import gathered, parallelize
 from domains.task import AttentionTask, TaskData
 from experiments.checkpoints import Checkpoints, to_resume
@@ -87,8 +88,9 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     seed_everything(config.seed, workers=True, verbose=False)
     reading = progress.add_task(f"{config.domain.name}: reading data", total=None, note="")
     try:
-        data = make_data(config)
-        spec = data.spec()
+        with record_data_warnings(show=_first()) as data_warnings:
+            data = make_data(config)
+            spec = data.spec()
     finally:
         progress.remove_task(reading)
     train, val, test = (f"{data.size(split):,}" for split in SPLITS)
@@ -151,6 +153,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         "seed": config.seed,
         "precision": trainer.precision,
         "val": {k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        "data_warnings": data_warnings,
         **environment(),
     }
     write_json(folder / "summary.json", summary)
