@@ -53,13 +53,15 @@ def main() -> None:
     """Entry point of the console script. Exits with 2 where the user has to change something."""
     warnings.formatwarning = lambda message, *_: f"attend: {COLOUR.sub('', str(message))}\n"
     arguments = sys.argv[1:]
+    if wrong := [word for word in arguments if any("\ud800" <= letter <= "\udfff" for letter in word)]:
+        fail(ValueError(f"{wrong[0]!a} holds bytes that are no UTF-8; set the terminal to UTF-8, or rename the file"))
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())), end="")
         return
     if arguments[0] in ("-sc", "--shell-completion"):
         return _complete(arguments)
-    if "=" in arguments[0]:  # attend key=value …: Lightning restarts a training so on every rank
-        arguments = ["train", *arguments]
+    if "=" in arguments[0]:  # attend key=value …: Lightning restarts a training so on every rank, in Hydra's grammar
+        arguments = ["train", *(map(restarted, arguments) if "LOCAL_RANK" in os.environ else arguments)]
     command, *overrides = arguments
     overrides = [expanded(word) for word in overrides]
     try:
@@ -86,6 +88,13 @@ def main() -> None:
         sys.exit(130)
 
 
+def restarted(word: str) -> str:
+    """A word that Lightning gives to the rank that it starts, as it was typed."""
+    from experiments.overrides import from_hydra
+
+    return word if word.startswith("hydra.") else from_hydra(word)
+
+
 def expanded(word: str) -> str:
     """key=~/photos with the home folder written out: a shell does not do so behind the =."""
     key, equals, value = word.partition("=")
@@ -105,8 +114,7 @@ def _train(overrides: list[str]) -> None:
     import hydra
     from omegaconf import DictConfig
 
-    from conf import schema
-    from experiments.compose import begun, compose, quoted, resumed
+    from experiments.compose import begun, compose, resumed, sweep_folder, train_words
 
     if "-h" in overrides or "--help" in overrides:
         from experiments.help import show
@@ -114,7 +122,8 @@ def _train(overrides: list[str]) -> None:
         return show([word for word in overrides if word not in ("-h", "--help")])
     if wrong := [word for word in overrides if word.startswith("--") and word.partition("=")[0] not in FLAGS]:
         raise ValueError(f"{wrong[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
-    overrides = begun(resumed(overrides))
+    sweep = "-m" in overrides or "--multirun" in overrides
+    overrides = begun(sweep_folder(overrides) if sweep else resumed(overrides))
     if not any(word.startswith("-") for word in overrides):
         config = compose("config", overrides)  # complains before anything is written
         if any(word.startswith("model.window=") for word in overrides) and config.model.mixer.value != "window":
@@ -140,9 +149,7 @@ def _train(overrides: list[str]) -> None:
             fail(error)
             raise
 
-    schema.register()
-    sweep = "-m" in overrides or "--multirun" in overrides
-    sys.argv = [sys.argv[0], *(quoted(word, sweep) for word in overrides)]
+    sys.argv = [sys.argv[0], *train_words(overrides, sweep)]
     job()
 
 

@@ -1,6 +1,5 @@
 """From a command line to a typed configuration, or to one clear sentence about what is wrong with it."""
 
-import json
 import re
 from contextlib import nullcontext
 from dataclasses import fields
@@ -13,7 +12,6 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +21,7 @@ from conf import schema
 from core.config import check_mixing
 from experiments.config import CompareConfig, PlanConfig, TransferConfig
 from experiments.foreign import read_config, read_overrides
+from experiments.overrides import as_typed, from_hydra, quote, to_hydra
 
 # Commands about runs, whose command line holds the settings of these as well.
 OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig, "plan": PlanConfig}
@@ -31,16 +30,16 @@ OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig, "plan": PlanCon
 DOMAIN_GROUPS = ("data", "model")
 
 
-def compose(name: str, overrides: list[str]) -> DictConfig:
-    """The configuration `conf/<name>.yaml` with these overrides (key=value).
+def compose(name: str, words: list[str]) -> DictConfig:
+    """The configuration `conf/<name>.yaml` with these settings (key=value), as they were typed.
 
     Raises:
         ValueError: what is wrong, what is possible, and the nearest known name.
     """
     schema.register()
-    overrides = [quoted(word) for word in overrides]
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
+        overrides = in_hydra(name, words)
         try:
             config = hydra_compose(name, overrides)
             check(config, overrides)
@@ -49,21 +48,43 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     return config
 
 
-def quoted(word: str, sweep: bool = False) -> str:
-    """key=value as it is, or its value in quotes where Hydra's grammar cannot read it: `input=Größe (2).jpg`.
-
-    So is a value with a comma and a space, which would be several, unless the words are those of a sweep. Lists and
-    dictionaries are the grammar's own, whatever is wrong with them.
-    """
-    key, equals, value = word.partition("=")
-    if not equals or not re.fullmatch(r"[\w.@/]+", key) or value.startswith(("[", "{")):
-        return word
+def in_hydra(name: str, words: list[str], sweep: bool = False) -> list[str]:
+    """The words in Hydra's grammar. Which settings are text depends on the choices among them, such as domain=rl."""
+    if not any("=" in word for word in words):
+        return words
+    groups = _groups()
+    choosing = [word for word in words if re.split("[@=]", word)[0] in groups or word.startswith("hydra.searchpath")]
     try:
-        read = OverridesParser.create().parse_override(word)
-        fine = sweep or not read.is_sweep_override() or ", " not in value
-    except HydraException:
-        fine = False
-    return word if fine else f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        config = hydra_compose(name, choosing)
+    except (HydraException, OmegaConfBaseException):
+        config = hydra_compose(name)  # a choice is wrong; whoever composes with it says so
+    return [to_hydra(word, config, sweep) for word in words]
+
+
+def train_words(words: list[str], sweep: bool = False) -> list[str]:
+    """The words of `attend train` in Hydra's grammar."""
+    schema.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("conf", version_base="1.3"):
+        return in_hydra("config", words, sweep)
+
+
+def sweep_folder(words: list[str]) -> list[str]:
+    """The words of a sweep, with run=FOLDER as what it means there: the folder of all its runs, which are numbered.
+
+    Raises:
+        ValueError: if it is several folders.
+    """
+    others = [word for word in words if not word.startswith("run=")]
+    folders = [word.removeprefix("run=") for word in words if word.startswith("run=")]
+    if not folders:
+        return words
+    if "," in folders[-1] or "${" in folders[-1]:
+        raise ValueError(
+            f"run={folders[-1]}: a sweep has one folder, in which its runs are 0, 1, 2 …; hydra.sweep.subdir=… names "
+            "them otherwise"
+        )
+    return [*others, f"hydra.sweep.dir={quote(folders[-1])}"]
 
 
 def check(config: DictConfig, overrides: list[str]) -> None:
@@ -122,7 +143,7 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
         key, values = several.groups()
         return (
             f"{key}={values} is several values, for a sweep: attend train -m {key}={values}; a list is written "
-            f"{key}=[{values}], and a text with commas {key}=\"'{values}'\""
+            f"{key}=[{values}]"
         )
     if recipe := re.search(r"In 'experiment/(\w+)': ConfigKeyError", text):
         return f"experiment={recipe[1]} is a recipe of another domain; leave out domain=… and what belongs to that"
@@ -168,7 +189,7 @@ def resumed(overrides: list[str]) -> list[str]:
     folder = Path(given.get("run", ""))
     if "run" not in given or not any((folder / "checkpoints").glob("*.ckpt")):
         return overrides
-    before = {line.partition("=")[0]: line for line in read_overrides(folder)}
+    before = {line.partition("=")[0]: line for line in map(from_hydra, read_overrides(folder))}
     if "domain" in given and before.get("domain", "").partition("=")[2] not in ("", given["domain"]):
         raise ValueError(f"{folder} is a run of {before['domain']}; give another run=… for a new run")
     return [line for key, line in before.items() if key not in given] + overrides
@@ -198,7 +219,7 @@ def gathered(command: str, overrides: list[str]) -> list[str]:
         return overrides
     own = {field.name for field in fields(OF_RUNS[command])}
     theirs = [word for word in overrides if not (word.startswith("hydra") or re.split(r"[.=]", word)[0] in own)]
-    return [word for word in overrides if word not in theirs] + ([f"settings={json.dumps(theirs)}"] if theirs else [])
+    return [word for word in overrides if word not in theirs] + ([as_typed("settings", theirs)] if theirs else [])
 
 
 def written(value: Any) -> str:

@@ -97,7 +97,7 @@ class GenerateConfig:
     """conf/generate.yaml says what the keys mean."""
 
     run: str = "???"
-    prompt: Any = "???"
+    prompt: list[str] = MISSING
     length: int = 600
     temperature: float = 0.7
     top_k: int | None = 40
@@ -115,7 +115,7 @@ class CollectConfig:
     """conf/collect.yaml says what the keys mean."""
 
     env: str = "???"
-    policy: Any = "random"
+    policy: list[str] = field(default_factory=lambda: ["random"])
     target: float | None = None
     noise: float = 0.0
     episodes: int = 1000

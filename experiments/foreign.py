@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 LONGEST = 2**18  # bytes of a configuration
 DEEPEST = 20  # beyond, the parser's time grows with the square
 LARGEST = 2**30  # bytes of a spec.json, which may hold the text that a model recalls from
+INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # \${ is text
 NEEDED = ("domain", "data", "model", "position", "seed")
 
 
@@ -39,7 +40,7 @@ def read_overrides(folder: Path) -> list[str]:
     Raises:
         ValueError: if there is none.
     """
-    lines = [str(line) for line in _plain(folder / ".hydra" / "overrides.yaml")]
+    lines = [str(line) for line in OmegaConf.to_container(_plain(folder / ".hydra" / "overrides.yaml"))]
     if wrong := [line for line in lines if not re.match(r"\w[\w@/.]*=", line)]:
         raise ValueError(f"{folder}/.hydra/overrides.yaml holds {wrong[0]!r}, which is not of the form key=value")
     return [line for line in lines if not line.startswith("hydra")]
@@ -86,7 +87,7 @@ def _plain(path: Path) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(f"it is nested more than {DEEPEST} deep")
-            if isinstance(event, yaml.AliasEvent) or "${" in str(getattr(event, "value", "")):
+            if isinstance(event, yaml.AliasEvent) or INTERPOLATION.search(str(getattr(event, "value", ""))):
                 raise ValueError("an alias, or ${…}, stands for a value; write the value itself")
         return OmegaConf.load(StringIO(text))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:

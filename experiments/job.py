@@ -16,6 +16,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from experiments.overrides import from_hydra
+
 RANKS = {"LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE"}
 
 
@@ -61,7 +63,7 @@ def swept() -> float:
     """
     known = HydraConfig.get()
     folder = Path(known.runtime.output_dir)
-    words = [word for word in known.overrides.task if not word.startswith("run=")]
+    words = [from_hydra(word) for word in known.overrides.task]
     if alone(["experiments.cli", "train", *words, f"run={folder}"]):
         raise RuntimeError(f"the run in {folder} failed")
     return json.loads((folder / "summary.json").read_text())["val"].get("loss", float("nan"))

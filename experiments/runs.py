@@ -40,6 +40,7 @@ from core.config import PositionConfig
 from domains.adapter import DomainAdapter
 from domains.data import DomainData
 from experiments.foreign import check_package, read_config, read_spec
+from experiments.overrides import escape
 
 
 def room(package: str, name: str) -> Any:
@@ -127,9 +128,19 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     with written(folder / "config.yaml") as new:
-        new.write_text(OmegaConf.to_yaml(config, resolve=True))
+        new.write_text(OmegaConf.to_yaml(OmegaConf.create(_as_text(plain))), encoding="utf-8")
     write_json(folder / "spec.json", spec)
+
+
+def _as_text(value: Any) -> Any:
+    """Values in which `${` is written so that it stays text."""
+    if isinstance(value, dict):
+        return {key: _as_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_text(inner) for inner in value]
+    return escape(value) if isinstance(value, str) else value
 
 
 def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:

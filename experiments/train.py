@@ -254,10 +254,15 @@ def choose_precision(settings: TrainerConfig) -> tuple[str, str]:
 
     bfloat16 halves memory and multiplies speed on a GPU that has it. On a CPU without such instructions it is hundreds
     of times slower than float32, and a model of a few million parameters gains little from them where they exist.
+
+    Raises:
+        ValueError: for float16 on a CPU, of which Lightning would make bfloat16.
     """
+    on_gpu = settings.accelerator in (Accelerator.auto, Accelerator.gpu) and torch.cuda.is_available()
+    if settings.precision.startswith("16-mixed") and not on_gpu and settings.accelerator is not Accelerator.mps:
+        raise ValueError("trainer.precision=16-mixed needs a GPU; possible on a CPU: bf16-mixed, 32-true, 64-true")
     if settings.precision != "auto":
         return settings.precision, "as asked"
-    on_gpu = settings.accelerator in (Accelerator.auto, Accelerator.gpu) and torch.cuda.is_available()
     if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16-mixed", "auto: this GPU has bfloat16"
     return "32-true", "auto: float32, as this GPU has no bfloat16" if on_gpu else "auto: float32 on a CPU"

@@ -28,7 +28,7 @@ from experiments.runs import load_run
         ),
         (["+model.new=1"], ["cannot be added"]),
         (["seed"], ["not of the form key=value"]),
-        (["seed=3,5"], ["attend train -m seed=3,5", "seed=[3,5]", "\"'3,5'\""]),
+        (["seed=3,5"], ["attend train -m seed=3,5", "seed=[3,5]"]),
         (["seed=[3"], ["not of the form key=value"]),
     ],
 )

@@ -1,0 +1,135 @@
+"""Words of the command line arrive as they were typed where a setting is text, and in Hydra's grammar elsewhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from experiments.compose import compose, gathered, sweep_folder, train_words
+from experiments.foreign import read_config
+from experiments.overrides import as_typed, from_hydra
+from experiments.runs import write_config
+
+PIECES = [
+    "a",
+    "b",
+    "1e10",
+    "3.10",
+    "true",
+    "null",
+    "${run}",
+    "\\${",
+    "\\",
+    "'",
+    '"',
+    "[",
+    "]",
+    ",",
+    "=",
+    ":",
+    " ",
+    "\n",
+    "é",
+]
+texts = st.lists(st.sampled_from(PIECES), max_size=7).map("".join)
+
+
+@settings(max_examples=40, deadline=None)
+@example("1984")
+@example("-5")
+@example(" ")
+@example("The answer is ")
+@example('"Hello"')
+@example("2024_01_17")
+@example("${oc.env:HOME}")
+@given(texts)
+def test_text_arrives_as_it_was_typed(text):
+    assert compose("predict", [f"run={text or 'x'}", f"input={text}"]).input == text
+    assert from_hydra(train_words([f"run={text}"])[0]) == f"run={text}"  # what a run folder keeps is read back
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(texts, max_size=3))
+def test_texts_of_a_list_arrive_as_they_were_typed(elements):
+    assert list(compose("generate", ["run=x", "prompt=y", as_typed("stop", elements)]).stop) == elements
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("prompt=1984", ["1984"]),
+        ("prompt=[INST] Who? [/INST]", ["[INST] Who? [/INST]"]),
+        ("prompt=[one, two]", ["one", "two"]),
+        ("prompt=['one, two',\"it's\"]", ["one, two", "it's"]),
+        ("prompt=a, b", ["a, b"]),
+        ("prompt=null", ["null"]),
+    ],
+)
+def test_a_text_alone_is_a_list_of_one(word, expected):
+    assert list(compose("generate", ["run=x", word]).prompt) == expected
+
+
+def test_other_types_keep_their_grammar():
+    config = compose("config", ["domain=text", "data=files", "data.path=1e3", "optimizer.lr=1e-3", "init=null"])
+    assert (config.data.path, config.optimizer.lr, config.init) == ("1e3", 1e-3, None)
+    assert list(compose("fetch", ["ids=[1e10,4hhb]"]).ids) == ["1e10", "4hhb"]
+
+
+def test_settings_of_other_runs_arrive_as_they_were_typed():
+    words = ["domain=text", "data=files", "data.path=Größe, 1e3 'x'.txt"]
+    plan = compose("plan", gathered("plan", [*words, "device=h100"]))
+    assert compose("config", list(plan.settings)).data.path == "Größe, 1e3 'x'.txt"
+
+
+def test_a_configuration_keeps_text_that_looks_like_an_interpolation(tmp_path):
+    config = compose("config", ["data=images", "data.path=a/${run}/\\${b", "run=${seed}"])
+    write_config(tmp_path, config, {})
+    again = read_config(tmp_path)
+    assert (again.data.path, again.run) == ("a/${run}/\\${b", "${seed}")
+
+
+def test_the_runs_of_a_sweep_lie_in_its_folder(attend, tmp_path):
+    words = ["-m", "domain=vision", "seed=0,1", "model.dim=8", "model.depth=1", "model.heads=1", "run=2024_01_17"]
+    done = attend("train", *words, "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=csv")
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads((tmp_path / "2024_01_17" / name / "summary.json").read_text()) for name in ("0", "1")]
+    assert [run["seed"] for run in runs] == [0, 1]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_has_one_folder():
+    with pytest.raises(ValueError, match=r"run=a,b: a sweep has one folder"):
+        sweep_folder(["-m", "seed=0,1", "run=a,b"])
+    words = train_words(["-m", "data=images", "data.path=2024_01_16,1e3", "seed=0,1"], sweep=True)
+    assert words == ["-m", "data=images", "data.path='2024_01_16','1e3'", "seed=0,1"]
+
+
+def test_bytes_that_are_no_text(attend):
+    done = attend("generate", "run=x", b"prompt=caf\xe9".decode(errors="surrogateescape"))
+    assert done.returncode == 2
+    assert "attend: 'prompt=caf\\udce9' holds bytes that are no UTF-8" in done.stderr
+
+
+def test_a_run_is_resumed_from_the_folder_that_was_typed(attend, tmp_path):
+    words = [
+        "domain=vision",
+        "model.dim=8",
+        "model.depth=1",
+        "model.heads=1",
+        "logger=csv",
+        "trainer.val_check_interval=2",
+    ]
+    assert attend("train", *words, "run=2024_01_17", "trainer.max_steps=2").returncode == 0
+    again = attend("train", "run=2024_01_17", "trainer.max_steps=4")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "2024_01_17" / "summary.json").read_text())["steps"] == 4
+    assert OmegaConf.load(Path(tmp_path) / "2024_01_17" / "config.yaml").run == "2024_01_17"
+
+
+def test_float16_needs_a_gpu(attend):
+    done = attend("train", "domain=vision", "trainer.accelerator=cpu", "trainer.precision=16-mixed", "run=x")
+    assert done.returncode == 2
+    assert "trainer.precision=16-mixed needs a GPU; possible on a CPU: bf16-mixed" in done.stderr
