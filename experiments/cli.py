@@ -123,6 +123,8 @@ def _train(overrides: list[str]) -> None:
     if wrong := [word for word in overrides if word.startswith("--") and word.partition("=")[0] not in FLAGS]:
         raise ValueError(f"{wrong[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
     sweep = "-m" in overrides or "--multirun" in overrides
+    if wrong := [word for word in overrides if word.startswith("run=") and "${" in word]:
+        raise ValueError(f"{wrong[0]}: Hydra cannot make a folder with ${{ in its name; give another run=…")
     overrides = begun(sweep_folder(overrides) if sweep else resumed(overrides))
     if not any(word.startswith("-") for word in overrides):
         config = compose("config", overrides)  # complains before anything is written

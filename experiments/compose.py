@@ -79,7 +79,7 @@ def sweep_folder(words: list[str]) -> list[str]:
     folders = [word.removeprefix("run=") for word in words if word.startswith("run=")]
     if not folders:
         return words
-    if "," in folders[-1] or "${" in folders[-1]:
+    if "," in folders[-1]:
         raise ValueError(
             f"run={folders[-1]}: a sweep has one folder, in which its runs are 0, 1, 2 …; hydra.sweep.subdir=… names "
             "them otherwise"

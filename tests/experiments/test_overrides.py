@@ -101,10 +101,17 @@ def test_the_runs_of_a_sweep_lie_in_its_folder(attend, tmp_path):
 
 
 def test_a_sweep_has_one_folder():
-    with pytest.raises(ValueError, match=r"run=a,b: a sweep has one folder"):
+    with pytest.raises(ValueError, match="run=a,b: a sweep has one folder"):
         sweep_folder(["-m", "seed=0,1", "run=a,b"])
     words = train_words(["-m", "data=images", "data.path=2024_01_16,1e3", "seed=0,1"], sweep=True)
     assert words == ["-m", "data=images", "data.path='2024_01_16','1e3'", "seed=0,1"]
+
+
+def test_hydra_makes_no_folder_of_an_interpolation(attend, tmp_path):
+    done = attend("train", "domain=vision", "run=a${b}")
+    assert done.returncode == 2
+    assert "run=a${b}: Hydra cannot make a folder" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_bytes_that_are_no_text(attend):
