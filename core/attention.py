@@ -40,21 +40,28 @@ def attend(
     that it hides from some queries only must be finite: fused kernels multiply it by 0, and 0 · NaN is NaN.
     (backend="reference" keeps it from those that do not see it.)
 
+    A bias of -inf hides, as a mask does: a query whose keys are all hidden gives 0 and finite gradients. A large finite
+    number hides nothing in a row that has no other: with torch.finfo(dtype).min in all of it, scores are lost in
+    rounding, the output is near the mean of the values, and gradients of fused kernels are wrong. Write -inf.
+
+    Under autocast, all inputs but float64 are brought to autocast's dtype, as torch does, before a kernel is planned.
+
     Source: Vaswani et al. 2017, eq. 1; grouped key/value heads: Ainslie et al. 2023.
 
     Args:
         q: queries.
         k, v: keys and values, H a multiple of G; query head h reads key/value head h // (H / G).
-        bias: added to the scores, broadcastable to (B, H, L, M) with B the product of the leading dimensions.
+        bias: added to the scores in the dtype of q; broadcastable to (B, H, L, M), B the product of the leading dimensions.
         scale: 1 / √D if None.
         dropout: probability of dropping an attention weight. No fused kernel on a CPU has it.
         backend: "auto", or the name of a kernel; `core.planner.plan` says what "auto" will do. "flex" compiles the mask
             into a kernel of its own, and has no gradient on a CPU.
         strict: refuse to run without a fused kernel.
     Raises:
-        ValueError: if shapes do not fit together, for an unknown backend, or under `strict`.
+        ValueError: if shapes or dtypes do not fit together, for an unknown backend, or under `strict`.
     """
     bias = PairBias(bias) if isinstance(bias, Tensor) else bias
+    q, k, v = autocast(q, k, v)
     check(q, k, v)
     check_bias(bias, (prod(q.shape[:-3]), *q.shape[-3:-1], k.shape[-2]))
     shape, width = q.shape[:-1], v.shape[-1]
@@ -111,9 +118,10 @@ def probabilities(
     """The attention weights: rows sum to 1, or are 0 where a query may see nothing."""
     (B, H, L, D), M = q.shape, k.shape[-2]
     scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
-    if bias is not None:
-        scores = scores + (bias.dense() if isinstance(bias, Bias) else bias)
     hidden = ~mask.dense(B, H, L, M, q.device)
+    if bias is not None:
+        added = (bias.dense() if isinstance(bias, Bias) else bias).to(scores.dtype)
+        scores, hidden = scores + added, hidden | added.isneginf()
     lowest = torch.finfo(scores.dtype).min  # finite, so that a row that sees nothing has finite gradients
     return scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
 
@@ -161,14 +169,25 @@ def _share(t: Tensor, heads: int) -> Tensor:
     return t if t.shape[-3] == heads else t.repeat_interleave(heads // t.shape[-3], dim=-3)
 
 
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype, where it is on; float64 stays, as it does in torch's own operations."""
+    device = tensors[0].device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+
 def check(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Raises ValueError if the shapes do not fit together."""
+    """Raises ValueError if the shapes or the dtypes do not fit together."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if min(q.dim(), k.dim(), v.dim()) < 3:
         raise ValueError(f"attend needs (*, heads, length, width), got {shapes}")
     same = q.shape[:-3] == k.shape[:-3] == v.shape[:-3] and k.shape[:-1] == v.shape[:-1] and q.shape[-1] == k.shape[-1]
     if not same:
         raise ValueError(f"attend needs q (*, H, L, D) and k, v (*, G, M, D), got {shapes}")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"attend needs q, k and v of one dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
     if q.shape[-3] % k.shape[-3]:
         raise ValueError(f"the {q.shape[-3]} query heads must be a multiple of the {k.shape[-3]} key/value heads")
 

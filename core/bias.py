@@ -41,6 +41,8 @@ class PairBias(Bias):
     def __post_init__(self):
         if self.values.dim() != 4:
             raise ValueError(f"PairBias needs (B|1, H|1, L|1, M|1), got {tuple(self.values.shape)}")
+        if self.values.dtype == torch.bool:
+            raise ValueError("a bias is added to the scores, and bool hides: give mask=Dense(…)")
 
     @property
     def parts(self):

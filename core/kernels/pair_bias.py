@@ -14,7 +14,6 @@ Shapes: B batch · H heads · L queries · M keys · D head width
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from core.kernels.sdpa import fused, unseen
 
@@ -44,29 +43,39 @@ class _PairBias(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, allowed, bias, out = ctx.saved_tensors
+        dq, dk, dv, dbias = _Gradients.apply(grad, *ctx.saved_tensors, ctx.scale)  # pyright: ignore
+        return dq, dk, dv, None, dbias, None
+
+
+class _Gradients(torch.autograd.Function):
+    """The backward pass as a function of its own, so that its derivative is an error: without one it would be taken
+    for a constant wherever the incoming gradient is one."""
+
+    @staticmethod
+    def forward(ctx, grad, q, k, v, allowed, bias, out, scale):
         dq, dk, dv, dbias = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.zeros_like(bias))
         for rows in _chunks(q, k):
             here, keys, values = _rows(bias, rows), k[rows], v[rows]
-            hidden = None if allowed is None else ~_rows(allowed, rows)
-            if hidden is not None:
-                nowhere = unseen(~hidden)
+            gone = here.isneginf()  # (b|1, H|1, L|1, M|1); what a bias hides, and a mask
+            scores = torch.matmul(q[rows] * scale, keys.mT).add_(here)  # (b, H, L, M)
+            if allowed is not None:
+                hidden = ~_rows(allowed, rows)
+                nowhere, gone = unseen(~hidden), gone | hidden
                 keys, values = keys.masked_fill(nowhere, 0.0), values.masked_fill(nowhere, 0.0)
-            scores = torch.matmul(q[rows] * ctx.scale, keys.mT).add_(here)  # (b, H, L, M)
-            if hidden is not None:
-                scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
-            P = scores.softmax(-1)
-            if hidden is not None:
-                P.masked_fill_(hidden, 0.0)
+                scores.masked_fill_(hidden, -torch.inf)
+            P = scores.softmax(-1).masked_fill_(gone, 0.0)  # NaN in a row that sees nothing
             dv[rows] = P.mT @ grad[rows]
             inner = (grad[rows] * out[rows]).sum(-1, keepdim=True)  # (b, H, L, 1)
             dS = (grad[rows] @ values.mT).sub_(inner).mul_(P)  # (b, H, L, M)
-            dq[rows] = (dS @ keys).mul_(ctx.scale)
-            dk[rows] = (dS.mT @ q[rows]).mul_(ctx.scale)
+            dq[rows] = (dS @ keys).mul_(scale)
+            dk[rows] = (dS.mT @ q[rows]).mul_(scale)
             _rows(dbias, rows).add_(dS.sum_to_size(here.shape))
-        return dq, dk, dv, None, dbias, None
+        return dq, dk, dv, dbias
+
+    @staticmethod
+    def backward(ctx, *grads):  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise RuntimeError("attention under a trained bias is not differentiable twice; use backend='reference'")
 
 
 def _chunks(q: Tensor, k: Tensor) -> list[slice]:

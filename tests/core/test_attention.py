@@ -222,6 +222,57 @@ def test_a_query_that_sees_nothing_gives_zero_and_finite_gradients(backend):
         assert gradient[0].abs().max() == 0
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "pair_bias", "reference"])
+@pytest.mark.parametrize("mask", [Everything(), Padding(valid())], ids=["everything", "padding"])
+def test_a_bias_of_minus_infinity_hides(backend, mask, same_gradients):
+    """A row without a key that is left gives 0 and finite gradients, on every kernel, in the loss or not."""
+    q, k, v = tensors(H)
+    hides = torch.zeros(B, 1, L, M, dtype=torch.bool)
+    hides[:, :, 2], hides[0, :, 4, :9], hides[1, :, 1, 3] = True, True, True
+    noise = torch.randn(B, 1, L, M, dtype=torch.float64)
+    bias = noise.masked_fill(hides, -torch.inf).requires_grad_(backend == "pair_bias")
+    inputs = [q, k, v, *([bias] if bias.requires_grad else [])]
+    out = attend(q, k, v, mask=mask, bias=bias, backend=backend)
+    want = attend(q, k, v, mask=mask & Dense(~hides), bias=noise, backend="reference")
+    assert out[:, :, 2].abs().max() == 0
+    torch.testing.assert_close(out, want, rtol=1e-10, atol=1e-10)
+    same_gradients(out, [q, k, v], want, rtol=1e-9, atol=1e-10)
+    for gradient in torch.autograd.grad(out.sum(), inputs):
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["varying gradient", "constant gradient"])
+def test_a_trained_bias_has_no_second_derivative(constant):
+    q, k, v = tensors(H)
+    bias = torch.randn(1, H, L, M, dtype=torch.float64, requires_grad=True)
+    out = attend(q, k, v, bias=bias)
+    (gradient,) = torch.autograd.grad(out.sum() if constant else out.square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="not differentiable twice; use backend='reference'"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    "kinds", [("float32",) * 4, ("float32", "bfloat16", "bfloat16", "float32")], ids=["one", "mixed"]
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_under_autocast_all_inputs_have_its_dtype(kinds, biased):
+    """RMS-normalised queries come in float32 beside values in bfloat16; a trained bias, in float32."""
+    dtypes = [getattr(torch, kind) for kind in kinds]
+    q, k, v = (t.detach().to(dtype).requires_grad_() for t, dtype in zip(tensors(H), dtypes, strict=False))
+    bias = torch.randn(1, H, L, M, requires_grad=True) if biased else None
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attend(q, k, v, bias=bias, mask=Padding(valid()))
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    for t, dtype in zip((q, k, v), dtypes, strict=False):
+        assert t.grad is not None
+        assert t.grad.dtype == dtype
+    want = reference(
+        q.double(), k.double(), v.double(), bias=None if bias is None else bias.double(), mask=Padding(valid())
+    )
+    torch.testing.assert_close(out.double(), want, rtol=0, atol=0.05)  # 8 bits of mantissa, 11 values of about 3
+
+
 def test_last_query_stands_beside_last_key():
     q, k, v = tensors()
     whole = attend(torch.cat([q.new_zeros(B, H, M - L, D), q], 2), k, v, mask=Causal())
@@ -333,6 +384,8 @@ def test_a_plan_says_what_is_deterministic():
         (lambda q, k, v: attend(q, k[:, :, 1:], v), "attend needs q"),
         (lambda q, k, v: attend(q[:, :5], k, v), "5 query heads must be a multiple of the 3"),
         (lambda q, k, v: attend(q[0, 0], k, v), "heads, length, width"),
+        (lambda q, k, v: attend(q.float(), k, v), "one dtype, got torch.float32, torch.float64"),
+        (lambda q, k, v: attend(q, k, v, bias=torch.ones(1, H, L, M, dtype=torch.bool)), "bool hides"),
         (lambda q, k, v: attend(q, k, v, bias=torch.zeros(1, H, L, L)), "does not broadcast"),
         (lambda q, k, v: attend(q, k, v, backend="fast"), "possible: auto, sdpa, local"),
         (lambda q, k, v: attend(q, k, v, mask=Padding(torch.ones(B, 3, dtype=torch.bool))), "met attention over"),
