@@ -51,7 +51,7 @@ def attend(
     Args:
         q: queries.
         k, v: keys and values, H a multiple of G; query head h reads key/value head h // (H / G).
-        bias: added to the scores in the dtype of q; broadcastable to (B, H, L, M), B the product of the leading dimensions.
+        bias: added to the scores in the dtype of q; broadcasts to (B, H, L, M), with leading dimensions in one.
         scale: 1 / √D if None.
         dropout: probability of dropping an attention weight. No fused kernel on a CPU has it.
         backend: "auto", or the name of a kernel; `core.planner.plan` says what "auto" will do. "flex" compiles the mask

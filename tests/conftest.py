@@ -8,13 +8,13 @@ from tempfile import TemporaryFile
 
 import pytest
 
-os.environ["OMP_NUM_THREADS"] = "1"  # the models of the tests are too small for a second thread to pay
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of the tests are too small for a second thread to pay
 
 import torch
 
 from experiments.cli import main
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 CHROMIUM = Path("/usr/bin/chromium")
 

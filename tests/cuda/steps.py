@@ -1,0 +1,104 @@
+"""Training and validation steps of all domains on a GPU that is not there: fake tensors on `cuda`, in their dtypes.
+
+No kernel runs and no value is computed. Prints a JSON line for each case: its name, and its error if it has one.
+"""
+
+import json
+import sys
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._pytree import tree_map
+
+from core.attention import attend
+from core.masks import Causal, Padding, Window
+from experiments.compose import compose
+from experiments.runs import make_adapter, make_data
+
+fake_tensor.init_gpu_context = lambda device: None
+torch.cuda._lazy_init = lambda: None
+torch.cuda._initialized = True
+torch.cuda.is_bf16_supported = lambda *_, **__: True
+
+FASTA = ["domain=protein_language", f"data.path={sys.argv[1]}"]
+SMALL = ["data.crop=30", "model.depth=2"]
+CASES = {
+    "vision": ["domain=vision"],
+    "mae": ["domain=vision", "model=mae"],
+    "protein": ["domain=protein", *SMALL],
+    "protein, normed": ["domain=protein", "model.qk_norm=true", *SMALL],
+    "protein_language": FASTA,
+    "rl": ["domain=rl"],
+    "text": ["domain=text"],
+    "text, grouped and normed": ["domain=text", "model.heads=4", "model.kv_heads=2", "model.qk_norm=true"],
+    "text, relative": ["domain=text", "position=relative", "model.qk_norm=true"],
+    "text, window": ["domain=text", "model.mixer=window", "model.window=7"],
+    "joint": ["domain=joint"],
+}
+
+
+def to_cuda(adapter: torch.nn.Module, fake: FakeTensorMode) -> None:
+    moved: dict[int, torch.nn.Parameter] = {}  # weights that two modules share stay one
+    for module in adapter.modules():
+        for name, weight in list(module._parameters.items()):
+            if weight is not None:
+                there = fake.from_tensor(weight).to("cuda").detach()
+                module._parameters[name] = moved.setdefault(id(weight), torch.nn.Parameter(there, weight.requires_grad))
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = fake.from_tensor(buffer).to("cuda")
+
+
+def autocast(half: bool):
+    return torch.autocast("cuda", torch.bfloat16) if half else nullcontext()
+
+
+def step(words: list[str], half: bool) -> None:
+    config = compose("config", words)
+    data = make_data(config)
+    spec = data.spec()
+    given = data.batch("train", [0, 1, 2], (np.random.default_rng(n) for n in range(3)))
+    fake = FakeTensorMode(allow_non_fake_inputs=False, shape_env=ShapeEnv(), static_shapes=True)
+    adapter = make_adapter(config, spec)
+    with fake:
+        to_cuda(adapter, fake)
+        batch = tree_map(lambda tensor: fake.from_tensor(tensor).to("cuda"), given)
+        with autocast(half):
+            loss = adapter.loss(adapter(batch), batch)
+        loss.backward()
+        assert loss.device.type == "cuda", loss.device
+        assert loss.dtype == torch.float32, loss.dtype
+
+
+def kernel(half: bool) -> None:
+    """What RMSNorm leaves in float32 under CUDA's autocast, beside values in bfloat16."""
+    with FakeTensorMode():
+        q, k = (torch.randn(2, 3, 5, 8, device="cuda", requires_grad=True) for _ in range(2))
+        v = torch.randn(2, 3, 5, 8, device="cuda", dtype=torch.bfloat16 if half else torch.float32, requires_grad=True)
+        bias = torch.randn(1, 3, 5, 5, device="cuda", requires_grad=True)
+        valid = torch.ones(2, 5, dtype=torch.bool, device="cuda")
+        for mask in (Causal(), Padding(valid), Window(2)):
+            for added in (None, bias):
+                with autocast(half):
+                    out = attend(q, k, v, mask=mask, bias=added)
+                assert out.dtype == (torch.bfloat16 if half else torch.float32), out.dtype
+                out.sum().backward()
+
+
+def main() -> None:
+    for half in (True, False):
+        for name, words in {"attend": None, **CASES}.items():
+            try:
+                kernel(half) if words is None else step(words, half)
+                error = None
+            except Exception as caught:  # of whatever kind: it is the result
+                error = f"{type(caught).__name__}: {caught}"[:600]
+            print(json.dumps({"case": f"{name}, {'bf16-mixed' if half else '32-true'}", "error": error}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
