@@ -140,7 +140,8 @@ def test_what_the_page_is_given(domain):
     assert np.abs(others - found["maps"][8]["received"]).max() < 0.01
     assert len(found["effects"]) == L
     if name in ("rl", "text"):  # nobody sees the last token of a causal model
-        assert found["effects"][-1] == found["maps"][0]["received"][-1] == 0
+        assert found["maps"][0]["received"][-1] == 0
+        assert found["effects"][-1] < 1e-6  # of probabilities in float32, from batches of different sizes
 
 
 def decoded(found: dict) -> np.ndarray:
