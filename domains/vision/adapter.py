@@ -29,9 +29,11 @@ class Adapter(DomainAdapter):
     Args:
         config: sizes and choices.
         position: how patches know where they are.
-        spec: {"classes", "channels", "size", "mean", "std"} of the data, pixels in [0, 1].
+        spec: {"classes", "channels", "size", "mean", "std"} of the data, pixels in [0, 1]; "ranges" says what became
+            0 … 1 in images of more than 8 bits, by mode.
     Raises:
-        ValueError: if the image is no whole number of patches, or model.pool=token without a class token.
+        ValueError: if the image is no whole number of patches, or model.pool=token without a class token, or a range
+            has no width.
     """
 
     measures = ("accuracy", "loss")
@@ -47,6 +49,9 @@ class Adapter(DomainAdapter):
             raise ValueError("model.pool=token needs model.class_token=true; possible without: mean, mean_then_norm")
         self.config, self.classes = config, spec["classes"]
         self.images = (channels, Y, X)
+        self.ranges = {mode: (float(low), float(high)) for mode, (low, high) in spec.get("ranges", {}).items()}
+        if any(low >= high for low, high in self.ranges.values()):
+            raise ValueError(f"the ranges of pixels {self.ranges} have no width")
         self.grid = (Y // p, X // p)
         self.mean: Tensor
         self.std: Tensor

@@ -30,7 +30,7 @@ from domains.text.config import DataConfig as TextConfig
 from domains.text.config import Source as TextSource
 from domains.text.corpus import open_corpus
 from domains.text.tokenizers import read as read_tokenizer
-from domains.vision.sources import image_files, read_image
+from domains.vision.decode import image_files, read_image
 from experiments.checkpoints import whole
 from experiments.foreign import read_config, read_spec
 from experiments.runs import read_weights
