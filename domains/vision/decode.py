@@ -114,14 +114,18 @@ def read_image(file: Path, shape: tuple[int, int, int], ranges: Mapping[str, Ran
     return decode(file, shape, ranges).pixels
 
 
-def say_remarks(files: Sequence[Path], remarks: Sequence[Sequence[str]], where: object) -> None:
+def say_remarks(files: Sequence[Path], remarks: Sequence[Sequence[str]], where: Path) -> None:
     """Say in one line for each kind of remark how many of the images it is about."""
     about: dict[str, list[Path]] = {}
     for file, said in zip(files, remarks, strict=True):
         for remark in said:
             about.setdefault(remark, []).append(file)
     for remark, found in about.items():
-        warn_data(f"{len(found)} of {len(files)} images in {where}: {remark} (first: {found[0].name})")
+        warn_data(f"{len(found)} of {len(files)} images in {where}: {remark} (first: {_below(found[0], where)})")
+
+
+def _below(file: Path, folder: Path) -> Path | str:
+    return file.relative_to(folder) if file != folder and file.is_relative_to(folder) else file.name
 
 
 def covered(image: Image.Image, rows: int, columns: int) -> np.ndarray:

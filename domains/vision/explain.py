@@ -29,7 +29,7 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     files = image_files(Path(source))
     if len(files) > MOST:
         warn_data(f"the first {MOST} of the {len(files)} images in {source} are shown")
-    images = [*batches(adapter, files[:MOST], 1, source)]
+    images = [*batches(adapter, files[:MOST], 1, Path(source))]
     return [scene(adapter, printable(file.name), image) for file, image in zip(files, images, strict=False)]
 
 

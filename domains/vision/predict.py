@@ -31,7 +31,9 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         ValueError: if there is no image, or one cannot be read; nothing is written then.
     """
     files = image_files(Path(source))
-    chances = [row for images in batches(adapter, files, AT_ONCE, source) for row in probabilities(adapter, images)]
+    chances = [
+        row for images in batches(adapter, files, AT_ONCE, Path(source)) for row in probabilities(adapter, images)
+    ]
     rows = []
     for file, row in zip(files, chances, strict=True):
         best = int(np.argmax(row))
@@ -62,7 +64,7 @@ def printable(name: object) -> str:
     return str(name).encode(errors="replace").decode()
 
 
-def batches(adapter: Adapter, files: list[Path], size: int, where: object) -> Iterator[Tensor]:
+def batches(adapter: Adapter, files: list[Path], size: int, where: Path) -> Iterator[Tensor]:
     """All images, (B, C, Y, X) in [0, 1], `size` at once; at the end it says what was done to them."""
     remarks = []
     for start in range(0, len(files), size):

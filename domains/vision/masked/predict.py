@@ -21,7 +21,7 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         ValueError: if there is no image, or one cannot be read; nothing is written then.
     """
     files = image_files(Path(source))
-    for _ in batches(adapter, files, SHOWN, source):
+    for _ in batches(adapter, files, SHOWN, Path(source)):
         pass  # what cannot be read is said before anything is written
     rng = np.random.default_rng(0)
     adapter.eval()
