@@ -84,7 +84,8 @@ class Adapter(DomainAdapter):
             )
 
     def tokens(self, batch: Batch) -> Tokens:
-        x = self.patch((batch["images"] - self.mean).div_(self.std)).flatten(2).mT  # (B, h·w, C)
+        pixels = (batch["images"] - self.mean).div_(self.std).to(next(self.patch.parameters()).dtype)
+        x = self.patch(pixels).flatten(2).mT  # (B, h·w, C)
         rows, columns = (torch.arange(n, device=x.device) for n in self.grid)
         at = torch.cartesian_prod(rows, columns)  # (h·w, 2)
         if self.extra:

@@ -40,7 +40,8 @@ def formats() -> dict[str, str]:
     stubs = {name for name in stubs if issubclass(Image.OPEN[name][0], ImageFile.StubImageFile)}  # pyright: ignore
     missing = {name for name, codec in CODECS.items() if not features.check(codec)}
     able = Image.OPEN.keys() - stubs - missing - {*OUTSIDE}
-    return {suffix: name for suffix, name in Image.registered_extensions().items() if name in able}
+    found = {suffix: name for suffix, name in Image.registered_extensions().items() if name in able}
+    return found | {".mpo": "JPEG"}  # several of them, of which the first is the picture
 
 
 def image_files(source: Path) -> list[Path]:
@@ -114,18 +115,16 @@ def read_image(file: Path, shape: tuple[int, int, int], ranges: Mapping[str, Ran
     return decode(file, shape, ranges).pixels
 
 
-def say_remarks(files: Sequence[Path], remarks: Sequence[Sequence[str]], where: Path) -> None:
+def say_remarks(files: Sequence[Path], images: Sequence[Decoded], where: Path) -> None:
     """Say in one line for each kind of remark how many of the images it is about."""
-    about: dict[str, list[Path]] = {}
-    for file, said in zip(files, remarks, strict=True):
-        for remark in said:
-            about.setdefault(remark, []).append(file)
-    for remark, found in about.items():
-        warn_data(f"{len(found)} of {len(files)} images in {where}: {remark} (first: {_below(found[0], where)})")
-
-
-def _below(file: Path, folder: Path) -> Path | str:
-    return file.relative_to(folder) if file != folder and file.is_relative_to(folder) else file.name
+    about: dict[str, list[str]] = {}
+    for file, image in zip(files, images, strict=True):
+        name = str(file.relative_to(where) if file != where and file.is_relative_to(where) else file.name)
+        for remark in image.remarks:
+            deep = image.extent if remark.startswith("of mode") else None
+            about.setdefault(remark, []).append(f"{name} from {deep.low:g} to {deep.high:g}" if deep else name)
+    for remark, names in about.items():
+        warn_data(f"{len(names)} of {len(files)} images in {where}: {remark} (first: {names[0]})")
 
 
 def covered(image: Image.Image, rows: int, columns: int) -> np.ndarray:

@@ -120,10 +120,10 @@ def find_images(root: Path, splits: dict[str, str]) -> list[Found]:
         if len(inside) > 2 and (split := split_of(inside[1])):
             below[split] = inside[1]
     if len(below) > 1:
-        raise ValueError(
-            f"{root} has folders {listed([*below.values()])} below its classes; put splits above them, as in "
-            f"{below.popitem()[1]}/{found[0].name}"
-        )
+        way = f"put splits above classes, as in {next(iter(below.values()))}/{found[0].name}"
+        if len({one.name for one in found}) == 1:
+            way = f"give data.path={root / found[0].file.relative_to(root).parts[0]}, if that is the folder of the splits"
+        raise ValueError(f"{root} has folders {listed([*below.values()])} below those of its classes; {way}")
     for top in splits or [""]:
         if not any(one.split == splits.get(top, "all") for one in found):
             raise ValueError(no_images(root / top, left))
@@ -245,7 +245,7 @@ def _decoded(
     good = {n: result for n, result in enumerate(results) if isinstance(result, Decoded)}
     if not good:
         raise ValueError(f"none of the {len(files)} files can be read as an image")
-    say_remarks([files[n] for n in good], [image.remarks for image in good.values()], root)
+    say_remarks([files[n] for n in good], [*good.values()], root)
     return list(good), np.stack([image.pixels for image in good.values()]) if keep else None, ranges
 
 

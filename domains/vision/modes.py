@@ -18,7 +18,7 @@ UNSIGNED = {"I;32", "I;32N", "I;32B"}  # Pillow takes them for signed
 CUSTOMARY = ((0, 1), (-1, 1), (0, 255), (0, 1023), (0, 4095), (0, 16383), (0, 65535))  # ranges, narrow ones first
 FILLED = 1 / 8  # share of a customary range that pixels must span to be scaled by it
 HIDDEN = 32  # a drawing whose colours differ by less, of 255, is not seen on its ground
-SAMPLES = {"L;2": 85, "L;4": 17, "1": 255, "1;I": 255}  # what Pillow multiplies samples by, but no transparent colour
+SAMPLES = {"L;2": 85, "L;4": 17}  # what Pillow multiplies samples by, but no transparent colour
 PART = 2**20  # pixels scaled at once
 
 Range = tuple[float, float]

@@ -66,12 +66,12 @@ def printable(name: object) -> str:
 
 def batches(adapter: Adapter, files: list[Path], size: int, where: Path) -> Iterator[Tensor]:
     """All images, (B, C, Y, X) in [0, 1], `size` at once; at the end it says what was done to them."""
-    remarks = []
+    read = []
     for start in range(0, len(files), size):
         images = [decode(file, adapter.images, adapter.ranges) for file in files[start : start + size]]
-        remarks += [image.remarks for image in images]
+        read += [image._replace(pixels=image.pixels[:, :1, :1].copy()) for image in images]  # a view would keep all
         yield torch.from_numpy(np.stack([image.pixels for image in images])).to(adapter.device) / 255
-    say_remarks(files, remarks, where)
+    say_remarks(files, read, where)
 
 
 def read(adapter: Adapter, files: list[Path]) -> Tensor:
