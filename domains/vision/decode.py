@@ -85,10 +85,11 @@ def opened(file: Path | IO[bytes], name: str | None = None) -> Iterator[Image.Im
     """An image file, open in Pillow; whatever Pillow says of it within is one ValueError, with the file's name."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", module="PIL")  # notes of a camera that are damaged
-            with Image.open(file, formats=sorted(set(formats().values()))) as image:
-                yield image
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            stream = open(file, "rb") if isinstance(file, Path) else file  # noqa: SIM115
+            with stream, Image.open(stream, formats=sorted(set(formats().values()))) as image:  # not of the name: in a
+                yield image  # TIFF that it maps into memory, Pillow 13 takes the orientation for done
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name or file} cannot be read as an image: {error}") from error
 

@@ -122,7 +122,7 @@ def find_images(root: Path, splits: dict[str, str]) -> list[Found]:
     if len(below) > 1:
         way = f"put splits above classes, as in {next(iter(below.values()))}/{found[0].name}"
         if len({one.name for one in found}) == 1:
-            way = f"give data.path={root / found[0].file.relative_to(root).parts[0]}, if that is the folder of the splits"
+            way = f"if they are splits, give data.path={root / found[0].file.relative_to(root).parts[0]}"
         raise ValueError(f"{root} has folders {listed([*below.values()])} below those of its classes; {way}")
     for top in splits or [""]:
         if not any(one.split == splits.get(top, "all") for one in found):

@@ -141,7 +141,7 @@ def _picture(part: Any, n: int, name: str) -> tuple[Image.Image, list[str]]:
     source = part.reader[n][0] if hasattr(part, "reader") else part[n][0]
     if isinstance(source, Image.Image):
         return standard(source, 3)[:2]
-    with source, opened(source, name) as image:
+    with opened(source, name) as image:
         return standard(image, 3)[:2]
 
 
