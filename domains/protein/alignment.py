@@ -14,7 +14,7 @@ from Bio import AlignIO
 
 from domains.protein.fasta import COMPLEX, JOIN, records
 from domains.protein.letters import AMBIGUOUS, LETTERS, NUMBERS
-from domains.protein.remarks import Remarks
+from domains.protein.remarks import Remarks, remarking
 
 # hh-suite's records beside the sequences: secondary structure, accessibility, predicted or by DSSP; and the consensus
 ANNOTATION = re.compile(r"(ss|sa|aa|bb)_(pred|conf|dssp)$")
@@ -46,9 +46,8 @@ def parse_a3m(text: str) -> Alignment:
     Raises:
         ValueError: what is wrong, and in which sequence.
     """
-    remarks = Remarks()
-    alignments = parse_a3m_chains(text, "A3M", remarks)
-    remarks.say("A3M")
+    with remarking("an A3M file", None) as remarks:
+        alignments = parse_a3m_chains(text, "it", remarks)
     if len(alignments) > 1:
         raise ValueError(f"it is an alignment of {len(alignments)} chains; give one of a single chain")
     return alignments[0]
@@ -79,7 +78,10 @@ def parse_a3m_chains(text: str, stem: str, remarks: Remarks) -> list[Alignment]:
     if sum(copies) > 1:
         remarks[COMPLEX].append(stem)
     found = _even([(name, JOIN.sub("", letters)) for name, letters in found], remarks)
-    return [_aligned(own, remarks) for own in (_split(found, lengths) if len(lengths) > 1 else [found])]
+    if gaps := found[0][1].count("-") * bool(consensus):  # the columns were those of the consensus
+        remarks["columns in which the query has a gap, read as insertions"] += [found[0][0]] * gaps
+        return [_aligned(found, gaps=True)]
+    return [_aligned(own) for own in (_split(found, lengths) if len(lengths) > 1 else [found])]
 
 
 def _chains(text: str, query: str) -> tuple[list[int], list[int]]:
@@ -106,9 +108,11 @@ def _split(found: list[Record], lengths: list[int]) -> list[list[Record]]:
     return [*alignments.values()]
 
 
-def parse_stockholm(text: str, remarks: Remarks) -> Alignment:
+def parse_stockholm(text: str, remarks: Remarks | None = None) -> Alignment:
     """A Stockholm file, of which the first sequence is the query: columns in which it has a gap are insertions.
 
+    Args:
+        remarks: takes what is left out or changed; if None, that is said here.
     Raises:
         ValueError: what is wrong, and in which sequence.
     """
@@ -118,7 +122,8 @@ def parse_stockholm(text: str, remarks: Remarks) -> Alignment:
         found = [(r.id, str(r.seq).upper().replace(".", "-")) for r in AlignIO.read(StringIO(text), "stockholm")]
     except (AssertionError, KeyError, IndexError) as error:  # Biopython's, on text after the end
         raise ValueError("it is damaged, or holds several alignments") from error
-    return _aligned(_even(found, remarks), None)
+    with remarking("a Stockholm file", remarks) as own:
+        return _aligned(_even(found, own), gaps=True)
 
 
 def _even(found: list[Record], remarks: Remarks) -> list[Record]:
@@ -147,16 +152,14 @@ def _columns(letters: str) -> int:
     return len(letters.translate(INSERTED))
 
 
-def _aligned(found: list[Record], remarks: Remarks | None) -> Alignment:
-    """The alignment of sequences with equal columns. Without remarks, it is known that the query may have gaps."""
+def _aligned(found: list[Record], gaps: bool = False) -> Alignment:
+    """The alignment of sequences with equal columns; with gaps, those in which the query has one are insertions."""
     name, query = found[0]
     if not query.strip("-"):
         raise ValueError("it holds no sequence")
-    if any(letter.islower() for letter in query):
-        raise ValueError(f"its first sequence, {name!r}, must be the query, without insertions (lower case)")
+    if any(letter.islower() for letter in query) or ("-" in query and not gaps):
+        raise ValueError(f"its first sequence, {name!r}, must be the query, without gaps and insertions")
     if "-" in query:
-        if remarks is not None:
-            remarks["columns in which the query has a gap, read as insertions"] += [name] * query.count("-")
         found = [(name, _without_gaps(letters, query)) for name, letters in found]
     rows, insertions = zip(*(_numbers(*record) for record in found), strict=True)
     return Alignment(np.stack(rows), np.stack(insertions).clip(max=np.iinfo(np.int16).max).astype(np.int16))

@@ -37,8 +37,8 @@ def records(text: str) -> Iterator[tuple[str, str]]:
 def parse_fasta(text: str, remarks: Remarks) -> list[tuple[str, np.ndarray]]:
     """(name, numbers of residues) of each record of a FASTA file.
 
-    Lower case is upper case; numbers of a line's residues, blanks, gaps, and a stop at the end are left out. Chains
-    that : or / joins, as for ColabFold, are read one by one.
+    Lower case is upper case; blanks, the numbers beside a line, and a stop at the end are left out. Chains that : or /
+    joins, as for ColabFold, are read one by one.
 
     Raises:
         ValueError: what is wrong with it, and where.
@@ -64,22 +64,22 @@ def chain_id(number: int) -> str:
 
 def _letters(name: str, rest: str, remarks: Remarks) -> str:
     rest, counts = re.subn(r"(?<!\S)\d+(?!\S)", "", rest)
-    letters, gaps = re.subn(r"[-.]", "", "".join(rest.split()).upper())
-    for what, count in (("numbers within sequences, left out", counts), ("gaps in sequences, left out", gaps)):
-        if count:
-            remarks[what] += [name] * count
-    if (stopped := letters.rstrip("*")) != letters:
+    if counts:
+        remarks["numbers beside sequences, left out"] += [name] * counts
+    letters = "".join(rest.split()).upper()
+    if letters.endswith("*"):
         remarks["stops (*) at the end of sequences, left out"].append(name)
-    return stopped
+    return letters.rstrip("*")
 
 
 def _checked(name: str, letters: str, remarks: Remarks) -> np.ndarray:
     if wrong := sorted(set(letters) - set(LETTERS + AMBIGUOUS)):
+        hint = "; an alignment, with gaps, must be called .a3m or .sto" if wrong[0] in "-." else ""
         raise ValueError(
             f"record {name!r}: {wrong[0]!r} at position {letters.index(wrong[0]) + 1} is no amino acid; "
-            f"possible: {LETTERS}, and {AMBIGUOUS} for unknown ones"
+            f"possible: {LETTERS}, and {AMBIGUOUS} for unknown ones{hint}"
         )
-    if len(letters) >= ENOUGH and set(letters) <= NUCLEIC:
+    if len(letters) >= ENOUGH and {*"ACG"} <= {*letters} <= NUCLEIC:
         remarks["sequences of nothing but A, C, G, T, U and N, read as protein: are they nucleic acids?"].append(name)
     for letter in sorted({*AMBIGUOUS.strip("X")} & {*letters}):
         remarks["ambiguous residues, read as X"] += [letter] * letters.count(letter)

@@ -14,7 +14,7 @@ from domains.protein.fasta import chain_id, parse_fasta
 from domains.protein.features import profile
 from domains.protein.mmcif import parse_bcif, parse_cif
 from domains.protein.pdb import parse_pdb
-from domains.protein.remarks import Remarks
+from domains.protein.remarks import Remarks, remarking
 from domains.unpack import unpacked
 
 FORMATS = {
@@ -43,18 +43,14 @@ def read_chains(path: Path | str, remarks: Remarks | None = None) -> list[Chain]
     Raises:
         ValueError: what is wrong with the file, and where.
     """
-    path, own = Path(path), Remarks()
+    path = Path(path)
     kind, stem = _kind(path)
-    data = _unpacked(path)
-    try:
-        chains = _named(_parsed(data, kind, stem, own), own)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
-    if remarks is None:
-        own.say(path)
-    else:
-        remarks.add(own)
-    return chains
+    data = unpacked_file(path)
+    with remarking(path, remarks) as own:
+        try:
+            return _named(_parsed(data, kind, stem, own), own)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
 
 
 def _parsed(data: bytes, kind: str, stem: str, remarks: Remarks) -> list[Chain]:
@@ -77,6 +73,7 @@ def _parsed(data: bytes, kind: str, stem: str, remarks: Remarks) -> list[Chain]:
 
 
 def read_text(data: bytes, stem: str, remarks: Remarks) -> str:
+    """Text in whatever encoding."""
     text, encoding = decode_text(data)
     if encoding == "latin-1":
         remarks["files that are no UTF-8, read as Latin-1"].append(stem)
@@ -102,7 +99,8 @@ def _kind(path: Path) -> tuple[str, str]:
     return kind, inner.stem
 
 
-def _unpacked(path: Path) -> bytes:
+def unpacked_file(path: Path) -> bytes:
+    """What a file holds, without its packing."""
     opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     try:
         with opened(path, "rb") as file:

@@ -16,7 +16,7 @@ from domains.protein.structures import ATOMS, Atom, Name, Polymers, build_chains
 
 CATEGORIES = ("_atom_site", "_pdbx_poly_seq_scheme", "_entity_poly_seq", "_struct_asym")
 LABELS = ("label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_seq_id")
-OTHERS = "blocks and models behind the first, left out"
+OTHERS = "models or blocks behind the first, left out"
 
 
 def parse_cif(text: str, stem: str, remarks: Remarks) -> list[Chain]:

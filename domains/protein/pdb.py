@@ -43,7 +43,7 @@ def _first_model(lines: list[str], stem: str, remarks: Remarks) -> list[str]:
             ends, within = [*ends, at], False
     others = len(ends) - 1 + within
     if others > 0:
-        remarks["models and entries behind the first, left out"] += [stem] * others
+        remarks["models or entries behind the first, left out"] += [stem] * others
     return lines[: ends[0]] if ends else lines
 
 

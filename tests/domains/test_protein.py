@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 import domains.protein.pair
 from core.config import Mixer, PositionConfig, PositionKind
 from domains.config import OptimizerConfig
+from domains.data_warnings import DataWarning
 from domains.optimizers import make_optimizer
 from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain, one_hot, virtual_cb
@@ -579,7 +580,13 @@ def fasta(folder: Path, text: str) -> str:
 def test_predict_writes_a_picture_a_table_and_distances(trained, tmp_path):
     first, second = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGT", "acdefghiklxbz*"
     source = fasta(tmp_path, f">sp|P1/2|A first one\n{first[:20]}\n{first[20:]}\n>sp|P1/2|A\n{second}\n")
-    paths = predict(trained, source, tmp_path / "out")
+    with pytest.warns(DataWarning) as told:
+        paths = predict(trained, source, tmp_path / "out")
+    assert [str(w.message).split(": ", 1)[1] for w in told] == [
+        "stops (*) at the end of sequences, left out: 1 (sp|P1/2|A)",
+        "ambiguous residues, read as X: 2 (B, Z)",
+        "chains of a name that another has, numbered: 1 (sp_P1_2_A_2)",
+    ]
     suffixes = (".png", ".csv", ".residues.csv", ".rr", ".npz")
     assert [path.name for path in paths] == [f"{n}{s}" for n in ("sp_P1_2_A", "sp_P1_2_A_2") for s in suffixes]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
@@ -666,5 +673,6 @@ def test_learned_positions_end_where_training_did(data, tmp_path, position):
 
 def test_names_are_fit_for_files_and_differ(tmp_path):
     text = "".join(f">{name}\nMKT\n" for name in ("../../etc/passwd", "|||", "a b", "A", "x" * 300))
-    names = [chain.name for chain in read_chains(fasta(tmp_path, text))]
+    with pytest.warns(DataWarning, match=r"chains of a name that another has, numbered: 1 \(A_2\)"):
+        names = [chain.name for chain in read_chains(fasta(tmp_path, text))]
     assert names == ["etc_passwd", "chain", "a", "A_2", "x" * 80]
