@@ -176,7 +176,7 @@ class Adapter(DomainAdapter[Prediction]):
     def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""
         weight, surprise = self.weight(batch), self.surprise(predictions, batch)
-        contact, distance = self.contacts(predictions).cpu().numpy(), batch["distance"].cpu().numpy()
+        contact, distance = (x.float().cpu().numpy() for x in (self.contacts(predictions), batch["distance"]))
         lengths = enumerate(batch["valid"].sum(1).tolist())
         return {
             "long_range_precision": torch.tensor(
@@ -187,7 +187,9 @@ class Adapter(DomainAdapter[Prediction]):
 
     def contacts(self, predictions: Prediction) -> Tensor:
         """P(contact), (B, L, L): the sum of all bins below 8 Å; of a bin that reaches beyond, in proportion."""
-        return predictions.distance.float().softmax(-1) @ self.inside
+        distance = predictions.distance
+        with torch.autocast(distance.device.type, enabled=False):  # it would take products in bfloat16
+            return distance.float().softmax(-1) @ self.inside.float()
 
     def surprise(self, predictions: Prediction, batch: Batch) -> Tensor:
         """Cross-entropy of the true bin, (B, L, L), in nats."""

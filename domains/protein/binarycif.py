@@ -25,15 +25,19 @@ LENGTH = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I"
 LENGTH |= {0xDC: ">H", 0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}
 
 
-def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> dict[str, list]:
-    """The columns of some categories of the first block, as {"_atom_site.Cartn_x": [1.5, …]}; "." and "?" as in mmCIF.
+def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> tuple[dict[str, list], int]:
+    """The columns of some categories, as {"_atom_site.Cartn_x": [1.5, …]}; "." and "?" as in mmCIF.
+
+    They are those of the first block that has the first of the categories. How many other blocks have it comes second.
 
     Raises:
         ValueError: if it is no BinaryCIF, or cut short.
     """
     try:
-        block = unpack(data)["dataBlocks"][0]
-        return {
+        blocks = unpack(data)["dataBlocks"]
+        those = [b for b in blocks if any(category["name"] == categories[0] for category in b["categories"])]
+        block = (those or blocks)[0]
+        columns = {
             f"{category['name']}.{column['name']}": _column(column)
             for category in block["categories"]
             if category["name"] in categories
@@ -41,6 +45,7 @@ def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> dict[str, list
         }
     except DAMAGE as error:
         raise ValueError("it is no BinaryCIF file, or cut short") from error
+    return columns, max(0, len(those) - 1)
 
 
 def unpack(data: bytes) -> Any:

@@ -3,11 +3,11 @@
 import hashlib
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import which
 
+from domains.data_warnings import warn_data
 from domains.protein.chain import Chain, spelled
 
 IDENTITY, COVERAGE = 0.3, 0.8  # of a chain with the representative of its cluster
@@ -24,10 +24,9 @@ def clusters(chains: Sequence[Chain]) -> list[str]:
     """
     if program := which("mmseqs"):
         return _mmseqs(program, chains)
-    warnings.warn(
+    warn_data(
         "mmseqs is not installed, so that chains alike in part may lie in different splits, and scores be too good; "
-        "apt-get install mmseqs2, or conda install -c bioconda mmseqs2",
-        stacklevel=2,
+        "apt-get install mmseqs2, or conda install -c bioconda mmseqs2"
     )
     return [spelled(chain.sequence) for chain in chains]
 
@@ -45,7 +44,7 @@ def _mmseqs(program: str, chains: Sequence[Chain]) -> list[str]:
             raise ValueError(f"mmseqs easy-cluster failed: {why or f'exit status {done.returncode}'}")
         pairs = [line.split() for line in Path(f"{out}_cluster.tsv").read_text().splitlines()]
     of = {int(member): int(first) for first, member in pairs}
-    return [spelled(chains[of[n]].sequence) for n in range(len(chains))]
+    return [spelled(chains[of.get(n, n)].sequence) for n in range(len(chains))]  # some it leaves out, as too short
 
 
 def check_shares(val: float, test: float) -> None:

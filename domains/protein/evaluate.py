@@ -184,7 +184,7 @@ def apply(adapter: Adapter, batches: Iterable[Batch]) -> Found:
         batch = to_device(batch, adapter.device)
         said = adapter(batch)
         contact, lengths = adapter.contacts(said).cpu().numpy(), batch["valid"].sum(1).tolist()
-        median = median_distance(said.distance.float().softmax(-1).cpu().numpy(), adapter.edges.cpu().numpy())
+        median = median_distance(said.distance.float().softmax(-1).cpu().numpy(), adapter.edges.float().cpu().numpy())
         maps += [p[:length, :length] for p, length in zip(contact, lengths, strict=True)]
         medians += [d[:length, :length] for d, length in zip(median, lengths, strict=True)]
         losses += adapter.measure(said, batch)["loss"].tolist()

@@ -3,14 +3,13 @@
 Shapes: B copies · L residues · K bins of distance
 """
 
-import warnings
-
 import numpy as np
 import torch
 from matplotlib import colormaps
 from PIL import Image
 
 from domains.adapter import to_device
+from domains.data_warnings import warn_data, warn_left_out
 from domains.protein.adapter import Adapter, places
 from domains.protein.chain import Chain, spelled
 from domains.protein.data import Data, collate
@@ -31,11 +30,12 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     Raises:
         ValueError: if the file cannot be read, or its first chain has fewer than two residues.
     """
-    chain, most = read_chains(source)[0], room(adapter)
+    (chain, *others), most = read_chains(source), room(adapter)
+    warn_left_out(1 + len(others), {"behind the first": [other.name for other in others]}, source, "chains")
     if len(chain) < 2:
         raise ValueError(f"{source}, {chain.name}: one residue; give at least 2, for one to attend to the other")
     if len(chain) > most:
-        warnings.warn(f"the first {most} of the {len(chain)} residues of {chain.name} are shown", stacklevel=2)
+        warn_data(f"the first {most} of the {len(chain)} residues of {chain.name} are shown")
     return [scene(adapter, chain)]
 
 

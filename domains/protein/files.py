@@ -5,16 +5,16 @@ import lzma
 import re
 import zlib
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
-from Bio import SeqIO
-
-from domains.protein.alignment import Alignment, parse_a3m, parse_stockholm
+from domains.files import decode_text
+from domains.protein.alignment import Alignment, parse_a3m_chains, parse_stockholm
 from domains.protein.chain import Chain
+from domains.protein.fasta import chain_id, parse_fasta
 from domains.protein.features import profile
-from domains.protein.letters import AMBIGUOUS, LETTERS, numbered
-from domains.protein.structures import parse_bcif, parse_cif, parse_pdb
+from domains.protein.mmcif import parse_bcif, parse_cif
+from domains.protein.pdb import parse_pdb
+from domains.protein.remarks import Remarks, remarking
 from domains.unpack import unpacked
 
 FORMATS = {
@@ -31,67 +31,56 @@ PACKED = (".gz", ".xz")
 POSSIBLE = ", ".join(f"{kind} ({' '.join(suffixes)})" for kind, suffixes in FORMATS.items())
 
 
-def read_chains(path: Path | str) -> list[Chain]:
+def read_chains(path: Path | str, remarks: Remarks | None = None) -> list[Chain]:
     """The protein chains of a file, under names that are fit for files and differ. .gz and .xz are unpacked.
 
         FASTA              a chain for each record: sequence
-        A3M, Stockholm     one chain, the first sequence: sequence, profile, alignment
+        A3M, Stockholm     one chain, the first sequence: sequence, profile, alignment; of a complex, one for each chain
         PDB, mmCIF, BinaryCIF   each protein chain of the first model: sequence (SEQRES where there is one), Cβ, numbers
 
+    Args:
+        remarks: takes what is left out, changed or guessed; if None, that is said here.
     Raises:
         ValueError: what is wrong with the file, and where.
     """
     path = Path(path)
     kind, stem = _kind(path)
-    data = _unpacked(path)
-    try:
-        if kind == "BinaryCIF":
-            return _named(parse_bcif(data, stem))
+    data = unpacked_file(path)
+    with remarking(path, remarks) as own:
         try:
-            text = data.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError("it is no text") from error
-        match kind:
-            case "FASTA":
-                chains = parse_fasta(text)
-            case "A3M" | "Stockholm":
-                chains = [_first(parse_a3m(text) if kind == "A3M" else parse_stockholm(text), stem)]
-            case "PDB":
-                chains = parse_pdb(text, stem)
-            case _:
-                chains = parse_cif(text, stem)
-        return _named(chains)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
+            return _named(_parsed(data, kind, stem, own), own)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
 
 
-def parse_fasta(text: str) -> list[Chain]:
-    """The records of a FASTA file.
-
-    Raises:
-        ValueError: what is wrong with it, and where.
-    """
-    try:
-        records = list(SeqIO.parse(StringIO(text), "fasta"))
-    except ValueError as error:  # text before the first >
-        raise ValueError("it holds no line >name, followed by a sequence") from error
-    if not records:
-        raise ValueError("it holds no sequence; lines >name are each followed by one")
-    chains = []
-    for record in records:
-        letters = str(record.seq).upper().removesuffix("*")  # a translated stop
-        if not letters:
-            raise ValueError(f"record {record.id!r} is empty")
-        if wrong := sorted(set(letters) - set(LETTERS + AMBIGUOUS)):
-            raise ValueError(
-                f"record {record.id!r}: {wrong[0]!r} at position {letters.index(wrong[0]) + 1} is no amino acid; "
-                f"possible: {LETTERS}, and {AMBIGUOUS} for unknown ones"
-            )
-        chains.append(Chain(record.id, numbered(letters)))
-    return chains
+def _parsed(data: bytes, kind: str, stem: str, remarks: Remarks) -> list[Chain]:
+    if kind == "BinaryCIF":
+        return parse_bcif(data, stem, remarks)
+    text = read_text(data, stem, remarks)
+    match kind:
+        case "FASTA":
+            return [Chain(*record) for record in parse_fasta(text, remarks)]
+        case "A3M":
+            found = parse_a3m_chains(text, stem, remarks)
+            names = [stem] if len(found) == 1 else [f"{stem}_{chain_id(n)}" for n in range(len(found))]
+            return [_query(alignment, name) for alignment, name in zip(found, names, strict=True)]
+        case "Stockholm":
+            return [_query(parse_stockholm(text, remarks), stem)]
+        case "PDB":
+            return parse_pdb(text, stem, remarks)
+        case _:
+            return parse_cif(text, stem, remarks)
 
 
-def _first(alignment: Alignment, name: str) -> Chain:
+def read_text(data: bytes, stem: str, remarks: Remarks) -> str:
+    """Text in whatever encoding."""
+    text, encoding = decode_text(data)
+    if encoding == "latin-1":
+        remarks["files that are no UTF-8, read as Latin-1"].append(stem)
+    return text
+
+
+def _query(alignment: Alignment, name: str) -> Chain:
     sequence = alignment.rows[0].astype("int64")
     return Chain(name, sequence, profile(alignment), None, alignment)
 
@@ -110,7 +99,8 @@ def _kind(path: Path) -> tuple[str, str]:
     return kind, inner.stem
 
 
-def _unpacked(path: Path) -> bytes:
+def unpacked_file(path: Path) -> bytes:
+    """What a file holds, without its packing."""
     opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     try:
         with opened(path, "rb") as file:
@@ -124,7 +114,7 @@ def _unpacked(path: Path) -> bytes:
     return data
 
 
-def _named(chains: list[Chain]) -> list[Chain]:
+def _named(chains: list[Chain], remarks: Remarks) -> list[Chain]:
     """The same chains, under names that are fit for files and differ."""
     names: dict[str, Chain] = {}
     for chain in chains:
@@ -133,5 +123,7 @@ def _named(chains: list[Chain]) -> list[Chain]:
         while name.lower() in names:
             again += 1
             name = f"{base}_{again}"
+        if again > 1:
+            remarks["chains of a name that another has, numbered"].append(name)
         names[name.lower()] = replace(chain, name=name)
     return list(names.values())

@@ -165,7 +165,8 @@ class LanguageModel(DomainAdapter):
             a = a + a.mT
             one = a.sum(-1, keepdim=True)  # (B, H, L, 1)
             whole = one.sum(-2, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)  # 0 if no residue sees another
-            return logits.add_(torch.einsum("bhij,h->bij", a - one * one.mT / whole, weight[block]))
+            with torch.autocast(a.device.type, enabled=False):  # it would sum in bfloat16
+                return logits.add_(torch.einsum("bhij,h->bij", a - one * one.mT / whole, weight[block]))
 
         self.transformer(**self.tokens({"tokens": tokens})._asdict(), probe=Probe("*.attention", reduce=weigh))
         return ((logits + self.contact.bias.float()).sigmoid() * both)[:, 1:-1, 1:-1]

@@ -4,7 +4,6 @@ Shapes: L residues · K bins of distance
 """
 
 import csv
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from domains.adapter import to_device
+from domains.data_warnings import warn_data
 from domains.protein.adapter import Adapter, places
 from domains.protein.chain import Chain, spelled
 from domains.protein.config import Channel
@@ -76,10 +76,9 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     if {*adapter.channels} - {Channel.baseline}:  # it reads alignments
         for chain in chains:
             if chain.alignment is not None and (depth := effective_depth(chain.alignment)) < SHALLOW:
-                warnings.warn(
+                warn_data(
                     f"{source}, {chain.name}: its alignment has {depth:.1f} effective sequences; with fewer than "
-                    f"{SHALLOW}, residues that change together say little",
-                    stacklevel=2,
+                    f"{SHALLOW}, residues that change together say little"
                 )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +102,7 @@ def predicted(adapter: Adapter, chain: Chain) -> Predicted:
     far = np.abs(place[:, None] - place) >= NEAR
     confidence = 1 - (surprise * far).sum(1) / np.maximum(far.sum(1), 1)
     states = None if said.states is None else said.states[0].float().softmax(-1).cpu().numpy()
-    edges = adapter.edges.cpu().numpy()
+    edges = adapter.edges.float().cpu().numpy()
     return Predicted(distance.numpy(), edges, contact, np.where(far.any(1), confidence, 0.0), states)
 
 

@@ -84,7 +84,9 @@ def read_promod3(path: Path) -> list[Chain]:
     chains = []
     for name, first, size in entries:
         rows = slice(first, first + size)
-        sequence = numbered(arrays["seq"][rows].tobytes().decode())
+        if not 0 < size <= len(arrays["seq"]) - first:
+            raise ValueError(f"{path} is no {DATABASE} of promod3-data, or cut short: {name} has no residues in it")
+        sequence = numbered(arrays["seq"][rows].tobytes().decode("latin-1"))
         backbone = (arrays["xyz"][rows].reshape(-1, 4, 3)[:, :3] * STEP).astype(np.float32)
         profile = (arrays["profile"][rows] / 10_000).astype(np.float32)
         states = numbered_states(arrays["ss8"][rows])

@@ -7,26 +7,33 @@ import csv
 import io
 import lzma
 import tarfile
-import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from domains.protein.alignment import Alignment, parse_a3m
+from domains.data_warnings import warn_left_out
+from domains.files import decode_text, walk_files
+from domains.protein.alignment import Alignment, parse_a3m_chains
 from domains.protein.chain import Chain, seen, virtual_cb
 from domains.protein.clusters import Splits, check_filled, check_shares, drawn, split_by_cluster
 from domains.protein.config import DataConfig, Source
-from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains
-from domains.protein.letters import LETTERS, numbered, numbered_states
+from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains, read_text, unpacked_file
+from domains.protein.letters import LETTERS, UNKNOWN, numbered, numbered_states
 from domains.protein.promod3 import open_database, read_promod3
+from domains.protein.remarks import Remarks, remarking
 from domains.unpack import read_npz, unpacked
 
 BUNDLE = Path(__file__).with_name("chains.npz")
 STEP = 0.01  # Å
 SHORTEST = 20  # residues seen; a peptide has no contacts to speak of
+SUFFIXES = tuple(suffix + packed for kind in STRUCTURES for suffix in FORMATS[kind] for packed in ("", *PACKED))
+ARCHIVES = (".tar.xz", ".tar.gz", ".tar")
+NO_A3M = "links, and files that are no .a3m, left out"
+DIFFERENT = 0.1  # share of residues in which an alignment's query may differ from its chain
 PACK = {"seq": 1, "ss8": 1, "profile": len(LETTERS), "dca": 3, "rel": 9}  # rows of each array of a pack
 
 
@@ -89,6 +96,8 @@ def _packs(folder: Path, config: DataConfig) -> Splits:
     learn = [path for path in packs if path.name.startswith("train")]
     if not test or not learn or not (folder / "splits.tsv").is_file():
         raise ValueError(f"data.path={folder} must hold train*.npz.xz, val.npz.xz and splits.tsv")
+    others = [path.name for path in packs if path not in learn and path not in test]
+    warn_left_out(len(packs), {"neither train* nor val": others}, folder, "packs")
     learned, splits = (
         [chain for path in learn for chain in read_pack(path)],
         {"train": [], "val": [], "test": read_pack(test[0])},
@@ -106,10 +115,9 @@ def read_clusters(path: Path, names: Iterable[str]) -> dict[str, str]:
         ValueError: if it is no such table, or one of these names is not in it.
     """
     try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+        rows = list(csv.DictReader(decode_text(path.read_bytes())[0].split("\n"), delimiter="\t"))
         cluster = {row["chain"]: row["cluster30"] for row in rows if row["cluster30"]}
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+    except (KeyError, csv.Error) as error:
         raise ValueError(
             f"{path} is no table with the columns chain and cluster30, separated by tabs: {error}"
         ) from error
@@ -184,31 +192,46 @@ def pack_arrays(path: Path) -> Iterator[Packed]:
 def read_folder(folder: Path) -> list[Chain]:
     """The protein chains of every structure in a folder and its sub-folders; copies of a sequence in one file once.
 
-    A file that cannot be read is left out, with a warning that says which and why; so is, without one, a chain of which
-    fewer than 20 residues were seen.
+    What is left out is said, and why: files that cannot be read, or have another suffix; chains of which fewer than 20
+    residues were seen, and copies.
 
     Raises:
         ValueError: if there are no structures, none can be read, or all their chains are so short.
     """
-    suffixes = tuple(suffix + packed for kind in STRUCTURES for suffix in FORMATS[kind] for packed in ("", *PACKED))
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(suffixes))
+    everything, remarks = walk_files(folder), Remarks()
+    files = [path for path in everything if path.name.lower().endswith(SUFFIXES)]
     if not files:
-        raise ValueError(f"data.path={folder} holds no structures ({', '.join(suffixes[::3])})")
-    chains, bad = [], []
+        raise ValueError(f"data.path={folder} holds no structures ({', '.join(SUFFIXES[:: 1 + len(PACKED)])})")
+    chains, bad, short, copies = [], [], [], []
     for file in files:
+        own: dict[bytes, Chain] = {}
         try:
-            own = {chain.sequence.tobytes(): chain for chain in reversed(read_chains(file))}
+            found = read_chains(file, remarks)
         except ValueError as error:
             bad.append(error)
             continue
-        chains += [chain for chain in reversed(own.values()) if seen(chain).sum() >= SHORTEST]
-    if bad and not chains:
+        for chain in found:
+            if seen(chain).sum() < SHORTEST:
+                short.append(chain.name)
+            elif own.setdefault(chain.sequence.tobytes(), chain) is not chain:
+                copies.append(chain.name)
+        chains += own.values()
+    if len(bad) == len(files):
         raise ValueError(f"none of the {len(files)} structures in {folder} can be read; the first: {bad[0]}")
-    if bad:
-        warnings.warn(f"{len(bad)} of {len(files)} files are left out; the first: {bad[0]}", stacklevel=2)
     if not chains:
         raise ValueError(f"data.path={folder} has no chain with at least {SHORTEST} residues seen; give longer ones")
+    others = [path.name for path in everything if path not in {*files}]
+    reasons = {"that cannot be read": bad, f"that are no structures ({', '.join(_suffixes(others))})": others}
+    warn_left_out(len(everything), reasons, folder)
+    reasons = {f"with fewer than {SHORTEST} residues seen": short, "that are copies of another in their file": copies}
+    warn_left_out(len(chains) + len(short) + len(copies), reasons, folder, "chains")
+    remarks.say(folder)
     return chains
+
+
+def _suffixes(names: Iterable[str]) -> list[str]:
+    """The commonest suffixes of these names, five at most."""
+    return [suffix for suffix, _ in Counter(Path(name).suffix or "no suffix" for name in names).most_common(5)]
 
 
 def _aligned(splits: Splits, source: Path) -> Splits:
@@ -217,41 +240,85 @@ def _aligned(splits: Splits, source: Path) -> Splits:
     Raises:
         ValueError: if no chain to train on has one, or one is not that of its chain.
     """
-    names = {chain.name for chains in splits.values() for chain in chains}
-    found = {name: alignment for name, alignment in read_alignments(source) if name in names}
-    for chain in (chain for chains in splits.values() for chain in chains if chain.name in found):
-        if found[chain.name].rows.shape[1] != len(chain):
-            raise ValueError(f"the alignment {chain.name}.a3m in {source} is not one of that chain: lengths differ")
+    every, remarks = [chain for chains in splits.values() for chain in chains], Remarks()
+    found = alignments_of({chain.name for chain in every}, source, remarks)
+    for chain in every:
+        if chain.name in found:
+            _check_query(chain, found[chain.name], source, remarks)
     aligned = {split: [replace(c, alignment=found.get(c.name)) for c in chains] for split, chains in splits.items()}
+    without = [chain.name for chain in aligned["train"] if chain.alignment is None]
     aligned["train"] = [chain for chain in aligned["train"] if chain.alignment is not None]
     if not aligned["train"]:
         raise ValueError(f"data.alignments={source} has none for a chain to train on; they are called NAME.a3m")
+    warn_left_out(len(splits["train"]), {"without an alignment": without}, source, "chains to train on")
+    remarks["chains to validate or test on without an alignment, kept"] += [
+        chain.name for split, chains in aligned.items() for chain in chains if chain.alignment is None
+    ]
+    remarks.say(source)
     return aligned
 
 
-def read_alignments(source: Path) -> Iterator[tuple[str, Alignment]]:
-    """(name, alignment) of every .a3m in a folder and in its .tar.xz archives, or in one archive."""
+def _check_query(chain: Chain, alignment: Alignment, source: Path, remarks: Remarks) -> None:
+    query = alignment.rows[0]
+    differ = len(query) - len(chain)
+    if not differ:
+        known = (query != UNKNOWN) & (chain.sequence != UNKNOWN)
+        differ = int((known & (query != chain.sequence)).sum())
+        if differ <= 1 + DIFFERENT * len(chain):
+            remarks["alignments whose query differs from the chain in some residues"] += [chain.name] * bool(differ)
+            return
+    why = "lengths differ" if len(query) != len(chain) else f"{differ} of {len(chain)} residues differ"
+    raise ValueError(f"the alignment {chain.name}.a3m in {source} is not one of that chain: {why}")
+
+
+def alignments_of(names: Container[str], source: Path, remarks: Remarks) -> dict[str, Alignment]:
+    """The alignment of each chain of these names, the first if it has several; the others are counted."""
+    found: dict[str, Alignment] = {}
+    for name, alignment in read_alignments(source, remarks):
+        if name not in names:
+            remarks["alignments of no chain that is here, left out"].append(name)
+        elif found.setdefault(name, alignment) is not alignment:
+            remarks["second alignments of a chain, left out"].append(name)
+    return found
+
+
+def read_alignments(source: Path, remarks: Remarks | None = None) -> Iterator[tuple[str, Alignment]]:
+    """(name, alignment) of every .a3m in a folder and in its .tar.xz archives, or in one archive.
+
+    Args:
+        remarks: takes what is left out, changed or guessed; if None, that is said here.
+    """
     if not source.exists():
         raise ValueError(f"data.alignments={source} is not there; give a folder of NAME.a3m, or of .tar.xz with such")
-    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
-        if path.suffix == ".a3m":
-            yield path.stem, _parsed(path.read_bytes(), str(path))
-        elif path.name.endswith((".tar.xz", ".tar.gz", ".tar")):
-            yield from _archived(path)
+    with remarking(source, remarks) as own:
+        for path in walk_files(source) if source.is_dir() else [source]:
+            name = path.name.removesuffix(path.suffix) if path.suffix in PACKED else path.name
+            if path.name.endswith(ARCHIVES):
+                yield from _archived(path, own)
+            elif name.endswith(".a3m"):
+                yield name.removesuffix(".a3m"), _parsed(unpacked_file(path), str(path), own)
+            else:
+                own[NO_A3M].append(path.name)
 
 
-def _archived(path: Path) -> Iterator[tuple[str, Alignment]]:
+def _archived(path: Path, remarks: Remarks) -> Iterator[tuple[str, Alignment]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 if member.isreg() and member.name.endswith(".a3m") and (file := archive.extractfile(member)):
-                    yield Path(member.name).stem, _parsed(unpacked(file, str(path)), f"{path}: {member.name}")
+                    name = Path(member.name).stem
+                    yield name, _parsed(unpacked(file, str(path)), f"{path}: {member.name}", remarks)
+                elif not member.isdir():
+                    remarks[NO_A3M].append(member.name)
     except (tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
         raise ValueError(f"{path} is no archive, or cut short") from error
 
 
-def _parsed(data: bytes, where: str) -> Alignment:
+def _parsed(data: bytes, where: str, remarks: Remarks) -> Alignment:
     try:
-        return parse_a3m(data.decode())
+        alignments = parse_a3m_chains(read_text(data, where, remarks), where, remarks)
     except ValueError as error:
         raise ValueError(f"{where} cannot be read as A3M: {error}") from error
+    if len(alignments) > 1:
+        raise ValueError(f"{where} is an alignment of {len(alignments)} chains; give one of a single chain")
+    return alignments[0]

@@ -1,39 +1,45 @@
-"""Protein chains of PDB, mmCIF and BinaryCIF files.
+"""Protein chains from a table of atoms, which all formats of structures become (pdb.py, mmcif.py).
 
-All three become one table of atoms, so that what is hard is dealt with once: several models, other conformations of a
-residue, residues that were not seen, numbers that jump, modified residues, and what is no protein.
+What is hard is dealt with once: chains that share a name, other conformations of a residue, residues that were not
+seen, numbers that jump, modified residues, and what is no protein.
 
 Shapes: N residues of a chain
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from io import StringIO
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-from Bio.Data.PDBData import protein_letters_3to1_extended
-from Bio.PDB.MMCIF2Dict import MMCIF2Dict
 
-from domains.protein.binarycif import parse_binary_cif
-from domains.protein.chain import Chain
+from domains.protein.chain import Chain, virtual_cb
 from domains.protein.letters import numbered
+from domains.protein.placement import Residue, next_to, places
+from domains.protein.remarks import Remarks
+from domains.protein.residues import CAPS, NUCLEOTIDES, make_letter, remark
 
 ATOMS = ("N", "CA", "C", "CB")  # all that is asked of a residue
-CATEGORIES = ("_atom_site", "_pdbx_poly_seq_scheme", "_entity_poly_seq", "_struct_asym")  # of mmCIF
-ONE_LETTER = {code.strip(): letter for code, letter in protein_letters_3to1_extended.items()}  # MSE is M
-BOND = 2.0  # Å; farther apart, C and the next N are not bound to each other
-JUMP = 100  # missing residues; numbers that jump farther are a way of counting, such as 1001 for a fused domain
-LONGEST = 100_000  # residues of a chain; titin, the longest that is known, has about 35,000
-MISPLACED = 0.1  # share of residues that may differ from SEQRES
+BACKBONE = ("N", "CA", "C")
+SUGAR = ("C1'", "C1*")  # of nucleotides
+NO_CB = "chains without any Cβ, which is placed by ideal geometry; where N or C is missing, Cα stands for it"
+LAST_NUMBER = 9999  # of a PDB file; some programs go on from 0
+
+
+class Name(NamedTuple):
+    """What a file calls a chain."""
+
+    polymer: str  # in SEQRES
+    author: str  # in public; may be ""
 
 
 class Atom(NamedTuple):
     """A line of the table."""
 
-    chain: str
+    chain: Name
+    part: int  # how many chains of that name have ended before
+    het: bool  # HETATM: a modified residue, a ligand, or water
+    loose: bool  # no part of a polymer, unless it is bound to one
     name: str  # one of ATOMS
     altloc: str  # which of several conformations; "" if there is one
     code: str  # of the residue: MSE
@@ -44,195 +50,151 @@ class Atom(NamedTuple):
     xyz: tuple[float, float, float]  # Å
 
 
-class Residue(NamedTuple):
-    """What was seen of one residue."""
-
-    code: str
-    number: int
-    insertion: str
-    place: int | None
-    atoms: Mapping[str, np.ndarray]  # (3,) each
-
-
+Rows = list[Atom]  # of one residue
 Polymers = Mapping[str, Sequence[str]]  # chain -> the codes of all of its residues, seen or not
 
 
-def parse_pdb(text: str, name: str) -> list[Chain]:
-    """The protein chains of a PDB file, or of its first model.
+class Segment:
+    """Residues that follow each other under one name, up to where another chain begins."""
 
-    Raises:
-        ValueError: what is wrong with the file.
-    """
-    lines = text.splitlines()
-    if any(line.startswith("HEADER") for line in lines) and not any(line.split() == ["END"] for line in lines):
-        raise ValueError("it has a HEADER and no END: it is cut short")
-    polymers: dict[str, list[str]] = defaultdict(list)
-    for line in lines:
-        if line.startswith("SEQRES"):
-            polymers[line[11].strip()] += line[19:70].split()
-    return _chains(_pdb_atoms(lines), polymers, name)
+    def __init__(self, name: Name, part: int):
+        self.name, self.part = name, part
+        self.residues: list[Rows] = []
+        self.known: dict[tuple, Rows] = {}
 
+    def add(self, rows: Rows) -> None:
+        self.residues.append(self.known.setdefault(key(rows), rows))
 
-def _pdb_atoms(lines: list[str]) -> Iterator[Atom]:
-    last, ended = "", set()  # chains; what follows of one that has ended is no part of its polymer
-    for at, line in enumerate(lines, 1):
-        kind = line[:6].rstrip()
-        if kind == "ENDMDL":
-            return
-        if kind == "TER":
-            ended.add(line[21:22].strip() if len(line) > 21 else last)
-        if kind not in ("ATOM", "HETATM"):
-            continue
-        last = chain = line[21:22].strip()
-        atom = line[12:16]
-        if chain in ended or atom.strip() not in ATOMS or (atom.startswith("CA") and line[17:20].strip() == "CA"):
-            continue
-        try:
-            xyz = float(line[30:38]), float(line[38:46]), float(line[46:54])
-            if len(line) < 54:  # the rest of a number may have been cut off
-                raise ValueError
-            where, number = line[54:60].strip(), int(line[22:26])
-            yield Atom(
-                chain,
-                atom.strip(),
-                line[16].strip(),
-                line[17:20].strip(),
-                number,
-                line[26].strip(),
-                None,
-                float(where) if where else 1.0,
-                xyz,
-            )
-        except (ValueError, IndexError) as error:
-            raise ValueError(f"line {at} is no line of an atom, or cut short: {line[:60]!r}") from error
+    def has(self, rows: Rows) -> bool:
+        """Whether atoms of these are there already."""
+        twin = self.known.get(key(rows), [])
+        return not {(atom.name, atom.altloc) for atom in twin}.isdisjoint((atom.name, atom.altloc) for atom in rows)
+
+    def falls(self, rows: Rows) -> bool:
+        """Whether their number is below the last one, and they are not bound to it."""
+        before, number = self.residues[-1], rows[0].number
+        wraps = before[0].number == LAST_NUMBER and number <= 1
+        falls = number < before[0].number and not wraps and key(rows) not in self.known
+        return falls and not next_to(coordinates(before), coordinates(rows))
 
 
-def parse_cif(text: str, name: str) -> list[Chain]:
-    """The protein chains of an mmCIF file, or of its first model, by gemmi where installed: ten times faster.
-
-    Raises:
-        ValueError: what is wrong with the file.
-    """
-    try:
-        columns = _gemmi_columns(text) if find_spec("gemmi") else MMCIF2Dict(StringIO(text))
-    except (ValueError, RuntimeError, KeyError, IndexError, StopIteration) as error:
-        raise ValueError("it is no mmCIF file, or cut short") from error
-    return _cif_chains(columns, name)
+def key(rows: Rows) -> tuple:
+    return rows[0].place, rows[0].number, rows[0].insertion
 
 
-def parse_bcif(data: bytes, name: str) -> list[Chain]:
-    """As `parse_cif`, of a BinaryCIF file."""
-    return _cif_chains(parse_binary_cif(data, CATEGORIES), name)
+def coordinates(rows: Rows) -> dict[str, np.ndarray]:
+    return {atom.name: np.array(atom.xyz) for atom in reversed(rows)}
 
 
-def _gemmi_columns(text: str) -> dict[str, list[str]]:
-    block = import_module("gemmi.cif").read_string(text)[0]
-    return {
-        f"{category}.{tag}": ["?" if value is None else value or "." for value in values]
-        for category in CATEGORIES
-        for tag, values in block.get_mmcif_category(f"{category}.").items()
-    }
-
-
-def _table(columns: Mapping[str, list], category: str, *tags: str) -> list[tuple]:
-    """The rows of a category, with these of its columns; none if one of them is missing."""
-    if any(f"{category}.{tag}" not in columns for tag in tags):
-        return []
-    found = [columns[f"{category}.{tag}"] for tag in tags]
-    if len({len(column) for column in found}) > 1:
-        raise ValueError(f"the columns of {category} differ in length: it is cut short")
-    return list(zip(*found, strict=True))
-
-
-def _cif_chains(columns: Mapping[str, list], name: str) -> list[Chain]:
-    """label_* names the polymers of the file and their places in SEQRES, auth_* what people call them."""
-    labels = ("label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_seq_id")
-    rows = _table(columns, "_atom_site", *labels, "Cartn_x", "Cartn_y", "Cartn_z")
-    if not rows:
-        raise ValueError(f"it has no atoms: the columns _atom_site.{', '.join(labels)} and Cartn_x, y, z must be there")
-
-    def column(tag: str, otherwise: Sequence) -> Sequence:
-        found = columns.get(f"_atom_site.{tag}", otherwise)
-        if len(found) != len(rows):
-            raise ValueError(f"_atom_site.{tag} has {len(found)} rows instead of {len(rows)}: it is cut short")
-        return found
-
-    asym, seq = [row[3] for row in rows], [row[4] for row in rows]
-    placed = any(_given(s) for s in seq)  # then what has no place is no part of a polymer: ligands and water
-    chains, numbers = column("auth_asym_id", asym), column("auth_seq_id", seq)
-    insertions, models = column("pdbx_PDB_ins_code", [""] * len(rows)), column("pdbx_PDB_model_num", [1] * len(rows))
-    occupancies = column("occupancy", [1.0] * len(rows))
-    atoms, called, n = [], {}, 0
-    try:
-        for n, (atom, altloc, code, label, place, *xyz) in enumerate(rows):
-            if models[n] != models[0] or atom not in ATOMS or (placed and not _given(place)):
-                continue
-            if placed and not 1 <= int(place) <= LONGEST:
-                raise ValueError(f"label_seq_id must be at least 1 and at most {LONGEST:,}, not {place}")
-            chain = str(label if placed else chains[n])
-            called[chain] = str(chains[n])
-            x, y, z = map(float, xyz)
-            atoms.append(
-                Atom(
-                    chain,
-                    atom,
-                    _given(altloc),
-                    code,
-                    int(numbers[n]) if _given(numbers[n]) else int(place),
-                    _given(insertions[n]),
-                    int(place) - 1 if placed else None,
-                    float(occupancies[n]) if _given(occupancies[n]) else 1.0,
-                    (x, y, z),
-                )
-            )
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"row {n + 1} of _atom_site is no atom, or cut short: {error}") from error
-    return _chains(iter(atoms), _polymers(columns) if placed else {}, name, called)
-
-
-def _given(value: object) -> str:
-    """The value as text; "" for the two ways in which mmCIF leaves one out."""
-    return "" if value in (".", "?", "", None) else str(value)
-
-
-def _polymers(columns: Mapping[str, list]) -> Polymers:
-    """All residues of each polymer in their order; of those that share a place, the first."""
-    scheme = _table(columns, "_pdbx_poly_seq_scheme", "asym_id", "seq_id", "mon_id")
-    if not scheme:
-        entities = defaultdict(list)
-        for entity, place, code in _table(columns, "_entity_poly_seq", "entity_id", "num", "mon_id"):
-            entities[str(entity)].append((place, code))
-        asyms = _table(columns, "_struct_asym", "id", "entity_id")
-        scheme = [(asym, place, code) for asym, entity in asyms for place, code in entities[str(entity)]]
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    for asym, place, code in scheme:
-        found[str(asym)].setdefault(int(place), code)
-    return {asym: [codes[place] for place in sorted(codes)] for asym, codes in found.items()}
-
-
-def _chains(
-    atoms: Iterator[Atom], polymers: Polymers, name: str, called: Mapping[str, str] | None = None
+def build_chains(
+    atoms: Iterable[Atom], polymers: Polymers, stem: str, named: Iterable[tuple[str, str]], remarks: Remarks
 ) -> list[Chain]:
-    table: dict[str, dict[tuple, list[Atom]]] = defaultdict(lambda: defaultdict(list))
-    for atom in atoms:
-        key = (atom.number, atom.insertion) if atom.place is None else (atom.place,)
-        table[atom.chain][key].append(atom)
-    chains = []
-    for chain, grouped in table.items():
-        residues = [residue for rows in grouped.values() if _is_amino_acid(residue := _conformation(rows))]
-        if residues:
-            author = chain if called is None else called[chain]
-            try:
-                chains.append(_chain(f"{name}_{author}" if author else name, residues, polymers.get(chain)))
-            except ValueError as error:
-                raise ValueError(f"chain {author}: {error}") from error
-    if not chains:
-        others = f"; its other chains are {', '.join(sorted(table))}" if table else ""
+    """The protein chains of a table of atoms.
+
+    Args:
+        polymers: SEQRES, of the chains that have one.
+        stem: of the file's name.
+        named: names of residues, each with the name of an atom of it: of all atoms, side chains as well.
+    Raises:
+        ValueError: if there is none, or one does not fit its SEQRES.
+    """
+    named = set(named)
+    letter = make_letter(named, remarks)
+    seen: dict[Name, list[list[Residue]]] = {}
+    others = defaultdict(set)
+    for segment in split(atoms, polymers, letter, remarks):
+        residues = [_conformation(rows) for rows in segment.residues]
+        kept = [r for r in residues if r.code not in CAPS and (letter(r.code) or {*BACKBONE} <= set(r.atoms))]
+        if kept:
+            seen.setdefault(segment.name, []).append(kept)
+        else:
+            others[segment.name.author] |= {residue.code for residue in residues}
+    if not seen:
+        others = f"; its other chains are {', '.join(sorted(filter(None, others)))}" if any(others) else ""
         raise ValueError(f"it holds no protein chain{others}")
+    if any(code in NUCLEOTIDES and atom in SUGAR for code, atom in named):
+        remarks["files with nucleic acids, which are left out"].append(stem)
+    chains = []
+    for name, segments in seen.items():
+        title = f"{stem}_{name.author}" if name.author else stem
+        for number, residues in enumerate(segments, 1):
+            called = title if number == 1 else f"{title}_{number}"
+            if number > 1:
+                remarks["chains that share a name, told apart by TER or by where numbers begin again"].append(called)
+            try:
+                chains.append(_chain(called, residues, _polymer(polymers, name, segments, letter), letter, remarks))
+            except ValueError as error:
+                raise ValueError(f"chain {name.author}: {error}") from error
     return chains
 
 
-def _conformation(rows: list[Atom]) -> Residue:
+def split(atoms: Iterable[Atom], polymers: Polymers, letter: Callable[[str], str], remarks: Remarks) -> list[Segment]:
+    """Segments in the order of the file; what is loose, and out of order, belongs to the one that it is bound to."""
+    segments, last, loose = [], {}, []
+    for _, group in groupby(atoms, lambda atom: (atom.chain, atom.part, atom.place, atom.number, atom.insertion)):
+        rows = [*group]
+        first, segment = rows[0], last.get(rows[0].chain)
+        whole = first.place is not None or first.chain.polymer in polymers  # numbers may fall then, as in a fusion
+        falls = segment is not None and first.part == segment.part and not whole and segment.falls(rows)
+        if first.loose or (falls and first.het):
+            loose += [rows] * bool(letter(first.code))
+            continue
+        if segment is None or first.part > segment.part or falls or segment.has(rows):
+            segment = last[first.chain] = Segment(first.chain, first.part)
+            segments.append(segment)
+        if twin := segment.known.get(key(rows)):  # another conformation, farther down
+            twin += rows
+        else:
+            segment.add(rows)
+    for rows in _bind(loose, segments):
+        remarks["amino acids that are bound to no chain, left out"].append(f"{rows[0].code} {rows[0].number}")
+    for segment in segments:
+        said = [rows[0].place for rows in segment.residues]
+        if None not in said and len(set(said)) == len(said):
+            segment.residues.sort(key=lambda rows: rows[0].place or 0)
+    return segments
+
+
+def _bind(loose: list[Rows], segments: list[Segment]) -> list[Rows]:
+    """Put residues before or behind the ones that they are bound to. Returns those that are bound to none."""
+    waiting = len(loose) + 1
+    while len(loose) < waiting:  # one may be bound to one that has just found its place
+        waiting, rest = len(loose), []
+        for rows in loose:
+            if not any(_insert(rows, s) for s in segments if s.name.author == rows[0].chain.author):
+                rest.append(rows)
+        loose = rest
+    return loose
+
+
+def _insert(rows: Rows, segment: Segment) -> bool:
+    own = coordinates(rows)
+    for n, other in enumerate(segment.residues):
+        near, step = coordinates(other), rows[0].number - other[0].number
+        after = step in (0, 1) and next_to(near, own)
+        if after or (step in (-1, 0) and next_to(own, near)):
+            segment.residues.insert(n + after, rows)
+            return True
+    return False
+
+
+def _polymer(
+    polymers: Polymers, name: Name, segments: list[list[Residue]], letter: Callable[[str], str]
+) -> Sequence[str]:
+    """SEQRES of a chain; of several that share a name, only where it is that of each, and not of all in a row."""
+    polymer = polymers.get(name.polymer, ())
+    if len(segments) == 1 or len(polymer) >= sum(map(len, segments)):
+        return polymer if len(segments) == 1 else ()
+    whole = "".join(letter(code) or "X" for code in polymer)
+    for residues in segments:
+        try:
+            places(residues, "".join(letter(r.code) or "X" for r in residues), whole, "", Remarks())
+        except ValueError:
+            return ()
+    return polymer
+
+
+def _conformation(rows: Rows) -> Residue:
     """One conformation of a residue: that of the highest occupancy, the first in the alphabet of equal ones."""
     shares = defaultdict(list)
     for atom in rows:
@@ -247,86 +209,35 @@ def _conformation(rows: list[Atom]) -> Residue:
     return Residue(first[1], rows[0].number, rows[0].insertion, rows[0].place, atoms)
 
 
-def _is_amino_acid(residue: Residue) -> bool:
-    return residue.code in ONE_LETTER or {"N", "CA", "C"} <= set(residue.atoms)
-
-
-def _chain(name: str, residues: list[Residue], polymer: Sequence[str] | None) -> Chain:
-    letters = "".join(ONE_LETTER.get(residue.code, "X") for residue in residues)
-    if residues[0].place is not None:
-        places = [residue.place or 0 for residue in residues]
-    elif polymer:
-        whole = "".join(ONE_LETTER.get(code, "X") for code in polymer)
-        places = _places_in(whole, letters, residues)
-    else:
-        places = _places_by_number(residues)
-    whole = ["X"] * max(len(polymer or ()), max(places) + 1)
-    for place, code in enumerate(polymer or ()):
-        whole[place] = ONE_LETTER.get(code, "X")
-    numbers, cb = [""] * len(whole), np.full((len(whole), 3), np.nan, np.float32)
-    for place, letter, residue in zip(places, letters, residues, strict=True):
-        whole[place] = letter
+def _chain(
+    name: str, residues: list[Residue], polymer: Sequence[str], letter: Callable[[str], str], remarks: Remarks
+) -> Chain:
+    letters = "".join(letter(residue.code) or "X" for residue in residues)
+    at = places(residues, letters, "".join(letter(code) or "X" for code in polymer), name, remarks)
+    codes = [*polymer, *["UNK"] * (max(at) + 1 - len(polymer))]
+    numbers, cb = [""] * len(codes), np.full((len(codes), 3), np.nan, np.float32)
+    for place, residue, stand_in in zip(at, residues, _stand_ins(name, residues, letters, remarks), strict=True):
+        codes[place] = residue.code
         numbers[place] = f"{residue.number}{residue.insertion}"
-        cb[place] = residue.atoms.get("CA" if letter == "G" else "CB", np.nan)
-    return Chain(name, numbered("".join(whole)), None, cb, numbers=tuple(numbers))
+        cb[place] = stand_in
+    remark(codes, letter, remarks)
+    return Chain(name, numbered("".join(letter(code) or "X" for code in codes)), None, cb, numbers=tuple(numbers))
 
 
-def _stretches(residues: list[Residue]) -> list[list[int]]:
-    """Runs of residues, by index, that are bound to each other; where atoms are missing, those whose numbers go on."""
-    runs = [[0]]
-    for n in range(1, len(residues)):
-        one, other = residues[n - 1], residues[n]
-        if "C" in one.atoms and "N" in other.atoms:
-            bound = np.linalg.norm(one.atoms["C"] - other.atoms["N"]) < BOND
-        else:
-            bound = other.number - one.number <= 1
-        if bound:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    return runs
+def _stand_ins(name: str, residues: list[Residue], letters: str, remarks: Remarks) -> Iterator[np.ndarray]:
+    """Cβ of each residue, Cα of a glycine; NaN where it was not seen.
 
-
-def _places_by_number(residues: list[Residue]) -> list[int]:
-    """Without SEQRES: numbers that jump where the chain is broken count the residues that were not seen."""
-    places: list[int] = []
-    for run in _stretches(residues):
-        missing = residues[run[0]].number - residues[run[0] - 1].number - 1 if places else 0
-        missing = missing if 0 <= missing <= JUMP else 1
-        start = places[-1] + 1 + missing if places else 0
-        places += range(start, start + len(run))
-    return places
-
-
-def _places_in(whole: str, letters: str, residues: list[Residue]) -> list[int]:
-    """Where the stretches that were seen lie in SEQRES: in order, with the fewest letters that differ.
-
-    Of equal ways, the one in which places keep step with the numbers of the residues.
-
-    Raises:
-        ValueError: if there is no way, or too many letters differ.
+    In a chain of which no residue has a Cβ, for it is a model of the backbone, Cβ of ideal geometry; or Cα, where that
+    is all there is.
     """
-    target, runs = np.array([*whole]), _stretches(residues)
-    best = {0: (0.0, -1)}  # where the last stretch ends -> the cost so far, its index in `steps`
-    steps: list[tuple[int, int]] = []  # where a stretch starts, index of the one before
-    for n, run in enumerate(runs):
-        own = np.array([*letters[run[0] : run[-1] + 1]])
-        missing = residues[run[0]].number - residues[run[0] - 1].number - 1 if n else 0  # as the numbers say
-        out_of_step = 0.5 if n else 0.0
-        found, lowest = {}, (np.inf, -1)
-        for start in range(len(target) - len(own) + 1):
-            lowest = min(lowest, best.get(start, lowest))
-            in_step = best.get(start - missing, lowest) if missing >= 0 else lowest
-            cost, last = min(in_step, (lowest[0] + out_of_step, lowest[1]))
-            differ = int(((target[start : start + len(own)] != own) & (own != "X")).sum())
-            steps.append((start, last))
-            found[start + len(own)] = (cost + differ, len(steps) - 1)
-        best = found
-    cost, at = min(best.values(), default=(np.inf, -1))
-    if cost > 1 + MISPLACED * len(letters):
-        raise ValueError("its atoms do not fit its SEQRES; correct or delete those lines")
-    starts = []
-    while at >= 0:
-        start, at = steps[at]
-        starts.append(start)
-    return [start + n for start, run in zip(reversed(starts), runs, strict=True) for n in range(len(run))]
+    nowhere = np.full(3, np.nan)
+    modelled = bool(letters.strip("G")) and not any("CB" in residue.atoms for residue in residues)
+    if modelled:
+        remarks["chains without any Cβ, which is placed by ideal geometry; Cα stands for it without N or C"].append(
+            name
+        )
+    for letter, (*_, atoms) in zip(letters, residues, strict=True):
+        if modelled and letter != "G" and {*BACKBONE} <= set(atoms):
+            yield virtual_cb(np.stack([atoms[atom] for atom in BACKBONE])[None], np.zeros(1))[0]
+        else:
+            yield atoms.get("CA" if modelled or letter == "G" else "CB", nowhere)

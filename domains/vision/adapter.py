@@ -29,9 +29,11 @@ class Adapter(DomainAdapter):
     Args:
         config: sizes and choices.
         position: how patches know where they are.
-        spec: {"classes", "channels", "size", "mean", "std"} of the data, pixels in [0, 1].
+        spec: {"classes", "channels", "size", "mean", "std"} of the data, pixels in [0, 1]; "ranges" says what became
+            0 … 1 in images of more than 8 bits, by mode.
     Raises:
-        ValueError: if the image is no whole number of patches, or model.pool=token without a class token.
+        ValueError: if the image is no whole number of patches, or model.pool=token without a class token, or a range
+            has no width.
     """
 
     measures = ("accuracy", "loss")
@@ -47,6 +49,9 @@ class Adapter(DomainAdapter):
             raise ValueError("model.pool=token needs model.class_token=true; possible without: mean, mean_then_norm")
         self.config, self.classes = config, spec["classes"]
         self.images = (channels, Y, X)
+        self.ranges = {mode: (float(low), float(high)) for mode, (low, high) in spec.get("ranges", {}).items()}
+        if any(low >= high for low, high in self.ranges.values()):
+            raise ValueError(f"the ranges of pixels {self.ranges} have no width")
         self.grid = (Y // p, X // p)
         self.mean: Tensor
         self.std: Tensor
@@ -79,7 +84,8 @@ class Adapter(DomainAdapter):
             )
 
     def tokens(self, batch: Batch) -> Tokens:
-        x = self.patch((batch["images"] - self.mean).div_(self.std)).flatten(2).mT  # (B, h·w, C)
+        pixels = (batch["images"] - self.mean).div_(self.std).to(next(self.patch.parameters()).dtype)
+        x = self.patch(pixels).flatten(2).mT  # (B, h·w, C)
         rows, columns = (torch.arange(n, device=x.device) for n in self.grid)
         at = torch.cartesian_prod(rows, columns)  # (h·w, 2)
         if self.extra:

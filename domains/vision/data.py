@@ -10,10 +10,10 @@ from domains.data import DomainData
 from domains.sampling import Rngs
 from domains.vision.augment import augmented, mixed
 from domains.vision.config import DataConfig
+from domains.vision.dataset import PART, check_varied
 from domains.vision.sources import open_images
 
 ENOUGH = 5000  # images that mean and deviation of the pixels are taken from, at most
-PART = 256  # images read at once for such figures
 
 
 class Data(DomainData):
@@ -23,22 +23,27 @@ class Data(DomainData):
 
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "images"):
-            self.images = open_images(self.config)
+            images = open_images(self.config)
+            check_varied(images)
+            self.images = images
 
     def spec(self):
-        """Class names, sizes, and mean and deviation of each channel over the training images."""
+        """Class names, sizes, and mean and deviation of each channel over the training images; ranges by mode, if some
+        images have more than 8 bits."""
         images, sums, count = self.images, torch.zeros(2, self.images.shape[0], dtype=torch.float64), 0
         for part in self.sampled(ENOUGH):
             pixels = images.read(images.splits["train"][part]).double()
             sums += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
             count += pixels[:, 0].numel()
         mean, square = sums / count
+        ranges = {"ranges": {mode: list(ends) for mode, ends in images.ranges.items()}} if images.ranges else {}
         return {
             "classes": images.classes,
             "channels": images.shape[0],
             "size": list(images.shape[1:]),
             "mean": mean.tolist(),
             "std": (square - mean.square()).clamp(min=1e-6).sqrt().tolist(),
+            **ranges,
         }
 
     def sampled(self, most: int) -> Iterator[list[int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from domains.adapter import Batch, Evaluation, Score
+from domains.faults import listed
 from domains.vision.adapter import Adapter
 from domains.vision.data import Data
 from domains.vision.figures import draw_confusion, draw_maps, draw_reliability, short
@@ -44,6 +46,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
     Raises:
         ValueError: for an unknown or empty split.
     """
+    check_classes(adapter, data)
     logs, labels = predicted(adapter, data, split, flips)
     chance, guess = logs.exp().max(-1)
     right = guess == labels
@@ -78,6 +81,14 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
     return Evaluation([score], measures, figures, error)
 
 
+def check_classes(adapter: Adapter, data: Data) -> None:
+    """Raises ValueError if the run's data have other classes now than it was trained on."""
+    known, found = [normalize("NFC", name) for name in adapter.classes], data.images.classes
+    if known != found:
+        gone, new = (listed(sorted(set(a) - set(b))) or "none" for a, b in ((known, found), (found, known)))
+        raise ValueError(f"the run's data have other classes than it was trained on: {gone} gone, {new} new")
+
+
 def draw_examples(adapter: Adapter, batch: Batch, guesses: Int[Tensor, " B"], path: Path) -> None:
     """Maps of a few images, under the classes that were guessed, and the true ones where those were wrong."""
     images, names = batch["images"].to(adapter.device), [short(name) for name in adapter.classes]
@@ -102,7 +113,8 @@ def predicted(
 def log_chances(adapter: Adapter, images: Float[Tensor, "B C Y X"], flips: bool = False) -> Float[Tensor, "B K"]:
     """log P(class); with flips, P is the mean of those of the image and of its mirror image."""
     views = [images, images.flip(-1)] if flips else [images]
-    each = torch.stack([adapter({"images": view}).log_softmax(-1) for view in views])
+    each = torch.stack([adapter({"images": view}) for view in views])
+    each = each.to(torch.promote_types(each.dtype, torch.float32)).log_softmax(-1)  # 16 bits are too few for an average
     return each.logsumexp(0) - log(len(views))
 
 

@@ -3,18 +3,18 @@
 Shapes: B batch · C channels · Y, X pixels · K classes
 """
 
-import warnings
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from domains.data_warnings import warn_data
 from domains.scene import Element, Form, Picture, Scene, percent, png
 from domains.vision.adapter import Adapter
 from domains.vision.data import Data
-from domains.vision.predict import read
-from domains.vision.sources import image_files
+from domains.vision.decode import image_files
+from domains.vision.predict import batches, printable
 
 MOST = 4  # images of a folder on one page
 
@@ -28,8 +28,9 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     """
     files = image_files(Path(source))
     if len(files) > MOST:
-        warnings.warn(f"the first {MOST} of the {len(files)} images in {source} are shown", stacklevel=2)
-    return [scene(adapter, file.name, read(adapter, [file])) for file in files[:MOST]]
+        warn_data(f"the first {MOST} of the {len(files)} images in {source} are shown")
+    images = [*batches(adapter, files[:MOST], 1, Path(source))]
+    return [scene(adapter, printable(file.name), image) for file, image in zip(files, images, strict=False)]
 
 
 @torch.inference_mode()
@@ -43,7 +44,7 @@ def example(adapter: Adapter, data: Data) -> Scene:
 def scene(adapter: Adapter, name: str, images: Tensor) -> Scene:
     """Of one image, (1, C, Y, X)."""
     batch = {"images": images}
-    chances, likeliest = adapter(batch)[0].softmax(-1).topk(min(3, len(adapter.classes)))
+    chances, likeliest = adapter(batch)[0].float().softmax(-1).topk(min(3, len(adapter.classes)))
     pixels = (batch["images"][0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (Y, X, C)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     names = [adapter.classes[k] for k in likeliest.tolist()]
@@ -53,7 +54,7 @@ def scene(adapter: Adapter, name: str, images: Tensor) -> Scene:
         batch=batch,
         elements=elements(adapter),
         answers=[(name, percent(chance)) for name, chance in zip(names, chances.tolist(), strict=True)],
-        distribution=lambda predictions: predictions.softmax(-1)[:, None],  # (B, 1, K)
+        distribution=lambda predictions: predictions.float().softmax(-1)[:, None],  # (B, 1, K)
         about=f"one prediction: the probability of each of {len(adapter.classes)} classes",
         pictures=[Picture(png(picture), f"{name}, as the model sees it: {names[0]} is its answer")],
     )

@@ -44,14 +44,14 @@ def draw_maps(
     for ax, name in zip(axes[:, 0], ["image", *maps], strict=True):
         ax.set_ylabel(name, fontsize=10)
     for column, (image, title, red) in enumerate(zip(images.cpu(), titles, wrong, strict=True)):
-        picture = image.permute(1, 2, 0).squeeze(-1).numpy()  # (Y, X) or (Y, X, 3)
+        picture = image.float().permute(1, 2, 0).squeeze(-1).numpy()  # (Y, X) or (Y, X, 3)
         axes[0, column].set_title(title, color="crimson" if red else "black", fontsize=9)
         for ax in axes[:, column]:
             ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
     for name, row in zip(maps, axes[1:], strict=True):
         fine = F.interpolate(maps[name][:, None], size=(Y, X), mode="bilinear", align_corners=False)[:, 0].cpu()
         for ax, heat in zip(row, fine, strict=True):
-            ax.imshow(heat.numpy(), cmap="inferno", alpha=0.65)
+            ax.imshow(heat.float().numpy(), cmap="inferno", alpha=0.65)
     figure.suptitle("predicted class, and what it draws on (bright: most)", fontsize=11)
     figure.savefig(path)
 

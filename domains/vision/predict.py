@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from domains.vision.adapter import Adapter
+from domains.vision.decode import decode, image_files, say_remarks
 from domains.vision.figures import draw_maps, short
 from domains.vision.maps import all_maps, can_look
-from domains.vision.sources import image_files, read_image
 
 AT_ONCE = 64  # images in one pass
 SHOWN = 16  # images whose maps are drawn
@@ -30,13 +31,14 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         ValueError: if there is no image, or one cannot be read; nothing is written then.
     """
     files = image_files(Path(source))
+    chances = [
+        row for images in batches(adapter, files, AT_ONCE, Path(source)) for row in probabilities(adapter, images)
+    ]
     rows = []
-    for start in range(0, len(files), AT_ONCE):
-        part = files[start : start + AT_ONCE]
-        for file, chances in zip(part, probabilities(adapter, read(adapter, part)), strict=True):
-            best = int(np.argmax(chances))
-            rows.append({"file": str(file), "class": adapter.classes[best], "probability": chances[best]})
-            rows[-1]["probabilities"] = dict(zip(adapter.classes, chances, strict=True))
+    for file, row in zip(files, chances, strict=True):
+        best = int(np.argmax(row))
+        rows.append({"file": printable(file), "class": adapter.classes[best], "probability": row[best]})
+        rows[-1]["probabilities"] = dict(zip(adapter.classes, row, strict=True))
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "predictions.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -44,8 +46,8 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         table = csv.writer(out)
         table.writerow(["file", "class", "probability", *(f"p({name})" for name in adapter.classes)])
         for row in rows:
-            chances = [f"{p:.6f}" for p in (row["probability"], *row["probabilities"].values())]
-            table.writerow([row["file"], row["class"], *chances])
+            shown = [f"{p:.6f}" for p in (row["probability"], *row["probabilities"].values())]
+            table.writerow([row["file"], row["class"], *shown])
     written = [folder / "predictions.csv", folder / "predictions.json"]
     if can_look(adapter):
         images, shown = read(adapter, files[:SHOWN]), rows[:SHOWN]
@@ -57,13 +59,28 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     return written
 
 
+def printable(name: object) -> str:
+    """The name of a file, with ? for bytes that are no UTF-8."""
+    return str(name).encode(errors="replace").decode()
+
+
+def batches(adapter: Adapter, files: list[Path], size: int, where: Path) -> Iterator[Tensor]:
+    """All images, (B, C, Y, X) in [0, 1], `size` at once; at the end it says what was done to them."""
+    read = []
+    for start in range(0, len(files), size):
+        images = [decode(file, adapter.images, adapter.ranges) for file in files[start : start + size]]
+        read += [image._replace(pixels=image.pixels[:, :1, :1].copy()) for image in images]  # a view would keep all
+        yield torch.from_numpy(np.stack([image.pixels for image in images])).to(adapter.device) / 255
+    say_remarks(files, read, where)
+
+
 def read(adapter: Adapter, files: list[Path]) -> Tensor:
-    """(B, C, Y, X) in [0, 1], on the model's device."""
-    pixels = np.stack([read_image(file, adapter.images) for file in files])
+    """(B, C, Y, X) in [0, 1], on the model's device, without a word."""
+    pixels = np.stack([decode(file, adapter.images, adapter.ranges).pixels for file in files])
     return torch.from_numpy(pixels).to(adapter.device) / 255
 
 
 @torch.inference_mode()
 def probabilities(adapter: Adapter, images: Tensor) -> list[list[float]]:
     """Of each class, for each image."""
-    return adapter.eval()({"images": images}).softmax(-1).tolist()
+    return adapter.eval()({"images": images}).float().softmax(-1).tolist()

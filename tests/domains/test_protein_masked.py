@@ -11,6 +11,7 @@ import torch
 import domains.protein.clusters
 from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_measures
+from domains.data_warnings import DataWarning
 from domains.protein.language import ESM_LETTERS, IGNORED, MASK, PAD, encode
 from domains.protein.masked.adapter import Adapter
 from domains.protein.masked.config import DataConfig, ModelConfig
@@ -38,7 +39,7 @@ def fasta(tmp_path_factory) -> str:
 def data(fasta, monkeypatch) -> Data:
     monkeypatch.setattr(domains.protein.clusters, "which", lambda program: None)
     data = Data(DataConfig(path=fasta, longest=61, batch_size=7, val_share=0.1, test_share=0.1))
-    with pytest.warns(UserWarning, match="mmseqs is not installed"):
+    with pytest.warns(DataWarning, match="mmseqs is not|123 of 400 sequences .* are longer than data.longest=61"):
         data.setup()
     return data
 

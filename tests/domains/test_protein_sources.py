@@ -15,6 +15,7 @@ import torch
 
 import domains.protein.clusters
 from core.config import PositionConfig, PositionKind
+from domains.data_warnings import DataWarning
 from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain, seen, spelled, virtual_cb
 from domains.protein.clusters import clusters, drawn, split_by_cluster
@@ -151,7 +152,14 @@ def test_alignments_find_their_chains(packs, made, tmp_path, packed):
             for path in tmp_path.glob("*.a3m"):
                 archive.add(path, f"some/{path.name}")
     config = DataConfig(source=Source.packs, path=str(packs), val_share=0.3, alignments=str(source))
-    splits = open_chains(config)
+    with pytest.warns(DataWarning) as told:
+        splits = open_chains(config)
+    said = [str(w.message).replace(str(source), "IN") for w in told]
+    assert said[0].startswith("13 of 18 chains to train on in IN were left out: 13 without an alignment (first: 1")
+    assert said[1:] == [
+        "IN: alignments of no chain that is here, left out: 1 (other)",
+        "IN: chains to validate or test on without an alignment, kept: 7 (1016_A, 1017_A, 1022_A, 1023_A, 1026_A, …)",
+    ]
     have = {chain.name: chain.alignment for chains in splits.values() for chain in chains if chain.alignment}
     assert set(have) == {*names[:9], names[27]}
     assert {chain.name for chain in splits["train"]} < set(have)
@@ -314,7 +322,13 @@ def test_a_folder_of_structures(tmp_path, monkeypatch):
     config = DataConfig(source=Source.structures, path=str(tmp_path), val_share=0.3, test_share=0.3)
     with pytest.warns(UserWarning, match="left out|mmseqs") as told:
         splits = open_chains(config)
-    assert [str(w.message)[:30] for w in told] == ["1 of 26 files are left out; th", "mmseqs is not installed, so th"]
+    assert [str(w.message).replace(str(tmp_path), "IT") for w in told][:2] == [
+        "2 of 27 files in IT were left out: 1 that cannot be read (first: IT/broken.cif cannot be read as mmCIF: it "
+        "has no atoms: the columns _atom_site.label_atom_id, label_alt_id, label_comp_id, label_asym_id, label_seq_id "
+        "and Cartn_x, y, z must be there), 1 that are no structures (.txt) (first: notes.txt)",
+        "25 of 49 chains in IT were left out: 1 with fewer than 20 residues seen (first: short_A), 24 that are copies "
+        "of another in their file (first: 0_B)",
+    ]
     names = {split: {chain.name for chain in chains} for split, chains in splits.items()}
     assert set().union(*names.values()) == {f"{n}_A" for n in range(24)}
     assert all(seen(chain).all() for chains in splits.values() for chain in chains)

@@ -186,7 +186,7 @@ def test_evaluate_and_predict_draw_what_they_painted(data, tmp_path):
     assert best < score.value  # of an untrained painter
     (tmp_path / "in").mkdir()
     for n in range(9):
-        Image.new("L", (17, 31), 20 * n).save(tmp_path / "in" / f"{n}.png")
+        Image.linear_gradient("L").resize((17, 31 + n)).save(tmp_path / "in" / f"{n}.png")
     written = predict(model, str(tmp_path / "in"), tmp_path / "out")
     assert [path.name for path in written] == ["reconstructions-1.png", "reconstructions-2.png"]
     for path in [*found.figures, *written]:

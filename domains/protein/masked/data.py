@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from domains.adapter import Batch
 from domains.data import DomainData
+from domains.data_warnings import warn_data
 from domains.protein.chain import spelled
 from domains.protein.clusters import check_filled, check_shares, split_by_cluster
 from domains.protein.files import read_chains
@@ -41,7 +42,13 @@ class Data(DomainData):
         if c.path is None or not Path(c.path).is_file():
             raise ValueError(f"data.path={c.path} is not there; give a FASTA file, also as .gz or .xz")
         if not hasattr(self, "splits"):
-            splits = split_by_cluster(read_chains(c.path), c.val_share, c.test_share)
+            chains = read_chains(c.path)
+            if cut := [chain.name for chain in chains if len(chain) > c.longest]:
+                warn_data(
+                    f"{c.path}: {len(cut)} of {len(chains)} sequences (first: {cut[0]}) are longer than "
+                    f"data.longest={c.longest} residues; of each a stretch of that length is shown at a time"
+                )
+            splits = split_by_cluster(chains, c.val_share, c.test_share)
             check_filled(splits)
             self.splits = {split: [spelled(chain.sequence) for chain in part] for split, part in splits.items()}
 

@@ -13,7 +13,7 @@ def draw_reconstructions(images: Tensor, masked: Tensor, painted: Tensor, path: 
     axes = figure.subplots(3, len(images), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for ax, picture in zip(line, pictures, strict=True):
-            ax.imshow(picture.cpu().permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+            ax.imshow(picture.float().cpu().permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
             ax.set_xticks([])
             ax.set_yticks([])
         line[0].set_ylabel(name, fontsize=11)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from domains.vision.decode import image_files
 from domains.vision.masked.adapter import Adapter
 from domains.vision.masked.evaluate import SHOWN
 from domains.vision.masked.figures import draw_reconstructions
-from domains.vision.predict import read
-from domains.vision.sources import image_files
+from domains.vision.predict import batches, read
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
@@ -21,8 +21,8 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
         ValueError: if there is no image, or one cannot be read; nothing is written then.
     """
     files = image_files(Path(source))
-    for file in files:
-        read(adapter, [file])  # says what cannot be read before anything is written
+    for _ in batches(adapter, files, SHOWN, Path(source)):
+        pass  # what cannot be read is said before anything is written
     rng = np.random.default_rng(0)
     adapter.eval()
     folder.mkdir(parents=True, exist_ok=True)

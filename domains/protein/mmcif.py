@@ -1,0 +1,144 @@
+"""Files of the PDB's tables: mmCIF, by gemmi or Biopython, and BinaryCIF."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from io import StringIO
+
+from Bio.PDB.MMCIF2Dict import MMCIF2Dict
+
+from domains.protein.binarycif import parse_binary_cif
+from domains.protein.chain import Chain
+from domains.protein.remarks import Remarks
+from domains.protein.structures import ATOMS, Atom, Name, Polymers, build_chains
+
+CATEGORIES = ("_atom_site", "_pdbx_poly_seq_scheme", "_entity_poly_seq", "_struct_asym")
+LABELS = ("label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_seq_id")
+OTHERS = "models or blocks behind the first, left out"
+
+
+def parse_cif(text: str, stem: str, remarks: Remarks) -> list[Chain]:
+    """The protein chains of the first block with atoms in an mmCIF file, and of the first model in it.
+
+    gemmi reads it where it is installed: ten times faster.
+
+    Raises:
+        ValueError: what is wrong with the file.
+    """
+    blocks = _blocks(text)
+    with_atoms = [block for block in blocks if "_atom_site." in block] or blocks
+    try:
+        columns = _gemmi_columns(with_atoms[0]) if find_spec("gemmi") else MMCIF2Dict(StringIO(with_atoms[0]))
+    except (ValueError, RuntimeError, KeyError, IndexError, StopIteration) as error:
+        raise ValueError("it is no mmCIF file, or cut short") from error
+    return _cif_chains(columns, len(with_atoms) - 1, stem, remarks)
+
+
+def parse_bcif(data: bytes, stem: str, remarks: Remarks) -> list[Chain]:
+    """As `parse_cif`, of a BinaryCIF file."""
+    columns, others = parse_binary_cif(data, CATEGORIES)
+    return _cif_chains(columns, others, stem, remarks)
+
+
+def _blocks(text: str) -> list[str]:
+    """The text of each data block; data_ inside of a text between lines that begin with ; is no beginning."""
+    if len(re.findall(r"(?mi)^data_", text)) < 2:
+        return [text]
+    starts, inside, at = [], False, 0
+    for line in text.splitlines(keepends=True):
+        if line.startswith(";"):
+            inside = not inside
+        elif not inside and line[:5].lower() == "data_":
+            starts.append(at)
+        at += len(line)
+    return [text[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)] or [text]
+
+
+def _gemmi_columns(text: str) -> dict[str, list[str]]:
+    plain = text.encode("ascii", "replace").decode()  # it takes other letters in quotes alone; here they are in no use
+    block = import_module("gemmi.cif").read_string(plain)[0]
+    return {
+        f"{category}.{tag}": ["?" if value is None else value or "." for value in values]
+        for category in CATEGORIES
+        for tag, values in block.get_mmcif_category(f"{category}.").items()
+    }
+
+
+def _table(columns: Mapping[str, list], category: str, *tags: str) -> list[tuple]:
+    """The rows of a category, with these of its columns; none if one of them is missing."""
+    if any(f"{category}.{tag}" not in columns for tag in tags):
+        return []
+    found = [columns[f"{category}.{tag}"] for tag in tags]
+    if len({len(column) for column in found}) > 1:
+        raise ValueError(f"the columns of {category} differ in length: it is cut short")
+    return list(zip(*found, strict=True))
+
+
+def _cif_chains(columns: Mapping[str, list], others: int, stem: str, remarks: Remarks) -> list[Chain]:
+    rows = _table(columns, "_atom_site", *LABELS, "Cartn_x", "Cartn_y", "Cartn_z")
+    if not rows:
+        raise ValueError(f"it has no atoms: the columns _atom_site.{', '.join(LABELS)} and Cartn_x, y, z must be there")
+    models = columns.get("_atom_site.pdbx_PDB_model_num", [1])
+    others += len(dict.fromkeys(models)) - 1
+    if others:
+        remarks[OTHERS] += [stem] * others
+    polymers = _polymers(columns)
+    named = {(row[2], row[0]) for row in rows}
+    return build_chains(_atoms(columns, rows, polymers), polymers, stem, named, remarks)
+
+
+def _atoms(columns: Mapping[str, list], rows: list[tuple], polymers: Polymers) -> Iterator[Atom]:
+    """label_* names the polymers of the file and their places in SEQRES, auth_* what people call them.
+
+    Programs other than the PDB's write the authors' numbers in label_seq_id, or nothing, and leave SEQRES out.
+    """
+
+    def column(tag: str, otherwise: Sequence) -> Sequence:
+        found = columns.get(f"_atom_site.{tag}", otherwise)
+        if len(found) != len(rows):
+            raise ValueError(f"_atom_site.{tag} has {len(found)} rows instead of {len(rows)}: it is cut short")
+        return found
+
+    asym, seq = [row[3] for row in rows], [row[4] for row in rows]
+    placed = any(_given(place) for place in seq)  # then what has no place is no part of a polymer: ligands and water
+    chains, numbers = column("auth_asym_id", asym), column("auth_seq_id", seq)
+    insertions, models = column("pdbx_PDB_ins_code", [""] * len(rows)), column("pdbx_PDB_model_num", [1] * len(rows))
+    occupancies, kinds = column("occupancy", [1.0] * len(rows)), column("group_PDB", ["ATOM"] * len(rows))
+    for n, (atom, altloc, code, label, place, *xyz) in enumerate(rows):
+        if models[n] != models[0] or atom not in ATOMS:
+            continue
+        loose = placed and not _given(place)
+        try:
+            x, y, z = map(float, xyz)
+            number = int(_given(numbers[n]) or _given(place) or "0" * loose)
+            occupancy = float(occupancies[n]) if _given(occupancies[n]) else 1.0
+            at = int(place) - 1 if _given(place) else None
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"row {n + 1} of _atom_site is no atom, or cut short: {error}") from error
+        chain, het = Name(_given(label), _given(chains[n]) or _given(label)), kinds[n] == "HETATM"
+        residue = code, number, _given(insertions[n]), at
+        yield Atom(chain, 0, het, loose, atom, _given(altloc), *residue, occupancy, (x, y, z))
+
+
+def _given(value: object) -> str:
+    """The value as text; "" for the two ways in which mmCIF leaves one out."""
+    return "" if value in (".", "?", "", None) else str(value)
+
+
+def _polymers(columns: Mapping[str, list]) -> Polymers:
+    """All residues of each polymer in their order; of those that share a place, the first."""
+    scheme = _table(columns, "_pdbx_poly_seq_scheme", "asym_id", "seq_id", "mon_id")
+    if not scheme:
+        entities = defaultdict(list)
+        for entity, place, code in _table(columns, "_entity_poly_seq", "entity_id", "num", "mon_id"):
+            entities[str(entity)].append((place, code))
+        asyms = _table(columns, "_struct_asym", "id", "entity_id")
+        scheme = [(asym, place, code) for asym, entity in asyms for place, code in entities[str(entity)]]
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for asym, place, code in scheme:
+        if not _given(place).lstrip("-").isdigit():
+            raise ValueError(f"{place!r} is no place of a residue in its polymer")
+        found[str(asym)].setdefault(int(place), code)
+    return {asym: [codes[place] for place in sorted(codes)] for asym, codes in found.items()}
