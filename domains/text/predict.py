@@ -31,19 +31,20 @@ def go_on(
     *,
     draft: Adapter | None = None,
     stops: Sequence[str] = (),
+    special: bool | None = None,
     show: Callable[[int, str], None] = lambda row, text: None,
 ) -> tuple[Written, list[Path]]:
     """Write what follows each prompt to continuation.txt, and to continuation.json with how it was made.
 
     Args:
         sources: text files or prompts.
-        draft, stops, show: as in domains.text.generate.texts.
+        draft, stops, special, show: as in domains.text.generate.texts.
     """
     prompts = [read(source) for source in sources]
-    made = texts(adapter, prompts, how, draft=draft, stops=stops, show=show)
+    made = texts(adapter, prompts, how, draft=draft, stops=stops, special=special, show=show)
     record: dict[str, Any] = {
         "texts": [{"prompt": a, "continuation": b} for a, b in zip(prompts, made.texts, strict=True)],
-        "settings": asdict(how) | {"stops": list(stops)},
+        "settings": asdict(how) | {"stops": list(stops), "special": special},
         "tokens": made.tokens,
         "tokens_per_second": round(made.tokens / made.seconds, 1),
     }
