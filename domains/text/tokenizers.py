@@ -178,6 +178,11 @@ class Subwords(Tokenizer):
                 part.append(token)
         return END.join([*texts, self.pieces.decode(part)])
 
+    def round_trip(self, texts: Sequence[str]) -> list[str]:
+        """Each text encoded and decoded."""
+        encoded = self.pieces.encode_batch_fast(list(texts), add_special_tokens=False)
+        return self.pieces.decode_batch([one.ids for one in encoded])
+
     def widths(self):
         """From how the vocabulary is written: a character a byte (GPT-2), or ▁ for a space and <0x0A> for a byte."""
         definition = json.loads(self.definition)
