@@ -67,6 +67,6 @@ def chat_template_of(told: dict[str, Any], folder: Path) -> str | None:
         return file.read_text(encoding="utf-8", errors="replace")
     template = told.get("chat_template")
     if isinstance(template, list):
-        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
-        template = named.get("default")
+        named = [one.get("template") for one in template if isinstance(one, dict) and one.get("name") == "default"]
+        template = named[0] if named else None
     return template if isinstance(template, str) else None

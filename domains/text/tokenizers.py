@@ -144,7 +144,10 @@ class Subwords(Tokenizer):
         self.size = 1 + max(named.values(), default=-1)  # not every number need be taken
         self.end = next((named[name] for name in ENDS if name in named), None)
         parsed = json.loads(definition)
-        self.first, self.last = frame(parsed.get("post_processor") or {})
+        try:
+            self.first, self.last = frame(parsed.get("post_processor") or {})
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"that is no tokenizer.json: its template lacks {error}") from error
         self.special = [entry["content"] for entry in _added(parsed) if entry["special"]]
 
     def encode(self, text):

@@ -110,7 +110,7 @@ def test_gpt2s_two_files_and_their_configuration(told, tmp_path):
     told |= {
         "tokenizer_class": "GPT2Tokenizer",
         "bos_token": "<|endoftext|>",
-        "eos_token": {"content": "<|endoftext|>"},
+        "eos_token": "<|endoftext|>",
     }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
     with warnings.catch_warnings():
