@@ -67,6 +67,32 @@ class TransformerConfig:
     embed_norm: bool = False  # normalise tokens before the first block (decision transformer)
 
 
+class ScalingKind(Enum):
+    linear = "linear"
+    llama3 = "llama3"
+    yarn = "yarn"
+    factors = "factors"
+
+
+@dataclass
+class RotaryScaling:
+    """Rotary frequencies that are divided, for a longer context than a model was first trained on.
+
+    The names are those of transformers (`rope_scaling`); llama.cpp's `rope_freqs` are the `factors`.
+    """
+
+    kind: ScalingKind = ScalingKind.linear
+    factor: float = 1.0  # linear: divides all frequencies; llama3, yarn: the low ones
+    original_context: int | None = None  # llama3, yarn: tokens of the context at first
+    low_freq_factor: float = 1.0  # llama3: frequencies of fewer turns in that context are divided by all of `factor`
+    high_freq_factor: float = 4.0  # llama3: those of more turns by 1
+    beta_slow: float = 1.0  # yarn: the same as low_freq_factor
+    beta_fast: float = 32.0  # yarn: the same as high_freq_factor
+    truncate: bool = True  # yarn: the range between lies between whole numbers of pairs
+    attention_factor: float = 1.0  # yarn, factors: queries and keys are multiplied by it
+    factors: list[float] | None = None  # factors: what divides each frequency, D / 2 of them
+
+
 @dataclass
 class PositionConfig:
     """How a token knows where it is."""
@@ -74,6 +100,7 @@ class PositionConfig:
     kind: PositionKind = PositionKind.learned
     table: bool = False  # and a learned vector for each place, beside a rotation
     base: float = 10_000.0  # longest wavelength of sinusoidal and rotary positions, in units of 2π tokens
+    scaling: RotaryScaling | None = None  # of kind=rotary, as models of others have it
 
 
 ATTEND = (Mixer.softmax, Mixer.window)  # mixers that have attention maps, and so what a probe reads

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from core.bias import Bias, LowRankBias, PairBias
-from core.config import ON_A_GRID, TURNING, PositionConfig, PositionKind, TransformerConfig
+from core.config import ON_A_GRID, TURNING, PositionConfig, PositionKind, RotaryScaling, TransformerConfig
+from core.rotary_scaling import frequency_divisors
 
 At = Int[Tensor, "*batch L A"]
 Rotation = Callable[[Tensor], Tensor]  # (B, H, L, D) -> (B, H, L, D)
@@ -108,16 +109,28 @@ class Rotary(Position):
         ⟨R(i) q, R(j) k⟩ depends on i - j alone
 
     Source: Su et al. 2021, in the half-split layout of GPT-NeoX.
+
+    Args:
+        head_dim: head width D.
+        axes: A.
+        base: the longest wavelength, in units of 2π places.
+        scaling: what divides the frequencies, for one axis.
     """
 
-    def __init__(self, head_dim: int, axes: int = 1, base: float = 10_000.0):
+    def __init__(self, head_dim: int, axes: int = 1, base: float = 10_000.0, scaling: RotaryScaling | None = None):
         super().__init__()
         _check_width("head width", head_dim, axes)
         self.head_dim, self.axes, self.base = head_dim, axes, base
+        self.size = 1.0 if scaling is None else scaling.attention_factor
+        self.divisors: Tensor | None
+        divisors = None if scaling is None else torch.tensor(frequency_divisors(scaling, head_dim, base))
+        self.register_buffer("divisors", divisors, persistent=False)
 
     def rotation(self, at):
-        angle = _angles(at, self.head_dim, self.axes, self.base) * _stands(at)  # (*, L, D / 2)
-        return _turn(angle.unsqueeze(-3))  # the same for every head
+        angle = _angles(at, self.head_dim, self.axes, self.base)  # (*, L, D / 2)
+        if self.divisors is not None:
+            angle = angle / self.divisors
+        return _turn((angle * _stands(at)).unsqueeze(-3), self.size)  # the same for every head
 
 
 class AxialRotary(Rotary):
@@ -237,6 +250,8 @@ def make_position(config: PositionConfig, model: TransformerConfig, extent: tupl
             kinds = ", ".join(kind.value for kind in TURNING)
             raise ValueError(f"position.table goes with position.kind={kinds}, not with {config.kind.value}")
         return Together(Learned(dim, extent), make_position(replace(config, table=False), model, extent))
+    if config.scaling is not None and (config.kind is not PositionKind.rotary or axes != 1):
+        raise ValueError(f"position.scaling goes with position=rotary in a sequence, not with {config.kind.value}")
     match config.kind:
         case PositionKind.none:
             return NoPosition()
@@ -245,7 +260,7 @@ def make_position(config: PositionConfig, model: TransformerConfig, extent: tupl
         case PositionKind.sinusoidal:
             return Sinusoidal(dim, axes, config.base)
         case PositionKind.rotary:
-            return Rotary(head_dim, axes, config.base)
+            return Rotary(head_dim, axes, config.base, config.scaling)
         case PositionKind.alibi | PositionKind.relative if axes != 1:
             raise ValueError(f"position={config.kind.value} needs tokens in a sequence; a grid takes position=axial")
         case PositionKind.alibi:
@@ -269,9 +284,11 @@ def _stands(at: Tensor) -> Tensor:
     return (at >= 0).all(-1, keepdim=True)
 
 
-def _turn(angle: Tensor) -> Rotation:
-    """Turns the pair of features (d, d + D/2) by angle (*, H|1, L, D/2)."""
+def _turn(angle: Tensor, size: float = 1.0) -> Rotation:
+    """Turns the pair of features (d, d + D/2) by angle (*, H|1, L, D/2), and makes them `size` times as large."""
     cos, sin = angle.cos(), angle.sin()
+    if size != 1:
+        cos, sin = cos * size, sin * size
 
     def rotate(x: Tensor) -> Tensor:
         a, b = x.chunk(2, dim=-1)

@@ -105,6 +105,7 @@ class GenerateConfig:
     repetition_penalty: float = 1.0
     lookup: int = 0
     draft: str | None = None
+    special: bool | None = None
     stop: list[str] = field(default_factory=list)
     seed: int = 0
     output: str = "${run}/generate"

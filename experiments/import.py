@@ -1,16 +1,16 @@
 """`attend import`: a model of another library as a run folder of ours, with the same outputs."""
 
-import json
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
 
 from domains.adapter import DomainAdapter
+from domains.data_warnings import record_data_warnings
 from experiments.compose import compose
 from experiments.runs import environment, write_config, write_json, write_weights
+from experiments.shards import INDEX, read_json, read_state
 from experiments.terminal import terminal
 
 SOURCES = ("timm", "transformers", "gguf")
@@ -27,12 +27,9 @@ def run(config: DictConfig) -> None:
     folder = Path(config.run)
     if (folder / "weights.safetensors").exists():
         raise ValueError(f"{folder} holds a run already; give another run=…")
-    if config.source == "timm":
-        domain, adapter, position, spec = from_timm(config)
-    elif config.source == "gguf":
-        domain, adapter, position, spec = from_gguf(config)
-    else:
-        domain, adapter, position, spec = from_transformers(config)
+    read = {"timm": from_timm, "gguf": from_gguf, "transformers": from_transformers}[config.source]
+    with record_data_warnings() as data_warnings:
+        domain, adapter, position, spec = read(config)
     data = ["data=images", f"data.size={spec['size'][0]}"] if domain == "vision" else []
     composed = compose("config", [f"domain={domain}", f"run={folder}", *data])
     composed.model = OmegaConf.structured(adapter.config)
@@ -41,7 +38,8 @@ def run(config: DictConfig) -> None:
     write_weights(folder, adapter.state_dict())
     count = sum(p.numel() for p in adapter.parameters())
     told = {key: value for key, value in OmegaConf.to_container(config).items() if value is not None}  # pyright: ignore
-    write_json(folder / "summary.json", {"domain": domain, "imported": told, "parameters": count, **environment()})
+    summary = {"domain": domain, "imported": told, "parameters": count, "data_warnings": data_warnings}
+    write_json(folder / "summary.json", {**summary, **environment()})
     console = terminal()
     console.print(f"{count / 1e6:,.2f} M parameters as domain={domain}; wrote {folder}")
     console.print(f"next: attend predict {quote(f'run={folder}')} input=…, or attend train {quote(f'init={folder}')} …")
@@ -94,17 +92,19 @@ def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
 
 
 def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:
-    """A folder with config.json and model.safetensors: GPT-2 or Llama for text, a decision transformer for rl, ESM-2
-    for protein_language.
+    """A folder with config.json and model.safetensors, or its shards: GPT-2 or Llama for text, a decision transformer
+    for rl, ESM-2 for protein_language.
 
     Raises:
-        ValueError: if a file is missing, the model of another kind, or its tokenizer that of another model.
+        ValueError: if a file is missing or damaged, the model of another kind, or its tokenizer that of another model.
     """
     folder = Path(config.file or "")
-    for name in ("config.json", "model.safetensors"):
-        if config.file is None or not (folder / name).is_file():
-            raise ValueError(f"file={config.file} must be a folder with config.json and model.safetensors")
-    theirs, state = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
+    if config.file is None or not (folder / "config.json").is_file():
+        raise ValueError(
+            f"file={config.file} must be a folder with config.json and model.safetensors, or its shards with {INDEX}"
+        )
+    theirs = read_json(folder / "config.json")
+    state = read_state(folder)
     match theirs.get("model_type"):
         case "gpt2" | "llama":
             from domains.text.ported import from_transformers as ported
@@ -137,7 +137,7 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
 def beside(folder: Path) -> dict[str, Any]:
     """What `attend export` wrote of a decision transformer that its config.json cannot say."""
     file = folder / "known.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def from_gguf(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:

@@ -96,7 +96,10 @@ class Adapter(DomainAdapter):
         table = self.embed if self.config.tied else self.next
         scores = F.linear(hidden, table.weight)  # (B, L, V)
         cap = self.config.softcap
-        return scores if cap is None else cap * (scores / cap).tanh()
+        if cap is None:
+            return scores
+        wide = scores.to(torch.promote_types(scores.dtype, torch.float32))  # half precision is coarse near the cap
+        return cap * (wide / cap).tanh()
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         targets = batch["targets"].flatten()

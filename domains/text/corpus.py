@@ -15,8 +15,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,11 +25,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from domains.data import SPLITS
+from domains.data_warnings import warn_data
 from domains.text.config import DataConfig, TokenizerKind
+from domains.text.encoding import Findings
+from domains.text.round_trip import RoundTrip
 from domains.text.sources import PIECE, Texts, home, open_texts
 from domains.text.tokenizers import Bytes, Characters, Tokenizer, learnt, load, read
 
-VERSION = 2  # of what is on disk, and of how text is read
+VERSION = 3  # of what is on disk, and of how text is read
 LEARN_FROM = 2**28  # bytes at most that byte pairs are learnt from
 NAMED = 10_000  # documents at most whose names are kept
 
@@ -72,6 +73,8 @@ class Corpus:
         documents: (P,): where each document begins; the end of the one before is its first token.
         names: of the documents, if they are not too many.
         tokenizer: what made the tokens.
+        sizes: bytes of the original text in each split.
+        changed: how many lines the tokenizer does not give back as they were, and of how many.
         widths: (V,): bytes of text that a token stands for.
     """
 
@@ -80,6 +83,8 @@ class Corpus:
     documents: np.ndarray
     names: list[str]
     tokenizer: Tokenizer
+    sizes: dict[str, int]
+    changed: tuple[int, int]
 
     def __post_init__(self):
         self.widths = self.tokenizer.widths()
@@ -99,20 +104,46 @@ def open_corpus(config: DataConfig) -> Corpus:
     if texts.mark is None:
         parts: list[np.ndarray] = []
         made = _tokenised(texts, config, lambda tokens: parts.append(tokens))
+        _say(made)
         return _corpus(np.concatenate(parts), np.array(made.pop("documents")), made)
     folder = home() / _fingerprint(texts.mark, config)
     if not (folder / "corpus.json").is_file():
         _write(folder, texts, config)
     made = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-    if made["problems"]:
-        shown = ", ".join(f"{name} ({count})" for name, count in list(made["problems"].items())[:8])
-        warnings.warn(f"bytes that are no UTF-8 were read as �: {shown}", stacklevel=2)
+    _say(made)
     return _corpus(OnDisk(folder / "tokens.bin", np.dtype(made["dtype"])), np.load(folder / "documents.npy"), made)
 
 
 def _corpus(tokens: Tokens, documents: np.ndarray, made: dict[str, Any]) -> Corpus:
     bounds = {split: (begin, end) for split, (begin, end) in made["bounds"].items()}
-    return Corpus(tokens, bounds, documents, made["names"], load(made["tokenizer"]))
+    changed = (made["changed"]["lines"], made["changed"]["compared"])
+    return Corpus(tokens, bounds, documents, made["names"], load(made["tokenizer"]), made["sizes"], changed)
+
+
+def _say(made: dict[str, Any]) -> None:
+    """Say what was guessed or changed when the text was read, now or earlier."""
+    found, changed, tokenizer = made["findings"], made["changed"], load(made["tokenizer"])
+    if found["latin1"]:
+        warn_data(f"{len(found['latin1'])} files that are no UTF-8 were read as Latin-1 (first: {found['latin1'][0]})")
+    if found["broken"]:
+        shown = ", ".join(f"{name} ({count:,})" for name, count in list(found["broken"].items())[:8])
+        warn_data(f"{sum(found['broken'].values()):,} bytes that are no UTF-8 were read as �: {shown}")
+    if found["copies"]:
+        one, other = found["copies"][0]
+        warn_data(
+            f"{len(found['copies'])} files say what another one does (first: {one}, as {other}): the test split may "
+            "repeat what was trained on"
+        )
+    if changed["lines"]:
+        warn_data(
+            f"the tokenizer does not give back {changed['lines']:,} of {changed['compared']:,} lines as they were "
+            f"(first: {changed['example']}); bits per byte are of the bytes of the original text"
+        )
+    if tokenizer.first or tokenizer.last:
+        warn_data(
+            f"the tokenizer puts {len(tokenizer.first)} tokens before and {len(tokenizer.last)} behind a prompt; "
+            "documents are trained on and measured without them"
+        )
 
 
 def _fingerprint(mark: str, config: DataConfig) -> str:
@@ -151,11 +182,12 @@ def _to_disk(file) -> None:
 
 def _tokenised(texts: Texts, config: DataConfig, write: Callable[[np.ndarray], Any]) -> dict[str, Any]:
     """Hand all tokens to `write`; return what else there is to know, as plain values."""
-    N, alphabet, problems = _survey(texts, config)
+    N, alphabet, findings = _survey(texts, config)
     ends = _ends(N, config)
     tokenizer = _tokenizer(texts, config, alphabet, ends)
     kind, widths = np.min_scalar_type(tokenizer.size - 1), tokenizer.widths()
     sizes, documents, names, gained, parts = [0, 0, 0], [], [], 0, 0
+    original, round_trip = [0, 0, 0], RoundTrip(tokenizer)
     for batch in _batches(_parts(texts, ends)):
         for part, tokens in zip(batch, tokenizer.encode_all([part.text for part in batch]), strict=True):
             if part.name is not None:
@@ -163,11 +195,16 @@ def _tokenised(texts: Texts, config: DataConfig, write: Callable[[np.ndarray], A
                 names += [part.name] if len(documents) <= NAMED else []
             write(tokens.astype(kind))
             sizes[part.split] += len(tokens)
-            gained, parts = gained + int(widths[tokens].sum()) - len(part.text.encode()), parts + 1
+            size = len(part.text.encode())
+            original[part.split] += size
+            gained, parts = gained + int(widths[tokens].sum()) - size, parts + 1
+            if config.tokenizer is TokenizerKind.file:
+                round_trip.compare(part.text, part.split)
     if abs(gained) > parts:  # SentencePiece puts a space before each
+        change = f" (first change: {round_trip.example})" if round_trip.example else ""
         raise ValueError(
-            f"the tokens stand for {N + gained:,} bytes and the text has {N:,}: bits per byte need a tokenizer that "
-            "keeps the text as it is"
+            f"the tokens stand for {N + gained:,} bytes and the text has {N:,}{change}: bits per byte need a tokenizer "
+            "that keeps the text as it is"
         )
     bounds = np.cumsum([0, *sizes]).tolist()
     return {
@@ -175,21 +212,23 @@ def _tokenised(texts: Texts, config: DataConfig, write: Callable[[np.ndarray], A
         "bounds": dict(zip(SPLITS, pairwise(bounds), strict=True)),
         "documents": documents,
         "names": names,
-        "problems": problems,
+        "findings": vars(findings),
+        "changed": round_trip.told(),
+        "sizes": dict(zip(SPLITS, original, strict=True)),
         "tokenizer": tokenizer.spec(),
     }
 
 
-def _survey(texts: Texts, config: DataConfig) -> tuple[int, set[str], dict[str, int]]:
-    """Bytes of the whole text, its characters if they are asked for, and where it is no UTF-8."""
-    N, alphabet, problems = 0, set(), Counter()
-    for _, piece in _pieces(texts, problems):
+def _survey(texts: Texts, config: DataConfig) -> tuple[int, set[str], Findings]:
+    """Bytes of the whole text, its characters if they are asked for, and what reading it changed."""
+    N, alphabet, findings = 0, set(), Findings()
+    for _, piece in _pieces(texts, findings):
         N += len(piece.encode())
         if config.tokenizer is TokenizerKind.characters:
             alphabet.update(piece)
     if not N:
         raise ValueError(f"there is no text in data.path={config.path}: it is empty")
-    return N, alphabet, dict(problems)
+    return N, alphabet, findings
 
 
 def _ends(N: int, config: DataConfig) -> list[int]:
@@ -233,7 +272,7 @@ class Part(NamedTuple):
 def _parts(texts: Texts, ends: list[int]) -> Iterator[Part]:
     """The whole text, cut where splits end: with the last character that ends within so many bytes."""
     at = split = 0
-    for name, text in _pieces(texts, Counter()):
+    for name, text in _pieces(texts):
         while True:
             size = len(text.encode())
             if at + size <= ends[split]:
@@ -247,10 +286,10 @@ def _parts(texts: Texts, ends: list[int]) -> Iterator[Part]:
         at += size
 
 
-def _pieces(texts: Texts, problems: Counter[str]) -> Iterator[tuple[str | None, str]]:
+def _pieces(texts: Texts, findings: Findings | None = None) -> Iterator[tuple[str | None, str]]:
     """The whole text in pieces; the first of a document with its name, and behind what ends the document before."""
     before = ""
-    for name, document in texts.read(problems):
+    for name, document in texts.read(findings):
         yield name, before + next(document, "")
         yield from ((None, piece) for piece in document)
         before = texts.end

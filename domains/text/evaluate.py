@@ -46,9 +46,11 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     nats = nats_per_token(adapter, data, split)  # (N,)
     begin, end = data.bounds[split]
     widths = data.corpus.widths[data.corpus.tokens[begin:end]]  # (N,)
-    bits = float(nats.sum() / log(2) / widths.sum())
+    bytes_of_text = data.corpus.sizes[split]
+    original = float(widths.sum() / bytes_of_text)  # 1, unless the tokenizer changes the text
+    bits = float(nats.sum() / log(2) / widths.sum()) * original
     part, xz = primed_xz(data, begin, end)
-    ours = float(nats[:part].sum() / log(2) / widths[:part].sum())
+    ours = float(nats[:part].sum() / log(2) / widths[:part].sum()) * original
     write_documents(folder / "documents.csv", nats, widths, data, split)
     prompt = heading(data, split)
     sample = texts(adapter, [prompt], Sampling()).texts[0]
@@ -64,9 +66,10 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
             "perplexity": exp(nats.mean()),
             "xz_bits_per_byte": xz,
             "tokens": end - begin,
-            "bytes": int(widths.sum()),
+            "bytes": bytes_of_text,
             "context": adapter.context,
             "stride": data.stride,
+            **({"lines_changed_by_tokenizer": data.corpus.changed[0]} if data.corpus.changed[0] else {}),
         },
         figures=[folder / "language.png"],
     )

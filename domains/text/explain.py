@@ -13,6 +13,7 @@ from domains.text.data import Data
 from domains.text.evaluate import check_tokens
 from domains.text.memory import Memory
 from domains.text.predict import read
+from domains.text.prompts import encode_prompts
 from domains.text.reading import batch_of
 
 MOST = 128  # tokens on one page
@@ -28,7 +29,7 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     if adapter.tokenizer is None:
         raise ValueError("this model has no tokenizer, so that a text cannot be read")
     text, room = read(source), min(adapter.context, MOST)
-    tokens = adapter.tokenizer.encode(text).tolist()
+    (tokens,) = encode_prompts(adapter.tokenizer, [text])
     if len(tokens) < 2:
         raise ValueError(f"{text!r} has {len(tokens)} tokens; give at least 2, for one to attend to the other")
     if len(tokens) > room:

@@ -27,15 +27,20 @@ def export(adapter: Adapter, position: PositionConfig, folder: Path) -> list[Pat
     spec = {"context": adapter.context, "vocabulary": adapter.vocabulary, "orders": list(adapter.orders)}
     theirs = their_config(adapter.config, position, spec)
     theirs["eos_token_id"] = tokenizer.end if tokenizer else None
+    theirs["bos_token_id"] = tokenizer.first[0] if tokenizer and tokenizer.first else None
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "config.json", folder / "model.safetensors"]
     paths[0].write_text(json.dumps(theirs, indent=2) + "\n", encoding="utf-8")
     state = unload(adapter, TABLES[theirs["model_type"]](adapter.config))
     save_file({name: weight.contiguous().cpu() for name, weight in state.items()}, paths[1], {"format": "pt"})
     if isinstance(tokenizer, Subwords):
-        end = None if tokenizer.end is None else tokenizer.pieces.id_to_token(tokenizer.end)
-        told = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
+        told = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": tokenizer.chat_template}
+        for role in ("bos_token", "eos_token"):
+            number = theirs[f"{role}_id"]
+            told[role] = None if number is None else tokenizer.pieces.id_to_token(number)
         paths += [folder / "tokenizer.json", folder / "tokenizer_config.json"]
         paths[2].write_text(tokenizer.definition, encoding="utf-8")
-        paths[3].write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        paths[3].write_text(
+            json.dumps({k: v for k, v in told.items() if v is not None}, indent=2) + "\n", encoding="utf-8"
+        )
     return paths

@@ -15,6 +15,7 @@ from torch import Tensor
 from core.config import Mixer
 from domains.text.adapter import Adapter
 from domains.text.memory import Memory
+from domains.text.prompts import encode_prompts
 from domains.text.reading import Forgetful, Word
 from domains.text.small import make_reader
 from domains.text.tokenizers import Tokenizer
@@ -264,12 +265,14 @@ def texts(
     *,
     draft: Adapter | None = None,
     stops: Sequence[str] = (),
+    special: bool | None = None,
     show: Callable[[int, str], None] = lambda row, text: None,
 ) -> Written:
     """Go on from prompts until a stop string, the end of the document, or `how.length` tokens.
 
     Args:
         draft: as in `write`.
+        special: are special tokens read where a prompt spells them? As in `encode_prompts`.
         show: called with every piece of text as soon as it is certain, and the number of its prompt.
     Raises:
         ValueError: for an empty prompt, one that the tokenizer cannot hold, an empty stop string, or a model without a
@@ -288,7 +291,7 @@ def texts(
             parts[row].append(text)
             show(row, text)
 
-    tokens, count = [adapter.tokenizer.encode(prompt).tolist() for prompt in prompts], 0
+    tokens, count = encode_prompts(adapter.tokenizer, prompts, special), 0
     for row, token in write(adapter, tokens, how, draft=draft, ended=lambda row, _: speeches[row].ended):
         say(row, speeches[row].hear(token))
         count += 1

@@ -7,6 +7,7 @@ Source: the specification of GGUF, and llama.cpp's convert_hf_to_gguf.py, whose 
 Shapes: D head width · C width
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 
 from core.porting import half_split
-from domains.text.tokenizers import Subwords, byte_pairs
+from domains.text.config_json import number, whole
+from domains.text.rope import our_position, yarn_attention
+from domains.text.tokenizers import Subwords, byte_pairs, framed
 
 NAMES = {  # theirs -> transformers'
     "token_embd": "model.embed_tokens",
@@ -42,8 +45,39 @@ SIZES = {  # transformers' -> theirs, behind "llama."
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
+# What else "llama." may say: read below, or without effect on a model of ours where it is one of these values.
+READ = ("attention.head_count_kv", "rope.freq_base", "vocab_size", "rope.scale_linear")
+NEUTRAL = {
+    "rope.scaling.finetuned": (True, False),
+    "rope.scaling.yarn_ext_factor": (1, -1),
+    "rope.scaling.yarn_log_multiplier": (0,),
+    "tensor_data_layout": ("Meta AI original pth",),
+    "use_parallel_residual": (False,),
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attention.sliding_window": (0,),
+    "attn_logit_softcapping": (0,),
+    "final_logit_softcapping": (0,),
+    "logit_scale": (0, 1),
+    "embedding_scale": (0, 1),
+    "residual_scale": (0, 1),
+    "attention.scale": (0,),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+}
+ROPE = {  # llama.cpp's, behind "rope.scaling." -> transformers'
+    "type": "rope_type",
+    "factor": "factor",
+    "original_context_length": "original_max_position_embeddings",
+    "yarn_beta_fast": "beta_fast",
+    "yarn_beta_slow": "beta_slow",
+}
+SIZE = ("attn_factor", "yarn_attn_factor")  # of what is turned; either name
 TOKENS, KINDS, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
-CONTROL = 3  # the kind of a token that no text spells
+CONTROL, USER_DEFINED = 3, 4  # the kinds of a token that no text spells, and of one that every text does
+WEIGHT = re.compile(r"(?:blk\.(\d+)\.)?(?P<part>\w+)\.(weight|bias)")
+BOS, EOS = 11, 11  # of byte pairs, where a file does not say (llama-vocab.cpp)
 DIGITS = {"smollm": True, "gpt-2": False, "default": False}  # is each digit a word of its own? by pre-tokenizer
 
 
@@ -65,10 +99,14 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Subwords]:
         known = {name: field.contents() for name, field in file.fields.items()}
     if known.get("general.architecture") != "llama":
         raise ValueError(f"{path} holds a {known.get('general.architecture')}; possible: llama, which SmolLM2 is, too")
+    if known.get("split.count", 1) not in (0, 1):
+        raise ValueError(f"{path} is one of {known['split.count']} files of a model; join them: gguf-split --merge")
     theirs = config(known, tied="output.weight" not in {t.name for t in file.tensors})
     pieces = tokenizer(known)
     with _reading(path):
         arrays = {t.name: package.quants.dequantize(t.data, t.tensor_type) for t in file.tensors}
+    if (divisors := arrays.pop("rope_freqs.weight", None)) is not None:
+        theirs["rope_parameters"] = by_divisors(theirs["rope_parameters"], divisors.flatten().tolist())
     return theirs, weights(arrays, theirs), pieces
 
 
@@ -86,28 +124,68 @@ def _needed(known: dict[str, Any], names: Iterable[str]) -> None:
 
 
 def config(known: dict[str, Any], tied: bool) -> dict[str, Any]:
-    """As a config.json."""
+    """As a config.json.
+
+    Raises:
+        ValueError: for what is missing, what no Llama of ours can follow, and what is not known here.
+    """
     _needed(known, [f"llama.{name}" for name in SIZES.values()] + [TOKENS])
-    sizes = {ours: known[f"llama.{name}"] for ours, name in SIZES.items()}
-    return {
-        "model_type": "llama",
-        **sizes,
-        "num_key_value_heads": known.get("llama.attention.head_count_kv", sizes["num_attention_heads"]),
-        "vocab_size": len(known[TOKENS]),
-        "rope_parameters": {"rope_type": "default", "rope_theta": known.get("llama.rope.freq_base", 10_000.0)},
-        "tie_word_embeddings": tied,
-    }
+    said = {name.removeprefix("llama."): value for name, value in known.items() if name.startswith("llama.")}
+    theirs = {ours: said[name] for ours, name in SIZES.items()}
+    theirs |= {"model_type": "llama", "vocab_size": len(known[TOKENS]), "tie_word_embeddings": tied}
+    theirs["num_key_value_heads"] = said.get("attention.head_count_kv", theirs["num_attention_heads"])
+    theirs["rope_parameters"] = rope(said)
+    our_position(theirs)  # refuses what it cannot be
+    width = _head_width(theirs)
+    widths = dict.fromkeys(("rope.dimension_count", "attention.key_length", "attention.value_length"), (width,))
+    understood = {*SIZES.values(), *READ, *(f"rope.scaling.{name}" for name in (*ROPE, *SIZE))}
+    for name in sorted(said.keys() - understood):
+        possible = (NEUTRAL | widths).get(name)
+        if possible is None or said[name] not in possible:
+            here = f"possible here: {' or '.join(map(str, possible))}" if possible else "it is not known here"
+            raise ValueError(f"the GGUF file says llama.{name}={said[name]!r:.40}, which cannot be imported; {here}")
+    return theirs
+
+
+def _head_width(theirs: dict[str, Any]) -> int:
+    C, heads = whole("embedding_length", theirs["hidden_size"]), whole("head_count", theirs["num_attention_heads"])
+    return C // heads
+
+
+def rope(said: dict[str, Any]) -> dict[str, Any]:
+    """The rope_parameters of transformers. A factor alone is linear, in `rope.scale_linear` too (llama-model.cpp)."""
+    base = said.get("rope.freq_base", 10_000.0)
+    scaling = {theirs: said[f"rope.scaling.{name}"] for name, theirs in ROPE.items() if f"rope.scaling.{name}" in said}
+    kind, factor = scaling.get("rope_type", "linear"), scaling.get("factor") or said.get("rope.scale_linear") or 1.0
+    sizes = [said[f"rope.scaling.{name}"] for name in SIZE if said.get(f"rope.scaling.{name}")]
+    plain = kind == "none" or (kind == "linear" and factor == 1)
+    if kind == "yarn":
+        scaling |= {"attention_factor": number("attn_factor", sizes[0]) * yarn_attention(factor)} if sizes else {}
+    elif any(size != 1 for size in sizes):
+        raise ValueError(f"the GGUF file scales by an attn_factor of {sizes[0]}, which is known with yarn alone")
+    if plain:
+        return {"rope_type": "default", "rope_theta": base}
+    if kind == "linear":
+        return {"rope_type": kind, "rope_theta": base, "factor": factor}
+    return {"rope_theta": base, **scaling, "factor": factor}
+
+
+def by_divisors(parameters: dict[str, Any], divisors: list[float]) -> dict[str, Any]:
+    """Those of a Llama 3, whose `rope_freqs` divide each frequency: a LongRoPE that is alike for all lengths."""
+    if parameters["rope_type"] != "default":
+        raise ValueError(f"the GGUF file scales its rotation twice, by rope_freqs and by {parameters['rope_type']}")
+    alike = {"short_factor": divisors, "long_factor": divisors, "attention_factor": 1.0}
+    return parameters | {"rope_type": "longrope", **alike}
 
 
 def weights(arrays: dict[str, np.ndarray], theirs: dict[str, Any]) -> dict[str, Tensor]:
     """Under transformers' names; queries and keys turn halves of a head, as there, and not neighbouring features."""
     state, heads = {}, {"attn_q": theirs["num_attention_heads"], "attn_k": theirs["num_key_value_heads"]}
     for name, array in arrays.items():
-        *block, part, kind = name.split(".")
-        if part not in NAMES:
-            if part == "rope_freqs":  # of Llama 3.1's scaling
-                raise ValueError("the GGUF file scales its rotation (rope_freqs), which cannot be imported")
+        found = WEIGHT.fullmatch(name)
+        if found is None or found["part"] not in NAMES:
             raise ValueError(f"the GGUF file has weights {name} that no Llama has")
+        block, part, kind = found.groups()
         weight = torch.from_numpy(np.array(array, np.float32))
         if part in heads:
             if heads[part] < 1 or len(weight) % (2 * heads[part]):
@@ -115,7 +193,7 @@ def weights(arrays: dict[str, np.ndarray], theirs: dict[str, Any]) -> dict[str, 
                     f"the GGUF file has {len(weight)} rows in {name}, which {heads[part]} heads cannot share"
                 )
             weight = weight[half_split(heads[part], len(weight) // heads[part])]  # (H · D, C)
-        place = f"model.layers.{block[1]}." if block else ""
+        place = "" if block is None else f"model.layers.{block}."
         state[f"{place}{NAMES[part]}.{kind}"] = weight
     return state
 
@@ -127,7 +205,26 @@ def tokenizer(known: dict[str, Any]) -> Subwords:
         raise ValueError(f"the GGUF file has a tokenizer {kind} ({before}); possible: gpt2 ({', '.join(DIGITS)})")
     _needed(known, (TOKENS, KINDS, MERGES))
     tokens, kinds = known[TOKENS], known[KINDS]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    merges = [(left, right) for left, right in (merge.split(" ") for merge in known[MERGES])]
-    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
-    return byte_pairs(vocabulary, merges, special, digits=DIGITS[before])
+    merges = [tuple(merge.split(" ")) for merge in known[MERGES]]
+    if len(tokens) != len(kinds) or any(len(merge) != 2 for merge in merges):
+        raise ValueError(
+            f"the GGUF file has {len(tokens)} tokens and {len(kinds)} kinds of them, or merges of no pairs"
+        )
+    made = byte_pairs(
+        {token: number for number, token in enumerate(tokens)},
+        merges,
+        [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL],
+        [token for token, kind in zip(tokens, kinds, strict=True) if kind == USER_DEFINED],
+        digits=DIGITS[before],
+    )
+    return framed(made, _asked(known, "bos", BOS), _asked(known, "eos", EOS), known.get("tokenizer.chat_template"))
+
+
+def _asked(known: dict[str, Any], which: str, default: int) -> list[int]:
+    """The token that begins or ends a text, if the file says that one does."""
+    if not known.get(f"tokenizer.ggml.add_{which}_token", False):
+        return []
+    token = known.get(f"tokenizer.ggml.{which}_token_id", default)
+    if not isinstance(token, int) or not 0 <= token < len(known[TOKENS]):
+        raise ValueError(f"the GGUF file has no token {token}, its {which}_token_id, among {len(known[TOKENS])}")
+    return [token]

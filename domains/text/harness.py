@@ -20,7 +20,8 @@ from domains.text.generate import Sampling, texts
 class Harness(TemplateLM):
     """A language model as the harness asks it: how likely one text is after another, and how one goes on.
 
-    What is empty, or a document's beginning, follows the token between documents; a newline where there is none.
+    What is empty, or a document's beginning, follows the token that begins a text; where there is none, the one between
+    documents, or a newline.
 
     Args:
         adapter: without recall, with a tokenizer.
@@ -39,12 +40,17 @@ class Harness(TemplateLM):
     def eot_token_id(self) -> int:
         return int(self.tokens.encode("\n")[0]) if self.tokens.end is None else self.tokens.end
 
+    @property
+    def prefix_token_id(self) -> int:
+        """What is empty follows the token that begins a text, where the tokenizer has one."""
+        return self.tokens.first[0] if self.tokens.first else self.eot_token_id
+
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         return self.tokens.encode(string).tolist()
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """ln p of whole documents: every token once, in windows side by side, the last one full."""
-        rows = [[self.eot_token_id, *self.tok_encode(str(request.args[0]))] for request in requests]
+        rows = [[self.prefix_token_id, *self.tok_encode(str(request.args[0]))] for request in requests]
         return [nats for nats, _ in self.scored([(row, 1) for row in rows])]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

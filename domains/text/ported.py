@@ -19,9 +19,10 @@ from core.config import Activation, Norm, PositionConfig, PositionKind
 from core.porting import SAME, TRANSPOSED, Row, Table, Unused, load, stacked
 from domains.text.adapter import BYTES, Adapter
 from domains.text.config import ModelConfig
+from domains.text.config_json import Theirs, check_left_over, fraction, given, only, whole, yes
+from domains.text.rope import our_position, their_rope
 from domains.text.tokenizers import Tokenizer
 
-Theirs = Mapping[str, Any]  # what a config.json holds
 Spec = dict[str, Any]  # what an adapter knows of its data
 
 # GPT-2's names for what we have; where there are two, the first is written.
@@ -48,8 +49,10 @@ def from_transformers(theirs: Theirs, state: Mapping[str, Tensor], tokenizer: To
         ValueError: for a configuration that we cannot follow, or weights or a tokenizer that do not fit it.
     """
     model, position, spec = our_config(theirs, tokenizer)
+    check_left_over(theirs)
     if theirs["model_type"] == "gpt2" and "wte.weight" in state:  # OpenAI's weights are published without a head
         state = {f"transformer.{name}": tensor for name, tensor in state.items()}
+    _check_size(model, spec, state)
     adapter = Adapter(model, position, spec)
     load(adapter, state, TABLES[theirs["model_type"]](model))
     return adapter.eval()
@@ -113,8 +116,8 @@ def our_config(theirs: Theirs, tokenizer: Tokenizer | None = None) -> tuple[Mode
     """What configures an adapter that computes what theirs does, and speaks by their tokenizer.
 
     Raises:
-        ValueError: for what we have no like of: another model_type, scaled rotary positions, heads of a width of
-            their own, an activation that we lack, biases in some linear layers alone.
+        ValueError: for what we have no like of: another model_type, rotary positions that change with the length,
+            heads of a width of their own, an activation that we lack, biases in some linear layers alone.
     """
     match theirs.get("model_type"):
         case "gpt2":
@@ -160,10 +163,10 @@ def their_config(model: ModelConfig, position: PositionConfig, spec: Spec) -> di
 
 
 def _from_gpt2(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
-    _only(theirs, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    dim, depth, heads = _given(theirs, "n_embd", "n_layer", "n_head")
+    only(theirs, scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False], add_cross_attention=[False])
+    dim, depth, heads = given(theirs, "n_embd", "n_layer", "n_head")
     activation = theirs.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         possible = ", ".join(ACTIVATIONS)
         raise ValueError(f"activation_function={activation!r} cannot be imported; possible: {possible}")
     model = ModelConfig(
@@ -171,12 +174,12 @@ def _from_gpt2(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
         depth=depth,
         heads=heads,
         kv_heads=heads,
-        mlp_ratio=(theirs.get("n_inner") or 4 * dim) / dim,
+        mlp_ratio=whole("n_inner", theirs.get("n_inner") or 4 * dim) / dim,
         activation=ACTIVATIONS[activation],
-        norm_eps=theirs.get("layer_norm_epsilon", 1e-5),
-        tied=theirs.get("tie_word_embeddings", True),
+        norm_eps=fraction(theirs, "layer_norm_epsilon", 1e-5),
+        tied=yes(theirs, "tie_word_embeddings", True),
     )
-    return model, PositionConfig(PositionKind.learned), _spec(*_given(theirs, "n_positions", "vocab_size"))
+    return model, PositionConfig(PositionKind.learned), _spec(*given(theirs, "n_positions", "vocab_size"))
 
 
 def _to_gpt2(model: ModelConfig, spec: Spec) -> dict[str, Any]:
@@ -200,28 +203,25 @@ def _to_gpt2(model: ModelConfig, spec: Spec) -> dict[str, Any]:
 
 def _from_llama(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    dim, depth, heads, hidden = _given(theirs, *sizes)
-    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}  # the latter before transformers 5
-    bias, mlp_bias = theirs.get("attention_bias", False), theirs.get("mlp_bias", False)
+    dim, depth, heads, hidden = given(theirs, *sizes)
+    bias, mlp_bias = yes(theirs, "attention_bias", False), yes(theirs, "mlp_bias", False)
     if bias != mlp_bias:
         raise ValueError(f"attention_bias={bias} with mlp_bias={mlp_bias} cannot be imported: both or neither")
-    _only(theirs, hidden_act="silu", head_dim=dim // heads)
-    _only(rope, rope_type="default", type="default")
+    only(theirs, hidden_act=["silu", "swish"], head_dim=[dim // heads])
     model = ModelConfig(
         dim=dim,
         depth=depth,
         heads=heads,
-        kv_heads=theirs.get("num_key_value_heads") or heads,
+        kv_heads=whole("num_key_value_heads", theirs.get("num_key_value_heads") or heads),
         mlp_ratio=hidden / dim,
         activation=Activation.swiglu,
         norm=Norm.rms,
-        norm_eps=theirs.get("rms_norm_eps", 1e-6),
+        norm_eps=fraction(theirs, "rms_norm_eps", 1e-6),
         bias=bias,
-        tied=theirs.get("tie_word_embeddings", False),
+        tied=yes(theirs, "tie_word_embeddings", False),
     )
-    base = float(rope.get("rope_theta", theirs.get("rope_theta", 10_000.0)))
-    spec = _spec(*_given(theirs, "max_position_embeddings", "vocab_size"))
-    return model, PositionConfig(PositionKind.rotary, base=base), spec
+    spec = _spec(*given(theirs, "max_position_embeddings", "vocab_size"))
+    return model, our_position(theirs), spec
 
 
 def _to_llama(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def _to_llama(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[
         "num_key_value_heads": model.kv_heads,
         "hidden_act": "silu",
         "rms_norm_eps": model.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": position.base},
+        "rope_parameters": their_rope(position, spec["context"]),
         "attention_bias": model.bias,
         "mlp_bias": model.bias,
         "tie_word_embeddings": model.tied,
@@ -258,18 +258,16 @@ def _spec(context: int, vocabulary: int) -> Spec:
     return {"context": context, "vocabulary": vocabulary, "orders": [], "memory": ""}
 
 
-def _given(theirs: Theirs, *names: str) -> list[int]:
-    missing = [name for name in names if name not in theirs]
-    if missing:
-        raise ValueError(f"the configuration of a {theirs['model_type']} model lacks {', '.join(missing)}")
-    return [theirs[name] for name in names]
-
-
-def _only(theirs: Theirs, **possible: Any) -> None:
-    """Refuse settings other than these. One that is not there, or None, is theirs by default."""
-    for name, value in possible.items():
-        if theirs.get(name) not in (None, value):
-            raise ValueError(f"{name}={theirs[name]!r} cannot be imported; possible here: {value!r}")
+def _check_size(model: ModelConfig, spec: Spec, state: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration of more weights than the file has, before there is room made for them."""
+    have = sum(tensor.numel() for tensor in state.values())
+    D, G = model.dim // model.heads, model.kv_heads or model.heads
+    block = model.dim * (2 * model.dim + 2 * G * D) + (3 if model.activation is Activation.swiglu else 2) * (
+        model.dim * _hidden(model)
+    )
+    need = model.dim * spec["vocabulary"] + model.depth * block
+    if need > have:
+        raise ValueError(f"config.json describes {need:,} weights at least, and the file has {have:,}")
 
 
 def _shown(value: Any) -> str:

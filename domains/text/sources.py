@@ -1,12 +1,9 @@
 """Where text comes from: documents, each a name and its text in pieces, so that no document has to fit into memory."""
 
-import codecs
 import hashlib
-import io
 import os
-import re
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,12 +13,11 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from domains.config import data_home
+from domains.data_warnings import warn_left_out
+from domains.files import walk_files
 from domains.text.config import DataConfig, Source
+from domains.text.encoding import PIECE, Findings, copies, encoding_of, mended, no_text, pieces
 from domains.text.tokenizers import END
-
-PIECE = 2**20  # bytes read at once
-BROKEN = re.compile(f"[\udc80-\udcff{END}]")  # bytes that are no UTF-8, as Python escapes them, and what marks an end
-LAST_WORD = re.compile(r"(?<=\S)\s+\S*\Z")  # where a tokenizer begins anew whatever came before
 
 Documents = Iterator[tuple[str, Iterator[str]]]
 
@@ -31,12 +27,12 @@ class Texts:
     """Documents to read, as often as one likes.
 
     Attributes:
-        read: gives them, in order; counts into its argument the bytes of each that are no UTF-8.
+        read: gives them, in order; notes in its argument, if there is one, what it changed or guessed.
         mark: what identifies them, for the cache; None if what is made of them is not worth keeping.
         end: what stands between two documents.
     """
 
-    read: Callable[[Counter[str]], Documents]
+    read: Callable[[Findings | None], Documents]
     mark: str | None
     end: str = END
 
@@ -72,52 +68,47 @@ def _given(config: DataConfig, what: str) -> str:
 
 
 def _files(path: str | Path) -> Texts:
-    """A document a file; hidden ones in a folder, and those with a zero byte near their beginning, are left out."""
+    """A document a file; what is no text in a folder is left out, and said."""
     root = Path(path)
     if not root.exists():
         raise ValueError(f"data.path={path} does not exist; give a text file or a folder of them")
-    found = sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root)) if root.is_dir() else [root]
-    files = [p for p in found if not _binary(p)]
-    if not files:
-        raise ValueError(f"data.path={path} holds no text; give UTF-8 text, such as a novel.txt, or a folder of it")
+    files = _readable(root)
+    names = [str(file.relative_to(root)) if root.is_dir() else file.name for file in files]
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    encodings: dict[Path, str] = {}
 
-    def read(problems: Counter[str]) -> Documents:
-        for file in files:
-            name = str(file.relative_to(root)) if root.is_dir() else file.name
-            yield name, pieces(file, name, problems)
+    def read(findings: Findings | None) -> Documents:
+        if findings is not None:
+            findings.copies = copies(files, names)
+            encodings.update((file, encoding_of(file)) for file in files)
+            findings.latin1 = [name for file, name in zip(files, names, strict=True) if encodings[file] == "latin-1"]
+        for file, name in zip(files, names, strict=True):
+            yield name, pieces(file, name, encodings[file], findings or Findings())
 
     return Texts(read, repr(stats))
 
 
-def pieces(file: Path, name: str, problems: Counter[str]) -> Iterator[str]:
-    """The text of a file, cut before white space. Bytes that are no UTF-8 become � and are counted; lines end as in a
-    prompt, whatever the system that wrote them."""
-    utf8, rest = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape"), ""
-    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
-    with file.open("rb") as stream:
-        while block := stream.read(PIECE):
-            text = rest + decoder.decode(block)
-            cut = LAST_WORD.search(text, max(0, len(text) - PIECE // 2))
-            whole, rest = (text, "") if cut is None else (text[: cut.start()], text[cut.start() :])
-            yield _mended(whole, name, problems)
-    yield _mended(rest + decoder.decode(b"", final=True), name, problems)
-
-
-def _mended(text: str, name: str, problems: Counter[str]) -> str:
-    text, broken = BROKEN.subn("\ufffd", text)
-    if broken:
-        problems[name] += broken
-    return text
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _binary(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return b"\0" in stream.read(8192)
+def _readable(root: Path) -> list[Path]:
+    """The text files at a path. Raises ValueError if there are none; an empty file alone is for others to judge."""
+    try:
+        found = walk_files(root) if root.is_dir() else [root]
+    except OSError as error:
+        raise ValueError(f"data.path={root} cannot be read: {error}") from error
+    left, files = defaultdict(list), []
+    for file in found:
+        reason = no_text(file)
+        if reason is None or (reason == "empty" and file == root):
+            files.append(file)
+        else:
+            left[reason].append(file.relative_to(root) if root.is_dir() else file.name)
+    if not files:
+        why = ", ".join(f"{len(names)} {reason} (first: {names[0]})" for reason, names in left.items())
+        hint = f"; left out: {why}" if why else ""
+        raise ValueError(
+            f"data.path={root} holds no text; give UTF-8 text, such as a novel.txt, or a folder of it{hint}"
+        )
+    warn_left_out(len(found), left, root)
+    return files
 
 
 def _downloaded(config: DataConfig) -> Path:
@@ -179,7 +170,8 @@ def _datasets(config: DataConfig) -> Texts:
         if config.column not in part.column_names:
             raise ValueError(f"{path} has no column {config.column!r} in {split}; possible: {part.column_names}")
 
-    def read(problems: Counter[str]) -> Documents:
+    def read(findings: Findings | None) -> Documents:
+        findings = findings or Findings()
         for split, part in parts.items():
             for number, row in enumerate(part):
                 text = row[config.column]
@@ -188,6 +180,6 @@ def _datasets(config: DataConfig) -> Texts:
                         f"{path} has no text in column {config.column!r} of row {number} of {split}, but {text!r:.40}; "
                         f"give another data.column (possible: {part.column_names}), or leave out such rows"
                     )
-                yield f"{split} {number}", iter([_mended(text, split, problems)])
+                yield f"{split} {number}", iter([mended(text, split, findings)])
 
     return Texts(read, repr([config.column, *((split, part._fingerprint) for split, part in parts.items())]))

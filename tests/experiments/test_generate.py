@@ -62,6 +62,12 @@ def test_several_prompts_and_a_stop_string(run, tmp_path, capsys):
     assert cut["texts"][0]["continuation"] == text[: text.index(stop)]
 
 
+def test_blanks_are_a_prompt(run, tmp_path):
+    generate(f"run={run}", "prompt='  '", "length=3", "temperature=0")
+    made = json.loads((tmp_path / "run" / "generate" / "continuation.json").read_text(encoding="utf-8"))
+    assert made["texts"][0]["prompt"] == "  "
+
+
 def test_a_draft_leaves_the_text_as_it_is(run, tmp_path):
     found = []
     for draft in ([], [f"draft={run}"]):
@@ -73,6 +79,8 @@ def test_a_draft_leaves_the_text_as_it_is(run, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("prompt=[]", "is no text; give prompt=TEXT, a text file, or several"),
+        ("special=true", "this model's tokenizer has no special tokens"),
         ("top_p=0", "sampling needs 0 < top_p <= 1"),
         ("prompt=''", "the prompt is empty"),
         ("stop=['']", "a stop string is empty"),

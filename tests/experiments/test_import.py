@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
-from transformers import EsmConfig, EsmForMaskedLM, GPT2Config, GPT2LMHeadModel
+from safetensors.torch import load_file, save_file
+from transformers import EsmConfig, EsmForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from domains.data_warnings import DataWarning
 from domains.text.tokenizers import learnt
 from experiments.compose import compose
 from experiments.runs import load_run, room
@@ -54,6 +55,101 @@ def test_a_folder_of_transformers(tmp_path):
     assert config.domain.name == "text"
     ids = torch.randint(97, (2, 13))
     torch.testing.assert_close(ours({"tokens": ids}), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def shards(tmp_path) -> Any:
+    torch.manual_seed(0)
+    sizes = GPT2Config(vocab_size=97, n_positions=31, n_embd=24, n_layer=3, n_head=3, bos_token_id=0, eos_token_id=0)
+    theirs = GPT2LMHeadModel(sizes).eval()
+    theirs.save_pretrained(tmp_path / "gpt2", max_shard_size="30KB")
+    return theirs, tmp_path / "gpt2"
+
+
+@torch.no_grad()
+def test_weights_in_shards(shards, tmp_path):
+    theirs, folder = shards
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    attend_import("source=transformers", f"file={folder}", f"run={tmp_path / 'run'}")
+    ids = torch.randint(97, (2, 13))
+    torch.testing.assert_close(load_run(tmp_path / "run")[1]({"tokens": ids}), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+def test_shards_that_are_not_what_their_index_says(shards, tmp_path):
+    _, folder = shards
+    index = folder / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    places, files = told["weight_map"], sorted(set(told["weight_map"].values()))
+    name, first, second = next(n for n, f in places.items() if f == files[0]), files[0], files[1]
+
+    def refused(message: str, change: Any) -> None:
+        index.write_text(json.dumps(change) if not isinstance(change, str) else change)
+        with pytest.raises(ValueError, match=message):
+            attend_import("source=transformers", f"file={folder}", f"run={tmp_path / 'run'}")
+        index.write_text(json.dumps(told))
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "outside.safetensors")
+    for outside in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "", "..", "a/b.safetensors"):
+        refused("which is no file of its folder", {"weight_map": places | {name: outside}})
+    refused(
+        f"1 of {len(files) + 1} shards in .* are missing .first: gone.safetensors",
+        {"weight_map": {**places, "x": "gone.safetensors"}},
+    )
+    refused("lacks 1 weights .first: x", {"weight_map": {**places, "x": first}})
+    refused("(lacks|has, unlike its index,) 1 weights", {"weight_map": {**places, name: second}})
+    refused("has, unlike its index, 1 weights", {"weight_map": {n: f for n, f in places.items() if n != name}})
+    for broken in ("{", "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "{}", "[" * 100_000):
+        refused("(cannot be read|has no weight_map)", broken)
+    (folder / second).write_bytes(b"\0" * 9)
+    refused("cannot be read", told)
+    (folder / second).unlink()
+    refused(f"1 of {len(files)} shards in .* are missing .first: {second}", told)
+    index.unlink()
+    (folder / "pytorch_model.bin").touch()
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin is pickled, which is not opened here"):
+        attend_import("source=transformers", f"file={folder}", f"run={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_quantised_weights_are_refused_and_unknown_settings_kept_in_mind(shards, tmp_path):
+    theirs, _ = shards
+    theirs.save_pretrained(tmp_path / "whole")
+    file = tmp_path / "whole" / "model.safetensors"
+    state, whole = load_file(file), file.read_bytes()
+    name = "transformer.h.0.attn.c_attn.weight"
+    save_file(state | {name: state[name].to(torch.int8)}, file)
+    with pytest.raises(ValueError, match=rf"1 weights of .* are quantised \(first: {name}, int8\)"):
+        attend_import("source=transformers", f"file={tmp_path / 'whole'}", f"run={tmp_path / 'run'}")
+    file.write_bytes(whole)
+    config = tmp_path / "whole" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"mup_width": 2}))
+    with pytest.warns(
+        DataWarning, match="1 settings of config.json are not known here and change nothing: mup_width=2"
+    ):
+        attend_import("source=transformers", f"file={tmp_path / 'whole'}", f"run={tmp_path / 'run'}")
+    said = json.loads((tmp_path / "run" / "summary.json").read_text())["data_warnings"]
+    assert [line.split(": ")[-1] for line in said] == ["mup_width=2"]
+
+
+@torch.no_grad()
+def test_a_scaled_rotation_goes_through_a_run_and_out_again(tmp_path):
+    torch.manual_seed(0)
+    rope = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e3, "original_max_position_embeddings": 11}
+    sizes: Any = {"vocab_size": 97, "hidden_size": 24, "intermediate_size": 29, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 3, "max_position_embeddings": 44, "rope_parameters": rope}
+    theirs = LlamaForCausalLM(LlamaConfig(**sizes, bos_token_id=None, eos_token_id=None)).eval()
+    theirs.save_pretrained(tmp_path / "llama")
+    attend_import("source=transformers", f"file={tmp_path / 'llama'}", f"run={tmp_path / 'run'}")
+    ids = torch.randint(97, (2, 41))
+    ours = load_run(tmp_path / "run")[1]
+    torch.testing.assert_close(ours({"tokens": ids}), theirs(ids).logits, atol=1e-5, rtol=0)
+    import_module("experiments.export").run(
+        compose("export", [f"run={tmp_path / 'run'}", f"output={tmp_path / 'out'}"])
+    )
+    again: Any = LlamaForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(again(ids).logits, theirs(ids).logits, atol=1e-5, rtol=0)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())["rope_parameters"]
+    assert {name: written[name] for name in rope} == rope
 
 
 def test_a_tokenizer_of_another_model(tmp_path):
