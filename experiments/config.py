@@ -115,6 +115,7 @@ class CollectConfig:
     """conf/collect.yaml says what the keys mean."""
 
     env: str = "???"
+    max_episode_steps: int | None = None
     policy: Any = "random"
     target: float | None = None
     noise: float = 0.0

@@ -49,7 +49,10 @@ class CheckedEnv:
         if not (isinstance(reply, tuple) and len(reply) == 5):
             raise self._wrong("step gives no (observation, reward, terminated, truncated, info)")
         observation, reward, *over = reply
-        reward, ends = self._number(reward, "reward"), [self._number(value, "terminated or truncated") for value in over[:2]]
+        reward, ends = (
+            self._number(reward, "reward"),
+            [self._number(value, "terminated or truncated") for value in over[:2]],
+        )
         if not abs(reward) <= LARGEST:
             raise self._wrong(f"the reward is {reward:.3g}, which is not finite or beyond float32")
         if not all(end in (0, 1) for end in ends):

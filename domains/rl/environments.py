@@ -52,6 +52,10 @@ class NotInstalled(ValueError):
     """A package that an environment needs is missing: here it cannot be made, elsewhere it can."""
 
 
+class NotRemade(ValueError):
+    """An environment cannot be made from its specification."""
+
+
 def make(env: str | EnvSpec, **options: Any) -> gymnasium.Env:
     """The environment of this id, or of a specification (`domains.rl.specs.trusted`).
 
@@ -67,7 +71,10 @@ def make(env: str | EnvSpec, **options: Any) -> gymnasium.Env:
         extra = next((f"pip install -e '.[{extra}]'" for part, extra in EXTRAS.items() if part in entry), str(error))
         raise NotInstalled(f"{env_id} needs a package that is not installed: {extra}") from error
     except FAULTS as error:
-        if isinstance(error, gymnasium.error.Error | ImportError) and env_id.rpartition(":")[2] not in gymnasium.registry:
+        if (
+            isinstance(error, gymnasium.error.Error | ImportError)
+            and env_id.rpartition(":")[2] not in gymnasium.registry
+        ):
             raise unknown(env_id) from error
         raise ValueError(f"{named(env)} cannot be made: {fault(error)}") from error
 
@@ -77,19 +84,23 @@ def fault(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
 
 
-def playable(spec: dict[str, Any]) -> str | EnvSpec | None:
-    """The environment of some data, or of a model with its "states", as their whole specification has it.
+def remade(spec: dict[str, Any]) -> str | EnvSpec:
+    """The environment of some data, or of a model with its "states", as it was recorded.
 
     Args:
-        spec: "environment", the id or None; "env_spec", the plain values of `domains.rl.specs.plain`, where they are
-            known; and perhaps what a model knows of it.
+        spec: "environment", the id; "env_spec", the plain values of `domains.rl.specs.plain`, where they are known; and
+            perhaps what a model knows of it.
     Returns:
-        The id where no more is known. None if there is none; or after a warning, if it cannot be made again here.
+        The id where no more is known.
+    Raises:
+        ValueError: if it cannot be made again here.
     """
     env_id, told = spec["environment"], spec.get("env_spec")
-    if env_id is None or told is None:
+    if told is None:
         return env_id
     try:
+        if not isinstance(told, dict) or told.get("id") != env_id:
+            raise ValueError("its specification is of another id")
         env = trusted(told)
         about = describe(env)
         if "states" in spec and (wrong := differences(spec, about)):
@@ -97,9 +108,19 @@ def playable(spec: dict[str, Any]) -> str | EnvSpec | None:
     except NotInstalled:
         raise
     except ValueError as error:
-        warn_data(f"{env_id} cannot be made again as it was recorded, and nothing is played: {error}")
-        return None
+        raise NotRemade(f"{env_id} cannot be made again as it was recorded, and nothing is played: {error}") from error
     return env
+
+
+def playable(spec: dict[str, Any]) -> str | EnvSpec | None:
+    """`remade`; or None if there is no environment, or after a warning, if it cannot be made again."""
+    if spec["environment"] is None:
+        return None
+    try:
+        return remade(spec)
+    except NotRemade as error:
+        warn_data(str(error))
+        return None
 
 
 def differences(spec: dict[str, Any], about: dict[str, Any]) -> list[str]:

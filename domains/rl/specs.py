@@ -96,9 +96,18 @@ def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def identity(env_id: str, told: dict[str, Any] | None) -> dict[str, Any]:
     """What of a specification makes it another environment; of an id alone, what is registered."""
-    if told is None and env_id in gymnasium.registry:
-        told = plain(registered(env_id))
-    return {"id": env_id} | {name: told[name] for name in OWN if told and name in told}
+    try:
+        told = plain(registered(env_id) if told is None else trusted(told))
+    except ValueError:  # it cannot be made here, and is compared as it is written
+        told = told or {}
+    return {"id": env_id} | {name: told[name] for name in OWN if name in told}
+
+
+def worded(told: dict[str, Any]) -> str:
+    """An `identity` in words: the id, and what differs from what is registered here."""
+    here = identity(told["id"], None)
+    changes = [f"{name}={_short(value)}" for name, value in told.items() if name in OWN[1:] and here.get(name) != value]
+    return f"{told['id']} with {', '.join(changes)}" if changes else told["id"]
 
 
 def named(spec: str | EnvSpec) -> str:
