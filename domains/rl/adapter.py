@@ -36,8 +36,8 @@ class Adapter(DomainAdapter):
         position: how tokens know their time step in the episode.
         spec: {"states", "actions", "limit", "mean", "std", "return_scale"} of the data: state width S or the shape of
             an image, number of actions A, the most steps of an episode, statistics of the states (of all pixels
-            together), less what `domains.rl.trajectories.windows` took off, and the return that is fed as 1. Actions that are vectors have bounds "low" and "high", (A,)
-            each, instead of "actions".
+            together), less what `domains.rl.trajectories.windows` took off, and the return that is fed as 1. Actions
+            that are vectors have bounds "low" and "high", (A,) each, instead of "actions".
     Raises:
         ValueError: for actions that cannot be, a patch that does not fit, or a quantile that means nothing.
     """
@@ -74,9 +74,9 @@ class Adapter(DomainAdapter):
     def _seen(self, states: Tensor) -> Tensor:
         """States (B, K, S) or images to their tokens (B, K, C)."""
         states = (states - self.mean) / self.std
-        return (
-            exactly(self.embed_state, states) if isinstance(self.embed_state, nn.Linear) else self.embed_state(states)
-        )
+        if isinstance(self.embed_state, ImageToToken):
+            return self.embed_state(states)
+        return exactly(self.embed_state, states)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         return self.actions.outward(exactly(self.act, hidden[:, self.per_step - 2 :: self.per_step]))  # (B, K, A)

@@ -54,7 +54,7 @@ class CheckedEnv:
             [self._number(value, "terminated or truncated") for value in over[:2]],
         )
         if not abs(reward) <= LARGEST:
-            raise self._wrong(f"the reward is {reward:.3g}, which is not finite or beyond float32")
+            raise self._wrong(f"the reward is {reward:.3g}, which is not finite, or too large for float32")
         if not all(end in (0, 1) for end in ends):
             raise self._wrong(f"terminated and truncated are {ends}, and not true or false")
         return self._observation(observation), reward, bool(ends[0]), bool(ends[1])
@@ -79,7 +79,7 @@ class CheckedEnv:
         if self.images and seen.dtype != np.uint8 and not (0 <= seen.min() <= seen.max() <= 255):
             raise self._wrong("the image has values beyond bytes")
         if seen.dtype.kind == "f" and not np.all(np.abs(seen) <= LARGEST):
-            raise self._wrong(f"the observation is not finite, or beyond float32: {seen}")
+            raise self._wrong(f"the observation is not finite, or too large for float32: {seen}")
         return seen
 
     def _number(self, value: Any, what: str) -> float:

@@ -120,10 +120,9 @@ class Data(DomainData):
                 check_fit(part, env, source)
         self.played = join(parts) if len(parts) > 1 else parts[0]
         self.about = describe_data(self.played) if env is None else describe(env)
-        if env is None and self.env_spec:
-            limit = self.env_spec.get("max_episode_steps")
-            if type(limit) is int and self.about["limit"] < limit <= MOST_STEPS:
-                self.about["limit"] = limit
+        limit = (self.env_spec or {}).get("max_episode_steps") if env is None else None
+        if type(limit) is int and self.about["limit"] < limit <= MOST_STEPS:
+            self.about["limit"] = limit
         return [len(part.lengths) for part in parts]
 
     def _split(self, counts: Sequence[int]) -> dict[str, np.ndarray]:
@@ -168,17 +167,15 @@ def chosen_environment(
     if asked:
         recorded = [other for other in told if other["id"] == asked and other != identity(asked, None)]
         if recorded:
-            warn_data(
-                f"data.environment={asked} is what is registered here; data were recorded in {worded(recorded[0])}"
-            )
+            there = worded(recorded[0])
+            warn_data(f"data.environment={asked} is taken as it is registered here; the data were played in {there}")
         return asked, None
     if any(other != told[0] for other in told):
         names = sorted({worded(other) for other in told})
         raise ValueError(f"data.path mixes environments ({', '.join(names)}); name one file, or several of one")
     ((env_id, _), *_), specs = found.values(), [played.env_spec for _, played in found.values()]
     if env_id == NO_ENVIRONMENT:
-        warn_data(
-            f"{next(iter(found))} names no environment: nothing is played, and actions have the bounds that occur"
-        )
+        source = next(iter(found))
+        warn_data(f"{source} names no environment: nothing is played, and the bounds of actions are those that occur")
         return None, None
     return env_id, next((spec for spec in specs if spec is not None), None)

@@ -71,10 +71,8 @@ def make(env: str | EnvSpec, **options: Any) -> gymnasium.Env:
         extra = next((f"pip install -e '.[{extra}]'" for part, extra in EXTRAS.items() if part in entry), str(error))
         raise NotInstalled(f"{env_id} needs a package that is not installed: {extra}") from error
     except FAULTS as error:
-        if (
-            isinstance(error, gymnasium.error.Error | ImportError)
-            and env_id.rpartition(":")[2] not in gymnasium.registry
-        ):
+        new = env_id.rpartition(":")[2] not in gymnasium.registry
+        if new and isinstance(error, gymnasium.error.Error | ImportError):
             raise unknown(env_id) from error
         raise ValueError(f"{named(env)} cannot be made: {fault(error)}") from error
 

@@ -44,9 +44,11 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
             f"data.name={name} is not on this machine (minari download {name} fetches it); here: {local}"
         ) from error
     where, spec = f"data.name={name}", dataset.env_spec
-    for space in (dataset.observation_space, dataset.action_space):
-        if not isinstance(space, Box | Discrete):
-            raise ValueError(f"{where} has the space {space}; possible: Box, and for actions Discrete")
+    seen, taken = dataset.observation_space, dataset.action_space
+    if not isinstance(seen, Box) or not isinstance(taken, Box | Discrete):
+        raise ValueError(
+            f"{where} has observations {seen} and actions {taken}; possible: Box, for actions Discrete too"
+        )
     found = list(dataset.iterate_episodes())
     episodes = [e for e in found if len(e.rewards)]
     empty = [e.id for e in found if not len(e.rewards)]
@@ -64,9 +66,8 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
     stopped = np.flatnonzero(~(terminated | truncated)[ends])
     if stopped.size:
         first = episodes[stopped[0]].id
-        warn_data(
-            f"{stopped.size} of {len(episodes)} episodes in {where} just stop (first: {first}): taken as truncated"
-        )
+        count = f"{stopped.size} of {len(episodes)} episodes"
+        warn_data(f"{count} in {where} just stop (first: {first}): they are taken as truncated")
     truncated[ends[stopped]] = True
     actions = np.concatenate([e.actions for e in episodes])
     arrays = {

@@ -41,7 +41,7 @@ def offset(states: np.ndarray) -> list[float] | None:
 
 
 def say_what_is_coarse(states: np.ndarray, rewards: np.ndarray, returns: np.ndarray) -> None:
-    """Warn of states (M, S) that need an offset, and of rewards (M,) and returns (N,) that float32 cannot tell apart."""
+    """Warn of states (M, S) that need an offset, and of rewards (M,), returns (N,) that float32 cannot tell apart."""
     if states.ndim == 2 and (needed := np.flatnonzero(coarse(states))).size:
         first = needed[0]
         column, how = states[:, first], "its mean is taken off in float64 first"

@@ -17,27 +17,44 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 LONGEST = 2**16  # characters of a specification
 LARGEST = 10**6  # of whole numbers in it, which may be sizes
 # Wrappers that a specification may ask for: what they do is all in their arguments.
-REMADE = (
-    "AddRenderObservation AtariPreprocessing ClipAction ClipReward DelayObservation DiscretizeAction"
-    " DiscretizeObservation FilterObservation FlattenObservation FrameStackObservation GrayscaleObservation"
-    " MaxAndSkipObservation RepeatAction RescaleAction RescaleObservation ReshapeObservation ResizeObservation"
-    " StickyAction TimeAwareObservation"
-).split()
+REMADE = {
+    "AddRenderObservation",
+    "AtariPreprocessing",
+    "ClipAction",
+    "ClipReward",
+    "DelayObservation",
+    "DiscretizeAction",
+    "DiscretizeObservation",
+    "FilterObservation",
+    "FlattenObservation",
+    "FrameStackObservation",
+    "GrayscaleObservation",
+    "MaxAndSkipObservation",
+    "RepeatAction",
+    "RescaleAction",
+    "RescaleObservation",
+    "ReshapeObservation",
+    "ResizeObservation",
+    "StickyAction",
+    "TimeAwareObservation",
+}
 # Those that only look on, some of which write files or open windows: an episode is the same without them.
-WATCHING = (
-    "AddWhiteNoise HumanRendering ObstructView OrderEnforcing PassiveEnvChecker RecordEpisodeStatistics RecordVideo"
-    " RenderCollection"
-).split()
+WATCHING = {
+    "AddWhiteNoise",
+    "HumanRendering",
+    "ObstructView",
+    "OrderEnforcing",
+    "PassiveEnvChecker",
+    "RecordEpisodeStatistics",
+    "RecordVideo",
+    "RenderCollection",
+}
 OWN = ("id", "kwargs", "max_episode_steps", "additional_wrappers")  # what makes one environment another
 
 
 def check_module(env_id: str) -> None:
-    """An id like my_module:MyEnv-v0 imports that module, which runs it: only those named in $ATTEND_MODULES, with commas
-    between them, are.
-
-    Raises:
-        ValueError: for another.
-    """
+    """Raises ValueError for an id like my_module:MyEnv-v0, which imports that module and so runs it, unless the module
+    is one of those that $ATTEND_MODULES names, with commas between them."""
     module, colon, _ = env_id.rpartition(":")
     if colon and module not in os.environ.get("ATTEND_MODULES", "").split(","):
         raise ValueError(f"{env_id} imports the module {module}; if you trust it, set ATTEND_MODULES={module}")
@@ -186,7 +203,7 @@ def _wrapper(told: Any) -> WrapperSpec | None:
     if name not in REMADE or not isinstance(told["kwargs"], dict):
         shown = told.get("name") if isinstance(told, dict) else told
         raise ValueError(
-            f"its wrapper {_short(shown)} cannot be made from the file alone; possible: Gymnasium's {', '.join(REMADE)}"
+            f"its wrapper {_short(shown)} cannot be made from a file alone; possible: {', '.join(sorted(REMADE))}"
         )
     check_plain(told["kwargs"])
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in told["kwargs"].items()}

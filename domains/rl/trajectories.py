@@ -29,8 +29,8 @@ class Trajectories:
     """Episodes, right-padded with zeros: only the first `lengths` steps of each are real.
 
     Attributes:
-        states: (N, T, S), float32, or float64 where that is needed (`domains.rl.precision`); or images of bytes, (N, T, Y, X), with channels first or last. What each action was
-            chosen in.
+        states: (N, T, S), float32, or float64 where that is needed (`domains.rl.precision`); or images of bytes,
+            (N, T, Y, X), with channels first or last. What each action was chosen in.
         actions: (N, T), int64, their numbers; or (N, T, A), float32, vectors in the units of the environment.
         rewards: (N, T), float32, for the action of the same step.
         lengths: (N,), steps played.
