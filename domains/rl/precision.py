@@ -40,21 +40,24 @@ def offset(states: np.ndarray) -> list[float] | None:
     return np.where(needed, states.mean(0, dtype=np.float64), 0).tolist()
 
 
-def say_what_is_coarse(states: np.ndarray, rewards: np.ndarray, returns: np.ndarray) -> None:
-    """Warn of states (M, S) that need an offset, and of rewards (M,), returns (N,) that float32 cannot tell apart."""
-    if states.ndim == 2 and (needed := np.flatnonzero(coarse(states))).size:
-        first = needed[0]
-        column, how = states[:, first], "its mean is taken off in float64 first"
-        if states.dtype == np.float32:
-            how = "they came as float32, and what that had lost is lost; write observations as float64"
+def say_what_is_coarse(name: str, values: np.ndarray, where: object) -> None:
+    """Warn of rewards or returns (M,) that float32 cannot tell apart."""
+    if len(values) and coarse(values[:, None])[0]:
+        mean, spread = values.mean(dtype=np.float64), values.std(dtype=np.float64)
         warn_data(
-            f"{needed.size} of {states.shape[1]} numbers of a state differ by less than float32 resolves at their size"
-            f" (first: number {first}, {column.mean(dtype=np.float64):.6g} ± {column.std(dtype=np.float64):.3g}): {how}"
+            f"{name} of {where} differ by less than float32 resolves at their size ({mean:.6g} ± {spread:.3g}), and are"
+            " hardly told apart; take a constant off every reward"
         )
-    for name, values in (("rewards", rewards), ("returns", returns)):
-        if coarse(values[:, None])[0]:
-            mean, spread = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-            warn_data(
-                f"{name} differ by less than float32 resolves at their size ({mean:.6g} ± {spread:.3g}): the model can"
-                " hardly tell them apart; take a constant off every reward"
-            )
+
+
+def say_what_needs_an_offset(states: np.ndarray) -> None:
+    """Warn of states (M, S) from which their mean is taken off."""
+    if states.ndim != 2 or not (needed := np.flatnonzero(coarse(states))).size:
+        return
+    column, how = states[:, needed[0]].astype(np.float64), "their mean is taken off in float64 first"
+    if states.dtype == np.float32:
+        how = "they came as float32, and what that had lost is lost; write observations as float64"
+    warn_data(
+        f"{needed.size} of {states.shape[1]} numbers of a state differ by less than float32 resolves at their size"
+        f" (first: number {needed[0]}, {column.mean():.6g} ± {column.std():.3g}): {how}"
+    )

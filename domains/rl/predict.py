@@ -18,7 +18,7 @@ from PIL import Image
 from domains.rl.adapter import Adapter
 from domains.rl.agents import make_agent
 from domains.rl.checked import given
-from domains.rl.environments import FAULTS, make, remade
+from domains.rl.environments import FAULTS, fault, make, remade
 from domains.rl.rollout import rollout
 from domains.rl.specs import named
 from domains.rl.trajectories import Trajectories
@@ -116,7 +116,10 @@ def drawn(
     except FAULTS as error:
         hint = "; MuJoCo draws without a screen by MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
         mujoco = hint if "mujoco" in entry_point(env) else ""
-        warnings.warn(f"{name} is left out: {named(env)} cannot be drawn here ({error}){mujoco}", stacklevel=3)
+        warnings.warn(
+            f"{name} is left out: {named(env)} cannot be drawn here ({str(error) or fault(error)}){mujoco}",
+            stacklevel=3,
+        )
         return [], 0.0
 
 

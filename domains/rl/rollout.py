@@ -14,6 +14,7 @@ from domains.data_warnings import warn_data
 from domains.rl.actions import make_actions
 from domains.rl.checked import CheckedEnv, given, say_what_was_outside
 from domains.rl.environments import describe
+from domains.rl.precision import say_what_is_coarse
 from domains.rl.specs import named, plain, spec_of
 from domains.rl.states import shape_and_kind
 from domains.rl.trajectories import Trajectories
@@ -49,10 +50,11 @@ def rollout(env: str | EnvSpec, policy: Policy, seeds: Sequence[int], first: int
     seen, actions = envs[0].env.observation_space, envs[0].env.action_space
     if actions.dtype.kind in "iu" and "low" in about:
         warn_data(f"the actions of {named(env)} are whole numbers ({actions}): what a policy chooses is rounded")
-    played = nothing_played(len(seeds), about, exact=not np.can_cast(seen.dtype, np.float32))
+    states = [made.reset(int(seed)) for made, seed in zip(envs, seeds, strict=True)]
+    exact = not all(np.can_cast(kind, np.float32) for kind in (seen.dtype, *(state.dtype for state in states)))
+    played, rewards = nothing_played(len(seeds), about, exact=exact), np.zeros((len(seeds), about["limit"]))
     played.seeds, played.finals = np.array(seeds, np.int64), np.zeros_like(played.states[:, 0])
     played.env_spec = plain(env if isinstance(env, EnvSpec) else spec_of(envs[0].env, env))
-    states = [env.reset(int(seed)) for env, seed in zip(envs, seeds, strict=True)]
     for step in range(about["limit"]):
         running = np.flatnonzero(~(played.terminated | played.truncated))
         if len(running) == 0:
@@ -62,13 +64,14 @@ def rollout(env: str | EnvSpec, policy: Policy, seeds: Sequence[int], first: int
         taken = given(actions, np.asarray(policy(played, running, step), played.actions.dtype))
         played.actions[running, step] = taken
         for n, action in zip(running, taken, strict=True):
-            outcome = envs[n].step(action)
-            states[n], played.rewards[n, step], played.terminated[n], played.truncated[n] = outcome
+            states[n], rewards[n, step], played.terminated[n], played.truncated[n] = envs[n].step(action)
+        played.rewards[running, step] = rewards[running, step]
     played.truncated |= ~played.terminated  # cut off here, if a wrapper let it go on
     played.finals[:] = states
     for made in envs:
         made.close()
     say_what_was_outside(seen, played, named(env))
+    say_what_is_coarse("rewards", rewards[played.real], named(env))
     return played
 
 

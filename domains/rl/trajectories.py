@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from domains.adapter import Batch
-from domains.rl.precision import LARGEST, fitting, largest
+from domains.rl.precision import LARGEST, fitting, largest, say_what_is_coarse
 from domains.unpack import check_room, read_npz
 
 STEPS = ("observations", "actions", "rewards", "terminated", "truncated")  # M long each, episode after episode
@@ -243,6 +243,7 @@ def check(arrays: dict[str, np.ndarray], path: str) -> None:
             raise ValueError(f"{path} has {name} that are not finite; leave those episodes out")
         if (most := largest(arrays[name])) > LARGEST:
             raise ValueError(f"{path} has {name} of {most:.3g}, beyond what float32 calculates with; rescale them")
+    say_what_is_coarse("rewards", arrays["rewards"], path)
     for name in ("terminated", "truncated"):
         if arrays[name].dtype != bool and not np.isin(arrays[name], (0, 1)).all():
             raise ValueError(f"{path} has {name} that are neither 0 nor 1")
