@@ -75,8 +75,8 @@ class Data(DomainData):
         mean, returns = states.mean(axis, dtype=np.float64), self.played.returns[self.splits["train"]]
         return {
             "environment": self.environment,
-            "env_spec": self.env_spec,
             **self.about,
+            "env_spec": self.env_spec,
             "context": self.config.context,
             "recall": self.config.recall.value,
             "temperature": self.config.temperature,
