@@ -187,8 +187,10 @@ def read(path: str | Path) -> tuple[str, Trajectories]:
     if "env_spec" in arrays:
         try:
             played.env_spec = json.loads(text_of(arrays["env_spec"]))
+            if not isinstance(played.env_spec, dict):
+                raise ValueError("it has no names")
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} has an env_spec that is no JSON ({error}); EnvSpec.to_json() is") from error
+            raise ValueError(f"{path} has an env_spec that is no JSON of EnvSpec.to_json(): {error}") from error
     return text_of(arrays["env_id"]), played
 
 

@@ -282,7 +282,12 @@ def test_a_file_whose_specification_is_no_json_is_refused(tmp_path):
     path = recorded_as(cartpole(), tmp_path / "some.npz")
     with np.load(path) as file:
         arrays = dict(file)
-    for text, message in (("{", "env_spec that is no JSON"), (7, "no JSON .*is no text"), ("[" * 10**5, "is no JSON")):
+    for text, message in (
+        ("{", "env_spec that is no JSON"),
+        (7, "no JSON .*is no text"),
+        ("[7]", "no JSON .*it has no names"),
+        ("[" * 10**5, "is no JSON"),
+    ):
         np.savez(path, **arrays | {"env_spec": np.array(text)})
         with pytest.raises(ValueError, match=message):
             read(path)
