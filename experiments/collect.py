@@ -8,7 +8,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from domains.rl.adapter import Adapter
-from domains.rl.collect import collect
+from domains.rl.collect import collect, recorded
 from domains.rl.minari import minari, to_minari
 from domains.rl.trajectories import write
 from experiments.config import CollectConfig
@@ -26,12 +26,12 @@ def player(folder: str) -> Adapter:
 
 def run(config: DictConfig) -> None:
     c: CollectConfig = typed(CollectConfig, config)
-    policies = [c.policy] if isinstance(c.policy, str) else [str(name) for name in c.policy]
     if c.minari:
         minari()  # complains before anything is played
-    runs = {name: player(name) for name in policies if Path(name).is_dir()}
+    runs = {name: player(name) for name in c.policy if Path(name).is_dir()}
+    env = recorded(c.env, runs, c.max_episode_steps)
     with waiting(f"playing {c.episodes} episodes …"):
-        played, by = collect(c.env, policies, c.episodes, c.noise, c.seed, runs, c.target)
+        played, by = collect(env, c.policy, c.episodes, c.noise, c.seed, runs, c.target)
     versions = ", ".join(f"{name} {version(name)}" for name in ("gymnasium", "numpy"))
     write(Path(c.output), c.env, played, **by, versions=versions)
     console, returns = terminal(), played.returns
@@ -45,6 +45,6 @@ def run(config: DictConfig) -> None:
     if returns.min() == returns.max():
         console.print("all episodes have the same return: there is nothing to ask for; try another policy=…")
     if c.minari:
-        to_minari(c.minari, c.env, played, " and ".join(policies))
+        to_minari(c.minari, env, played, " and ".join(c.policy))
         console.print(f"wrote the Minari data set {c.minari}")
     console.print(f"wrote {c.output}; next: attend train domain=rl data=trajectories {quote(f'data.path={c.output}')}")

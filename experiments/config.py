@@ -116,6 +116,7 @@ class CollectConfig:
     """conf/collect.yaml says what the keys mean."""
 
     env: str = "???"
+    max_episode_steps: int | None = None
     policy: list[str] = field(default_factory=lambda: ["random"])
     target: float | None = None
     noise: float = 0.0

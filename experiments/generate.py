@@ -21,26 +21,19 @@ def run(config: DictConfig) -> None:
 
     c: GenerateConfig = typed(GenerateConfig, config)
     adapter, draft = _model("run", c.run), None if c.draft is None else _model("draft", c.draft)
-    prompts = _prompts(c.prompt)
+    if not c.prompt:
+        raise ValueError("prompt=[] is no text; give prompt=TEXT, a text file, or several: prompt=[one,two]")
     how = Sampling(c.length, c.temperature, c.top_k, c.top_p, c.repetition_penalty, c.seed, c.lookup)
     console = terminal()
 
     def show(row: int, text: str) -> None:
         console.out(text, end="")
 
-    alone = len(prompts) == 1
+    alone = len(c.prompt) == 1
     shown = {"show": show} if alone else {}
-    made, paths = go_on(adapter, prompts, how, Path(c.output), draft=draft, stops=c.stop, special=c.special, **shown)
+    made, paths = go_on(adapter, c.prompt, how, Path(c.output), draft=draft, stops=c.stop, special=c.special, **shown)
     console.print("" if alone else "\n\n".join(f"{n}: {text}" for n, text in enumerate(made.texts)), markup=False)
     console.print(f"{made.tokens} tokens, {made.tokens / made.seconds:,.0f} a second; wrote {paths[0]}")
-
-
-def _prompts(given: Any) -> list[str]:
-    """One text or several, each as it was typed. Raises ValueError for what is no text, or an empty list."""
-    prompts = given if isinstance(given, list | tuple) else [given]
-    if not prompts or any(not isinstance(prompt, str | int | float) for prompt in prompts):
-        raise ValueError(f"prompt={given} is no text; give prompt=TEXT, a text file, or several: prompt=[one,two]")
-    return [prompt if isinstance(prompt, str) else str(prompt) for prompt in prompts]
 
 
 def _model(key: str, run: str) -> Any:

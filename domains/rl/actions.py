@@ -110,7 +110,7 @@ class Box(nn.Module):
 
     def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
         """The predictions (n, A) themselves, at any temperature: nothing is left to chance."""
-        return predictions.cpu().numpy()
+        return predictions.float().cpu().numpy()
 
 
 def make_actions(spec: dict[str, Any]) -> Discrete | Box:

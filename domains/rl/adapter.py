@@ -36,8 +36,8 @@ class Adapter(DomainAdapter):
         position: how tokens know their time step in the episode.
         spec: {"states", "actions", "limit", "mean", "std", "return_scale"} of the data: state width S or the shape of
             an image, number of actions A, the most steps of an episode, statistics of the states (of all pixels
-            together), and the return that is fed as 1. Actions that are vectors have bounds "low" and "high", (A,)
-            each, instead of "actions".
+            together), less what `domains.rl.trajectories.windows` took off, and the return that is fed as 1. Actions
+            that are vectors have bounds "low" and "high", (A,) each, instead of "actions".
     Raises:
         ValueError: for actions that cannot be, a patch that does not fit, or a quantile that means nothing.
     """
@@ -63,16 +63,23 @@ class Adapter(DomainAdapter):
         self.hope = None if config.target_quantile is None else make_hope(config)
 
     def tokens(self, batch: Batch) -> Tokens:
-        s = self.embed_state((batch["states"] - self.mean) / self.std)  # (B, K, C)
-        a = self.embed_action(self.actions.inward(batch["actions"]))  # (B, K, C)
+        s = self._seen(batch["states"])  # (B, K, C)
+        a = exactly(self.embed_action, self.actions.inward(batch["actions"]))  # (B, K, C)
         step = [s, a]
         if self.embed_return is not None:
-            step = [self.embed_return(batch["returns"][..., None] / self.spec["return_scale"]), s, a]
+            step = [exactly(self.embed_return, batch["returns"][..., None] / self.spec["return_scale"]), s, a]
         at = batch["steps"].repeat_interleave(self.per_step, dim=1)[..., None]  # (B, L, 1)
         return Tokens(torch.stack(step, 2).flatten(1, 2), mask=Causal(), at=at)  # (B, L, C)
 
+    def _seen(self, states: Tensor) -> Tensor:
+        """States (B, K, S) or images to their tokens (B, K, C)."""
+        states = (states - self.mean) / self.std
+        if isinstance(self.embed_state, ImageToToken):
+            return self.embed_state(states)
+        return exactly(self.embed_state, states)
+
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        return self.actions.outward(self.act(hidden[:, self.per_step - 2 :: self.per_step]))  # (B, K, A)
+        return self.actions.outward(exactly(self.act, hidden[:, self.per_step - 2 :: self.per_step]))  # (B, K, A)
 
     def own_target(self, states: Tensor, steps: Tensor) -> Tensor:
         """What to ask for in states (B, K, S), or images, at time steps (B, K): a high return, but one that occurs.
@@ -87,9 +94,9 @@ class Adapter(DomainAdapter):
             (B, K), in the units of the returns.
         """
         assert self.hope is not None
-        s = self.embed_state((states - self.mean) / self.std).detach()  # (B, K, C)
+        s = self._seen(states).detach()  # (B, K, C)
         time = steps[..., None] / self.spec["limit"]  # (B, K, 1)
-        return self.spec["return_scale"] * self.hope(torch.cat([s, time.to(s.dtype)], -1))[..., 0]
+        return self.spec["return_scale"] * exactly(self.hope, torch.cat([s, time.to(s.dtype)], -1))[..., 0]
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         real, q = batch["real"], self.config.target_quantile
@@ -126,7 +133,14 @@ class Adapter(DomainAdapter):
             hidden = last_hidden(self.transformer, x, at, cache)
         else:
             hidden = self.transformer(x, mask=tokens.mask, at=at, cache=cache)[:, -1]
-        return self.actions.outward(self.act(hidden))
+        return self.actions.outward(exactly(self.act, hidden))
+
+
+def exactly(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x) in the precision of its weights, whatever autocast says: in bfloat16 the 501 returns of CartPole would
+    be 379. Numbers alone need that; an embedding table looks up whole ones, which stay so."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(next(layer.parameters()).dtype) if x.is_floating_point() else x)
 
 
 def make_hope(config: ModelConfig) -> nn.Module:

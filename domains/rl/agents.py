@@ -15,7 +15,7 @@ from domains.adapter import Batch, to_device
 from domains.rl.adapter import Adapter
 from domains.rl.config import Recall
 from domains.rl.rollout import nothing_played
-from domains.rl.trajectories import Trajectories, windows
+from domains.rl.trajectories import Trajectories, shifted, windows
 
 
 class ReturnConditioned:
@@ -57,11 +57,13 @@ class ReturnConditioned:
     def last(self, seen: int, played: Trajectories, running: np.ndarray, step: int) -> Batch:
         """The last `seen` steps of the running episodes, as a batch."""
         if self.asks_itself and step == 0:
-            first = torch.from_numpy(played.states[running, :1]).to(self.adapter.device)  # (n, 1, S)
+            first = shifted(played.states[running, :1], self.adapter.spec.get("offset"))  # (n, 1, S)
+            first = torch.from_numpy(first).to(self.adapter.device)
             start = torch.zeros(len(running), 1, dtype=torch.long, device=first.device)
-            self.targets[running] = self.adapter.own_target(first, start)[:, 0].cpu().numpy()
+            self.targets[running] = self.adapter.own_target(first, start)[:, 0].float().cpu().numpy()
         to_go, first = played.returns_to_go(self.targets, delayed=self.delayed), np.full(len(running), step + 1 - seen)
-        return to_device(windows(played, to_go, running, first, seen), self.adapter.device)
+        batch = windows(played, to_go, running, first, seen, self.adapter.spec.get("offset"))
+        return to_device(batch, self.adapter.device)
 
 
 class Cached(ReturnConditioned):
@@ -132,7 +134,7 @@ class DecisionActor:
 
     def reset(self, seed: int = 0) -> None:
         """Forget the episode, and be ready for the next."""
-        self.played, self.step = nothing_played(1, self.adapter.spec), 0
+        self.played, self.step = nothing_played(1, self.adapter.spec, exact="offset" in self.adapter.spec), 0
         self.agent = make_agent(self.adapter, None if self.target is None else [self.target], [seed])
 
     def act(self, observation: np.ndarray, last_reward: float = 0.0) -> np.ndarray | int:

@@ -4,22 +4,26 @@ Shapes: N episodes
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
+from domains.data_warnings import warn_data
 from domains.rl.adapter import Adapter
 from domains.rl.agents import make_agent
-from domains.rl.environments import describe
+from domains.rl.environments import describe, differences, playable
 from domains.rl.policies import Noisy, Sighted, make_controller
 from domains.rl.rollout import Policy, rollout
+from domains.rl.specs import changed, named, registered
 from domains.rl.trajectories import Trajectories, join
 
 LANES = 64  # episodes that are played side by side
 
 
 def collect(
-    env_id: str,
+    env: str | EnvSpec,
     policies: Sequence[str],
     episodes: int,
     noise: float,
@@ -30,7 +34,7 @@ def collect(
     """So many episodes, by each policy in turn, each with as much noise as chance gives it, from 0 to `noise`.
 
     Args:
-        env_id: of Gymnasium.
+        env: an id of Gymnasium, or a specification (`recorded`).
         policies: their names (`make_controller`).
         episodes: of all policies together.
         noise: the most that an episode has.
@@ -46,7 +50,7 @@ def collect(
         raise ValueError("collect needs a policy, and policy=[] names none; give one, such as policy=random")
     if episodes < 1 or not 0 <= noise < np.inf:
         raise ValueError(f"collect needs episodes >= 1 and a finite noise >= 0, got {episodes} and {noise}")
-    about = describe(env_id)
+    about, env_id = describe(env), env if isinstance(env, str) else env.id
     runs = runs or {}
     if target is not None and not runs:
         raise ValueError(f"target={target:g} is asked of trained models alone: give policy=RUN_FOLDER with it")
@@ -65,19 +69,34 @@ def collect(
             make_agent(runs[name], asked, own) if name in runs else Sighted(controllers[name], rngs)
             for name in policies
         ]
-        parts.append(rollout(env_id, Noisy(players, which[now], much[now], rngs, about), own))
+        parts.append(rollout(env, Noisy(players, which[now], much[now], rngs, about), own, first))
     return join(parts), {"behaviours": np.array(policies), "episode_behaviour": which, "episode_noise": much}
 
 
 def check_player(name: str, adapter: Adapter, env_id: str, about: dict[str, Any]) -> None:
     """Raises ValueError if a trained model cannot play an environment of which `about` is known (`describe`)."""
-    spec = adapter.spec
-    wrong = [
-        f"{key} {spec.get(key)} and not {value}"
-        for key, value in about.items()
-        if (spec.get(key) != value if key != "limit" else spec[key] < value)
-    ]
-    if wrong:
-        raise ValueError(
-            f"policy={name} was trained on {spec['environment']} and cannot play {env_id}: it has {', '.join(wrong)}"
-        )
+    if wrong := differences(adapter.spec, about):
+        trained = adapter.spec["environment"]
+        raise ValueError(f"policy={name} was trained on {trained} and cannot play {env_id}: it has {', '.join(wrong)}")
+
+
+def recorded(env_id: str, runs: Mapping[str, Adapter], max_episode_steps: int | None = None) -> str | EnvSpec:
+    """The environment that is to be played: that of the runs which play, if they were trained on one of this id; else
+    what is registered. `max_episode_steps` gives it another time limit.
+
+    Raises:
+        ValueError: for runs of different environments, or a limit below 1.
+    """
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise ValueError(f"max_episode_steps={max_episode_steps} must be at least 1")
+    found = {name: run.spec for name, run in runs.items() if run.spec["environment"] == env_id}
+    specs = [env for spec in found.values() if isinstance(env := playable(spec), EnvSpec)]
+    if any(spec != specs[0] for spec in specs):
+        raise ValueError(f"policy={list(found)} were trained on different environments of the id {env_id}; name one")
+    env = specs[0] if specs else env_id
+    if specs and changed(specs[0]):
+        warn_data(f"played is {named(specs[0])}, which policy={next(iter(found))} was trained on")
+    if max_episode_steps is None:
+        return env
+    spec = env if isinstance(env, EnvSpec) else registered(env_id)
+    return replace(spec, max_episode_steps=max_episode_steps)

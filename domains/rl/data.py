@@ -3,16 +3,20 @@
 Shapes: B batch · K context, in time steps · N episodes · S state width
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from domains.adapter import Batch
 from domains.data import DomainData
+from domains.data_warnings import warn_data
 from domains.rl.cartpole import CARTPOLE, cartpole
 from domains.rl.config import DataConfig, Source
-from domains.rl.environments import check_fit, describe, describe_data
+from domains.rl.environments import MOST_STEPS, check_fit, describe, describe_data, playable
 from domains.rl.minari import from_minari
+from domains.rl.precision import offset, say_what_is_coarse, say_what_needs_an_offset
+from domains.rl.specs import identity, worded
 from domains.rl.trajectories import Trajectories, join, read, windows
 from domains.sampling import Rngs
 
@@ -47,10 +51,18 @@ class Data(DomainData):
             raise ValueError(
                 f"data.temperature={c.temperature} must be above 0; 0.01 is as good as the likeliest action"
             )
-        self.environment, parts = self._load()
-        self.played = join(parts) if len(parts) > 1 else parts[0]
+        counts = self._load()
         self.to_go = self.played.returns_to_go(delayed=c.delayed)  # (N, T)
-        self.splits = self._split([len(part.lengths) for part in parts])
+        self.splits = self._split(counts)
+        shown = self._shown()
+        self.offset, train = offset(shown), self.splits["train"]
+        returns = self.played.returns[train]
+        say_what_needs_an_offset(shown)
+        say_what_is_coarse("returns", returns, "the training episodes")
+        if len(returns) > 1 and returns.min() == returns.max():
+            warn_data(
+                f"all {len(returns)} episodes to train on have the return {returns[0]:g}: nothing can be asked for"
+            )
         self.starts = {
             "train": self._starts(self._best(self.splits["train"]), 1),
             "val": self._starts(self.splits["val"], c.context),
@@ -58,21 +70,20 @@ class Data(DomainData):
         }
 
     def spec(self):
-        train = self.splits["train"]
-        states = np.concatenate(
-            [self.played.states[n, : self.played.lengths[n]] for n in train]
-        )  # (steps, S) or images
+        states = self._shown()
         axis = 0 if states.ndim == 2 else None  # all pixels together
-        returns = self.played.returns[train]
+        mean, returns = states.mean(axis, dtype=np.float64), self.played.returns[self.splits["train"]]
         return {
             "environment": self.environment,
-            **self._about(),
+            **self.about,
+            "env_spec": self.env_spec,
             "context": self.config.context,
             "recall": self.config.recall.value,
             "temperature": self.config.temperature,
             "delayed": self.config.delayed,
-            "mean": np.atleast_1d(states.mean(axis, dtype=np.float64)).tolist(),
+            "mean": np.atleast_1d(mean if self.offset is None else mean - self.offset).tolist(),
             "std": np.atleast_1d(states.std(axis, dtype=np.float64)).tolist(),
+            **({} if self.offset is None else {"offset": self.offset}),
             "best_return": float(returns.max()),
             "return_scale": float(np.abs(returns).max()) or 1.0,
         }
@@ -83,32 +94,37 @@ class Data(DomainData):
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
         """As `domains.rl.trajectories.windows` describes it."""
         episodes, first = self.starts[split][list(indices)].T  # (B,), (B,)
-        return windows(self.played, self.to_go, episodes, first, self.config.context)
+        return windows(self.played, self.to_go, episodes, first, self.config.context, self.offset)
 
-    def _load(self) -> tuple[str | None, list[Trajectories]]:
-        """The environment's id, None if there is to be none, and the episodes of each source."""
+    def _shown(self) -> np.ndarray:
+        """The states of the training episodes, (steps, S) or images."""
+        return np.concatenate([self.played.states[n, : self.played.lengths[n]] for n in self.splits["train"]])
+
+    def _load(self) -> list[int]:
+        """Set the episodes, their environment and what is known of it; return how many each source has."""
         c = self.config
         if c.source is Source.cartpole:
-            return CARTPOLE, [cartpole(c.episodes, self.seed)]
-        if c.source is Source.minari:
+            found = {CARTPOLE: (CARTPOLE, cartpole(c.episodes, self.seed))}
+        elif c.source is Source.minari:
             found = {f"data.name={c.name}": from_minari(c.name)}
         elif not c.path:
             raise ValueError("data=trajectories needs data.path=FILE.npz; attend collect env=… writes such a file")
         else:
             found = {path: read(path) for path in ([c.path] if isinstance(c.path, str) else map(str, c.path))}
-        environments = {c.environment or environment for environment, _ in found.values()}
-        if len(environments) > 1:
-            raise ValueError(
-                f"data.path mixes environments ({', '.join(sorted(environments))}); name one file, or several of one"
-            )
-        (environment,) = environments
-        for source, (_, played) in found.items():
-            if len(played.lengths) < 3:
-                raise ValueError(f"{source} has {len(played.lengths)} episodes; each of three splits needs one")
-            if environment != NO_ENVIRONMENT:
-                check_fit(played, environment, source)
         parts = [played for _, played in found.values()]
-        return None if environment == NO_ENVIRONMENT else environment, parts
+        self.environment, self.env_spec = chosen_environment(c.environment, found)
+        env = playable({"environment": self.environment, "env_spec": self.env_spec})
+        for source, part in zip(found, parts, strict=True):
+            if len(part.lengths) < 3:
+                raise ValueError(f"{source} has {len(part.lengths)} episodes; each of three splits needs one")
+            if env is not None:
+                check_fit(part, env, source)
+        self.played = join(parts) if len(parts) > 1 else parts[0]
+        self.about = describe_data(self.played) if env is None else describe(env)
+        limit = (self.env_spec or {}).get("max_episode_steps") if env is None else None
+        if type(limit) is int and self.about["limit"] < limit <= MOST_STEPS:
+            self.about["limit"] = limit
+        return [len(part.lengths) for part in parts]
 
     def _split(self, counts: Sequence[int]) -> dict[str, np.ndarray]:
         """The episodes of each split. Each source is split on its own: another that joins it moves none."""
@@ -121,9 +137,6 @@ class Data(DomainData):
             for split, part in zip(splits, (order[2 * few :], order[:few], order[few : 2 * few]), strict=True):
                 splits[split].append(part)
         return {split: np.concatenate(parts) for split, parts in splits.items()}
-
-    def _about(self):
-        return describe_data(self.played) if self.environment is None else describe(self.environment)
 
     def _best(self, episodes: np.ndarray) -> np.ndarray:
         """The episodes of highest return, until they have `top_share` of the steps of all; in the order given."""
@@ -138,3 +151,32 @@ class Data(DomainData):
         """(windows, 2): the episode of each window, and its first step."""
         pairs = [(n, first) for n in episodes for first in range(0, self.played.lengths[n], stride)]
         return np.array(pairs)
+
+
+def chosen_environment(
+    asked: str | None, found: Mapping[str, tuple[str, Trajectories]]
+) -> tuple[str | None, dict[str, Any] | None]:
+    """The id of the environment that all sources were played in, and its specification where one is known; or the one
+    that is asked for, as it is registered. None for none.
+
+    Raises:
+        ValueError: if sources were played in different ones.
+    """
+    told = [identity(env_id, played.env_spec) for env_id, played in found.values()]
+    if asked == NO_ENVIRONMENT:
+        return None, None
+    if asked:
+        recorded = [other for other in told if other["id"] == asked and other != identity(asked, None)]
+        if recorded:
+            there = worded(recorded[0])
+            warn_data(f"data.environment={asked} is taken as it is registered here; the data were played in {there}")
+        return asked, None
+    if any(other != told[0] for other in told):
+        names = sorted({worded(other) for other in told})
+        raise ValueError(f"data.path mixes environments ({', '.join(names)}); name one file, or several of one")
+    ((env_id, _), *_), specs = found.values(), [played.env_spec for _, played in found.values()]
+    if env_id == NO_ENVIRONMENT:
+        source = next(iter(found))
+        warn_data(f"{source} names no environment: nothing is played, and the bounds of actions are those that occur")
+        return None, None
+    return env_id, next((spec for spec in specs if spec is not None), None)

@@ -3,17 +3,22 @@
 Shapes: S state width · A number of actions, or width of one
 """
 
-import os
-from difflib import get_close_matches
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 import domains.rl.key_to_door  # registers it  # noqa: F401
+from domains.data_warnings import warn_data
+from domains.rl.specs import changed, check_module, named, trusted, unknown
 from domains.rl.states import described, told
 from domains.rl.trajectories import Trajectories
 
+MOST_STEPS = 10**6  # of an episode: a model has room for each
+# What the code of an environment may raise.
+FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError)
+FAULTS += (ValueError, ImportError, gymnasium.error.Error)
 EXTRAS = {"envs.mujoco": "mujoco", "envs.box2d": "box2d"}  # part of the entry point: extra in pyproject.toml
 
 # Mean return of random actions, and of the best of DLR-RM/rl-trained-agents' policies, here with Gymnasium 1.4 and
@@ -43,31 +48,89 @@ D4RL = {
 }
 
 
-def make(env_id: str, **options: Any) -> gymnasium.Env:
-    """The environment of this id.
+class NotInstalled(ValueError):
+    """A package that an environment needs is missing: here it cannot be made, elsewhere it can."""
 
-    An id may stand in someone else's file, and one like my_module:MyEnv-v0 imports that module, which runs it: only the
-    modules named in $ATTEND_MODULES, with commas between them, are.
+
+class NotRemade(ValueError):
+    """An environment cannot be made from its specification."""
+
+
+def make(env: str | EnvSpec, **options: Any) -> gymnasium.Env:
+    """The environment of this id, or of a specification (`domains.rl.specs.trusted`).
 
     Raises:
-        ValueError: if Gymnasium knows none, or a package that it needs is not installed.
+        ValueError: if Gymnasium knows none, a package that it needs is not installed, or it cannot be made.
     """
-    module, colon, _ = env_id.rpartition(":")
-    if colon and module not in os.environ.get("ATTEND_MODULES", "").split(","):
-        raise ValueError(f"{env_id} imports the module {module}; if you trust it, set ATTEND_MODULES={module}")
+    env_id = env if isinstance(env, str) else env.id
+    check_module(env_id)
     try:
-        return gymnasium.make(env_id, disable_env_checker=True, **options)
+        return gymnasium.make(env, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as error:
-        entry = str(gymnasium.spec(env_id).entry_point)
+        entry = str(gymnasium.spec(env_id.rpartition(":")[2]).entry_point)
         extra = next((f"pip install -e '.[{extra}]'" for part, extra in EXTRAS.items() if part in entry), str(error))
-        raise ValueError(f"{env_id} needs a package that is not installed: {extra}") from error
-    except (gymnasium.error.Error, ImportError) as error:
-        near = get_close_matches(env_id, list(gymnasium.registry), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; an environment id looks like CartPole-v1"
-        raise ValueError(f"Gymnasium knows no environment {env_id!r}{hint}") from error
+        raise NotInstalled(f"{env_id} needs a package that is not installed: {extra}") from error
+    except FAULTS as error:
+        new = env_id.rpartition(":")[2] not in gymnasium.registry
+        if new and isinstance(error, gymnasium.error.Error | ImportError):
+            raise unknown(env_id) from error
+        raise ValueError(f"{named(env)} cannot be made: {fault(error)}") from error
 
 
-def describe(env_id: str) -> dict[str, Any]:
+def fault(error: BaseException) -> str:
+    """What the code of an environment complained of, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+
+
+def remade(spec: dict[str, Any]) -> str | EnvSpec:
+    """The environment of some data, or of a model with its "states", as it was recorded.
+
+    Args:
+        spec: "environment", the id; "env_spec", the plain values of `domains.rl.specs.plain`, where they are known; and
+            perhaps what a model knows of it.
+    Returns:
+        The id where no more is known.
+    Raises:
+        ValueError: if it cannot be made again here.
+    """
+    env_id, told = spec["environment"], spec.get("env_spec")
+    if told is None:
+        return env_id
+    try:
+        if not isinstance(told, dict) or told.get("id") != env_id:
+            raise ValueError("its specification is of another id")
+        env = trusted(told)
+        about = describe(env)
+        if "states" in spec and (wrong := differences(spec, about)):
+            raise ValueError(f"the model has {', '.join(wrong)}")
+    except NotInstalled:
+        raise
+    except ValueError as error:
+        raise NotRemade(f"{env_id} cannot be made again as it was recorded, and nothing is played: {error}") from error
+    return env
+
+
+def playable(spec: dict[str, Any]) -> str | EnvSpec | None:
+    """`remade`; or None if there is no environment, or after a warning, if it cannot be made again."""
+    if spec["environment"] is None:
+        return None
+    try:
+        return remade(spec)
+    except NotRemade as error:
+        warn_data(str(error))
+        return None
+
+
+def differences(spec: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """What keeps a model of this spec from playing an environment of which `about` is known (`describe`)."""
+    return [
+        f"{key} {spec.get(key)} and not {value}"
+        for key, value in about.items()
+        if (spec.get(key) != value if key != "limit" else spec[key] < value)
+    ]
+
+
+def describe(env: str | EnvSpec) -> dict[str, Any]:
     """What a model must know of an environment.
 
     Returns:
@@ -77,23 +140,33 @@ def describe(env_id: str) -> dict[str, Any]:
         ValueError: if there is no such environment, or it has no time limit, states that are neither vectors nor
             images, or actions of another kind.
     """
-    env = make(env_id)
-    limit, space, actions = env.spec and env.spec.max_episode_steps, env.observation_space, env.action_space
-    env.close()
-    box = isinstance(space, gymnasium.spaces.Box)
-    if not (limit and box and (len(space.shape) == 1 or (len(space.shape) in (2, 3) and space.dtype == np.uint8))):
+    made = make(env)
+    limit, space, actions = made.spec and made.spec.max_episode_steps, made.observation_space, made.action_space
+    made.close()
+    name = f"{named(env)} cannot be played"
+    if not limit:
         raise ValueError(
-            f"{env_id} cannot be played: it needs a time limit and states that are vectors, or images of bytes, not"
-            f" {space}"
+            f"{name}: it has no time limit; register it with max_episode_steps=N, or give attend collect"
+            " max_episode_steps=N"
         )
+    if limit > MOST_STEPS:
+        raise ValueError(f"{name}: its max_episode_steps={limit} is more than {MOST_STEPS:,}; give a lower one")
+    box = isinstance(space, gymnasium.spaces.Box)
+    if not (box and (len(space.shape) == 1 or (len(space.shape) in (2, 3) and space.dtype == np.uint8))):
+        raise ValueError(f"{name}: it needs states that are vectors, or images of bytes, not {space}")
     about: dict[str, Any] = {"limit": limit, "states": described(space.shape)}
     match actions:
         case gymnasium.spaces.Discrete(start=0):
             return about | {"actions": int(actions.n)}
-        case gymnasium.spaces.Box(shape=(_,)) if actions.is_bounded():
+        case gymnasium.spaces.Box(shape=(_,)) if actions.is_bounded() and not lossy(actions):
             return about | {"low": actions.low.tolist(), "high": actions.high.tolist()}
-    possible = "a Discrete space from 0, or vectors within bounds"
-    raise ValueError(f"{env_id} cannot be played: its actions must be {possible}, not {actions}")
+    possible = "a Discrete space from 0, or vectors within bounds (whole ones up to 2^24)"
+    raise ValueError(f"{name}: its actions must be {possible}, not {actions}")
+
+
+def lossy(space: gymnasium.spaces.Box) -> bool:
+    """Whether float32 cannot hold the whole numbers of a space."""
+    return space.dtype.kind in "iu" and max(abs(int(bound)) for bound in (space.low.min(), space.high.max())) > 2**24
 
 
 def describe_data(played: Trajectories) -> dict[str, Any]:
@@ -110,9 +183,9 @@ def describe_data(played: Trajectories) -> dict[str, Any]:
     return about | {"low": (low - room).tolist(), "high": (high + room).tolist()}
 
 
-def check_fit(played: Trajectories, env_id: str, source: str) -> None:
+def check_fit(played: Trajectories, env: str | EnvSpec, source: str) -> None:
     """Raises ValueError if these episodes, which `source` brought, cannot be of this environment."""
-    found, about, taken = describe_data(played), describe(env_id), played.actions[played.real]
+    found, about, taken = describe_data(played), describe(env), played.actions[played.real]
     wrong = []
     if found["states"] != about["states"]:
         wrong.append(f"states have {told(found['states'])} and not {told(about['states'])}")
@@ -130,7 +203,7 @@ def check_fit(played: Trajectories, env_id: str, source: str) -> None:
             wrong.append(f"actions are {_kind(found)} and not {_kind(about)}")
     if wrong:
         raise ValueError(
-            f"{source} does not fit {env_id}: its {'; its '.join(wrong)}. Name its own environment by"
+            f"{source} does not fit {named(env)}: its {'; its '.join(wrong)}. Name its own environment by"
             " data.environment=…, or train without one by data.environment=none"
         )
 
@@ -139,12 +212,16 @@ def _kind(about: dict[str, Any]) -> str:
     return "whole numbers" if "actions" in about else f"vectors of {len(about['low'])} numbers"
 
 
-def normalised(env_id: str, value: float) -> dict[str, float]:
+def normalised(env: str | EnvSpec, value: float) -> dict[str, float]:
     """100 · (return - random) / (reference - random), by our references, and by D4RL's where it has any.
 
     Source: Fu et al. 2020.
 
-    Neither compares with published tables: our data are not D4RL's, and v5 of an environment is not v2.
+    Neither compares with published tables: our data are not D4RL's, and v5 of an environment is not v2. There are none
+    for other arguments, time limits or wrappers than those that are registered.
     """
+    if isinstance(env, EnvSpec) and changed(env):
+        return {}
+    env_id = env if isinstance(env, str) else env.id
     known = {"normalised": REFERENCES.get(env_id), "normalised_d4rl": D4RL.get(env_id.removesuffix("-v5"))}
     return {name: 100 * (value - pair[0]) / (pair[1] - pair[0]) for name, pair in known.items() if pair}

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from domains.adapter import Evaluation, Score, mean_measures
 from domains.rl.adapter import Adapter
 from domains.rl.agents import make_agent
 from domains.rl.data import Data
-from domains.rl.environments import normalised
+from domains.rl.environments import normalised, playable
 from domains.rl.figures import draw_histogram, draw_returns
 from domains.rl.rollout import rollout
 from domains.rl.trajectories import Trajectories
@@ -25,7 +26,8 @@ FIRST_SEED = 1_000_000  # of the episodes; the same for every run, so that runs 
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Writes episodes.csv and returns.png into `folder`; without an environment, only the picture.
+    """Writes episodes.csv and returns.png into `folder`; without an environment, or one that cannot be made again as it
+    was recorded, only the picture.
 
     The episodes are new ones, whatever the split; the split decides on which steps of the data the measures of the
     predicted action are taken. The weights are the last ones of the training, not the best of several evaluations.
@@ -36,24 +38,24 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     measures: dict[str, Any] = mean_measures(adapter, data.eval_dataloader(split))
     measures |= {"data_mean_return": float(shown.mean()), "data_best_return": adapter.spec["best_return"]}
     measures["data_returns_that_are_lower_bounds"] = float(cut.mean())  # cut off by the time limit
-    picture = folder / "returns.png"
-    if adapter.spec["environment"] is None:
+    picture, env = folder / "returns.png", playable(adapter.spec)
+    if env is None:
         draw_histogram(shown, np.zeros(0), picture)
         return Evaluation([offline_score(adapter, data, split, measures)], measures, [picture])
 
     parts = EPISODES if adapter.config.returns else {1.0: UNASKED}
     asked = {part: target(part, shown, adapter.spec["best_return"]) for part in parts}
-    targets, seeds, played = ask(adapter, {asked[part]: count for part, count in parts.items()}, FIRST_SEED)
+    targets, seeds, played = ask(adapter, env, {asked[part]: count for part, count in parts.items()}, FIRST_SEED)
     write_episodes(folder / "episodes.csv", targets, seeds, played)
     measures["steps_played"] = int(played.lengths.sum())
     if not adapter.config.returns:
         draw_histogram(shown, played.returns, picture)
-        measures["achieved"] = summary(adapter, played, np.ones(len(seeds), bool))
+        measures["achieved"] = summary(env, played, np.ones(len(seeds), bool))
         score = Score("return", measures["achieved"]["mean"], "data mean", float(shown.mean()))
         return Evaluation([score], measures, [picture])
 
     draw_returns(np.array(targets), played.returns, shown, picture)
-    measures["achieved"] = {f"{a:g}": summary(adapter, played, np.equal(targets, a)) for a in asked.values()}
+    measures["achieved"] = {f"{a:g}": summary(env, played, np.equal(targets, a)) for a in asked.values()}
     means = {a: measures["achieved"][f"{a:g}"]["mean"] for a in asked.values()}
     best = max(means, key=lambda a: means[a])
     measures["best_target"] = {"target": best, "mean": means[best]}  # the best of several, and so a little too good
@@ -63,34 +65,34 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         for part in HEADLINE
     ]
     if adapter.hope is not None:
-        measures["own_target"] = own = ask_itself(adapter, range(FIRST_SEED, FIRST_SEED + OWN))
+        measures["own_target"] = own = ask_itself(adapter, env, range(FIRST_SEED, FIRST_SEED + OWN))
         name = f"return at its own target ({own['target']:g} on average)"
         scores.append(Score(name, own["mean"], "data mean", float(shown.mean())))
-    return Evaluation(scores, measures, [picture], compared(adapter, measures["achieved"], asked[1.0], shown.mean()))
+    return Evaluation(scores, measures, [picture], compared(env, measures["achieved"], asked[1.0], shown.mean()))
 
 
-def compared(adapter: Adapter, achieved: dict[str, dict[str, float]], asked: float, usual: float) -> Score:
+def compared(env: str | EnvSpec, achieved: dict[str, dict[str, float]], asked: float, usual: float) -> Score:
     """What is achieved at one target, normalised where references are known."""
-    rival = normalised(adapter.spec["environment"], float(usual)).get("normalised")
+    rival = normalised(env, float(usual)).get("normalised")
     if rival is None:
         return Score(f"return at target {asked:g}", achieved[f"{asked:g}"]["mean"], "data mean", float(usual))
     return Score(f"normalised return at target {asked:g}", achieved[f"{asked:g}"]["normalised"], "data mean", rival)
 
 
 def ask(
-    adapter: Adapter, episodes: Mapping[float, int], first_seed: int
+    adapter: Adapter, env: str | EnvSpec, episodes: Mapping[float, int], first_seed: int
 ) -> tuple[list[float], list[int], Trajectories]:
     """Plays so many episodes for each target, all side by side: their targets, their seeds, and what was played."""
     targets = [target for target, count in episodes.items() for _ in range(count)]  # N of them
     seeds = [first_seed + n for count in episodes.values() for n in range(count)]
-    return targets, seeds, rollout(adapter.spec["environment"], make_agent(adapter, targets, seeds), seeds)
+    return targets, seeds, rollout(env, make_agent(adapter, targets, seeds), seeds)
 
 
-def ask_itself(adapter: Adapter, seeds: Sequence[int]) -> dict[str, float]:
+def ask_itself(adapter: Adapter, env: str | EnvSpec, seeds: Sequence[int]) -> dict[str, float]:
     """Figures of episodes in which the model is asked for what it predicts; "target" is the mean of that."""
     agent = make_agent(adapter, None, seeds)
-    played = rollout(adapter.spec["environment"], agent, seeds)
-    return {"target": float(agent.targets.mean()), **summary(adapter, played, np.ones(len(seeds), bool))}
+    played = rollout(env, agent, seeds)
+    return {"target": float(agent.targets.mean()), **summary(env, played, np.ones(len(seeds), bool))}
 
 
 def target(part: float, shown: np.ndarray, best: float) -> float:
@@ -99,7 +101,7 @@ def target(part: float, shown: np.ndarray, best: float) -> float:
     return low + part * (best - low) if low else part * best
 
 
-def summary(adapter: Adapter, played: Trajectories, which: np.ndarray) -> dict[str, float]:
+def summary(env: str | EnvSpec, played: Trajectories, which: np.ndarray) -> dict[str, float]:
     """Figures of some of the episodes; the scores are those of `domains.rl.environments.normalised`."""
     returns = played.returns[which]
     return {
@@ -108,7 +110,7 @@ def summary(adapter: Adapter, played: Trajectories, which: np.ndarray) -> dict[s
         "episodes": len(returns),
         "steps": float(played.lengths[which].mean()),
         "cut_off": float((played.truncated & ~played.terminated)[which].mean()),
-        **normalised(adapter.spec["environment"], float(returns.mean())),
+        **normalised(env, float(returns.mean())),
     }
 
 

@@ -17,6 +17,7 @@ from domains.rl.data import Data
 from domains.rl.evaluate import FIRST_SEED
 from domains.rl.predict import drawn, played_in
 from domains.rl.rollout import rollout
+from domains.rl.specs import named
 from domains.rl.trajectories import windows
 from domains.scene import Element, Form, Picture, Scene, percent, png
 
@@ -35,18 +36,19 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     """
     seed = int(source) if source.isdecimal() else 0
     env = played_in(adapter, adapter.spec["environment"] if source.isdecimal() else source)
+    name, offset = named(env), adapter.spec.get("offset")
     target = adapter.spec["best_return"]
     played = rollout(env, make_agent(adapter, [target], [seed]), [seed])
     length = int(played.lengths[0])
     first = max(0, length - adapter.spec["context"])
     to_go = played.returns_to_go(np.array([target]), delayed=adapter.spec.get("delayed", False))
-    batch = windows(played, to_go, np.array([0]), np.array([first]), length - first)
+    batch = windows(played, to_go, np.array([0]), np.array([first]), length - first, offset)
     frames, _ = drawn("the picture of each step", env, seed, played.actions[0, :length], range(first, length))
     small = [frame.convert("RGB").resize((WIDTH, round(WIDTH * frame.height / frame.width))) for frame in frames]
     batch, asked = to_device(batch, adapter.device), [("return asked for", f"{target:g}")]
     return [
         Scene(
-            name=f"{env}, seed {seed}",
+            name=f"{name}, seed {seed}",
             form=Form.trajectory,
             batch=batch,
             elements=elements(adapter, batch),
@@ -59,7 +61,8 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
             distribution=lambda predictions: distribution(adapter, predictions),
             about=told(adapter, length - first),
             pictures=[
-                Picture(png(frame.quantize(16)), f"{env} before step {step}") for step, frame in enumerate(small, first)
+                Picture(png(frame.quantize(16)), f"{name} before step {step}")
+                for step, frame in enumerate(small, first)
             ],
         )
     ]
@@ -72,9 +75,9 @@ def example(adapter: Adapter, data: Data) -> Scene:
 
 def elements(adapter: Adapter, batch: Batch) -> list[Element]:
     """Return-to-go, state and action of each step; without returns, state and action."""
-    found = []
+    found, offset = [], torch.tensor(adapter.spec.get("offset") or 0.0, dtype=torch.float64, device=adapter.device)
     for k, step in enumerate(batch["steps"][0].tolist()):
-        state, action = batch["states"][0, k], batch["actions"][0, k]
+        state, action = batch["states"][0, k] + offset, batch["actions"][0, k]
         numbers = f" ({spelled(state)})" if state.dim() == 1 and len(state) <= 4 else ""
         if adapter.config.returns:
             found.append(Element("R", f"step {step}, return to go {batch['returns'][0, k]:g}", (k,)))

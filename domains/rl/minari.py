@@ -8,7 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Discrete
 
+from domains.data_warnings import warn_data, warn_left_out
+from domains.rl.environments import make
+from domains.rl.specs import plain, registered
 from domains.rl.trajectories import Trajectories, check, pad
 
 
@@ -38,34 +43,55 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
         raise ValueError(
             f"data.name={name} is not on this machine (minari download {name} fetches it); here: {local}"
         ) from error
-    episodes = list(dataset.iterate_episodes())
-    if any(not isinstance(part, np.ndarray) for e in episodes for part in (e.observations, e.actions)):
-        raise ValueError(f"data.name={name} has observations or actions in several parts; possible: plain arrays")
+    where, spec = f"data.name={name}", dataset.env_spec
+    seen, taken = dataset.observation_space, dataset.action_space
+    if not isinstance(seen, Box) or not isinstance(taken, Box | Discrete):
+        raise ValueError(
+            f"{where} has observations {seen} and actions {taken}; possible: Box, for actions Discrete too"
+        )
+    found = list(dataset.iterate_episodes())
+    episodes = [e for e in found if len(e.rewards)]
+    empty = [e.id for e in found if not len(e.rewards)]
+    warn_left_out(len(found), {"without a step": empty}, where, "episodes")
+    if not episodes:
+        raise ValueError(f"{where} has no episode with a step in it")
+    if unpaired := [e.id for e in episodes if len(e.observations) != len(e.rewards) + 1]:
+        raise ValueError(
+            f"{where}, episode {unpaired[0]}: it needs one observation more than rewards, as Minari has it"
+        )
     lengths = np.array([len(e.rewards) for e in episodes])
     terminated = np.concatenate([e.terminations for e in episodes]).astype(bool)  # (M,)
     truncated = np.concatenate([e.truncations for e in episodes]).astype(bool)
     ends = np.cumsum(lengths) - 1
-    truncated[ends] |= ~terminated[ends]
+    stopped = np.flatnonzero(~(terminated | truncated)[ends])
+    if stopped.size:
+        first = episodes[stopped[0]].id
+        count = f"{stopped.size} of {len(episodes)} episodes"
+        warn_data(f"{count} in {where} just stop (first: {first}): they are taken as truncated")
+    truncated[ends[stopped]] = True
+    actions = np.concatenate([e.actions for e in episodes])
     arrays = {
         "observations": np.concatenate([e.observations[:-1] for e in episodes]),
-        "actions": np.concatenate([e.actions for e in episodes]),
+        "actions": actions.astype(np.float64) if actions.ndim == 2 and actions.dtype.kind in "iu" else actions,
         "rewards": np.concatenate([e.rewards for e in episodes]),
         "terminated": terminated,
         "truncated": truncated,
         "episode_length": lengths,
         "final_observations": np.stack([e.observations[-1] for e in episodes]),
-        "env_id": np.array(dataset.env_spec.id if dataset.env_spec else "none"),
+        "env_id": np.array(spec.id if spec else "none"),
     }
-    check(arrays, f"data.name={name}")
-    return str(arrays["env_id"]), pad(arrays)
+    check(arrays, where)
+    played = pad(arrays)
+    played.env_spec = plain(spec) if spec else None
+    return str(arrays["env_id"]), played
 
 
-def to_minari(name: str, environment: str, played: Trajectories, about: str) -> None:
+def to_minari(name: str, environment: str | EnvSpec, played: Trajectories, about: str) -> None:
     """Keep episodes as a data set of Minari on this machine.
 
     Args:
         name: such as hopper/mix-v0.
-        environment: the environment's id.
+        environment: the environment's id, or its specification.
         played: episodes whose final states are known.
         about: who played.
     Raises:
@@ -73,15 +99,18 @@ def to_minari(name: str, environment: str, played: Trajectories, about: str) -> 
     """
     package = minari()
     assert played.finals is not None
-    buffers = []
+    spec, buffers = registered(environment) if isinstance(environment, str) else environment, []
+    made = make(spec)
+    kind, seen = made.action_space.dtype, made.observation_space.dtype
+    made.close()
     for n, length in enumerate(played.lengths):
         last = np.arange(length) == length - 1
         buffers.append(
             package.data_collector.EpisodeBuffer(
                 id=n,
                 seed=None if played.seeds is None else int(played.seeds[n]),
-                observations=np.concatenate([played.states[n, :length], played.finals[n : n + 1]]),
-                actions=played.actions[n, :length],
+                observations=np.concatenate([played.states[n, :length], played.finals[n : n + 1]]).astype(seen),
+                actions=played.actions[n, :length].astype(kind),
                 rewards=played.rewards[n, :length],
                 terminations=last & played.terminated[n],
                 truncations=last & played.truncated[n],
@@ -89,6 +118,6 @@ def to_minari(name: str, environment: str, played: Trajectories, about: str) -> 
         )
     text = {"algorithm_name": about, "description": about, "author": "attend", "author_email": "", "code_permalink": ""}
     try:
-        package.create_dataset_from_buffers(name, buffers, env=environment, eval_env=environment, **text)
+        package.create_dataset_from_buffers(name, buffers, env=spec, eval_env=spec, jpeg_encoding=False, **text)
     except (ValueError, AssertionError, OSError) as error:
         raise ValueError(f"minari={name}: {error}") from error

@@ -11,8 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from domains.data_warnings import warn_data
 from domains.rl.actions import make_actions
 from domains.rl.baselines3 import read_baselines3
+from domains.rl.precision import FINE
 from domains.rl.rollout import Policy
 from domains.rl.trajectories import Trajectories
 from domains.unpack import read_npz
@@ -144,12 +146,18 @@ class Network:
         self.layers = [(arrays[f"w{n}"].astype(np.float64), arrays[f"b{n}"].astype(np.float64)) for n in range(depth)]
         self.act, self.out = ACTIVATIONS[str(arrays["act"])], str(arrays["out"])
         self.clipped = bool(arrays.get("sde", False))  # state-dependent exploration clips its mean
-        self.norm = None
+        self.norm, self.exact = None, False  # exact: float32 is too coarse for what is normalised
         if "obs_mean" in arrays:
             std = np.sqrt(arrays["obs_var"] + arrays["eps"])
             self.norm = arrays["obs_mean"], std, float(arrays["clip_obs"])
+            steps = np.spacing(np.abs(arrays["obs_mean"]).astype(np.float32))
+            self.exact = bool((steps / 2 > std / FINE).any())
         self.timed = self.layers[0][0].shape[1] == about["states"] + 1
         self._check(name)
+        if self.timed:
+            warn_data(
+                f"policy={name} takes one number more than a state: it is given the part of the time that is left"
+            )
 
     def _check(self, name: str) -> None:
         inputs, outputs = self.layers[0][0].shape[1] - self.timed, len(self.layers[-1][1])
@@ -163,7 +171,7 @@ class Network:
             )
 
     def __call__(self, states: np.ndarray, step: int, rngs: Rngs) -> np.ndarray:
-        x = states.astype(np.float64)  # (n, S)
+        x = (states if self.exact else states.astype(np.float32)).astype(np.float64)  # (n, S)
         if self.timed:
             x = np.concatenate([x, np.full((len(x), 1), 1 - step / self.about["limit"])], 1)
         if self.norm is not None:

@@ -60,8 +60,9 @@ KNOWN = {
     "return_scale": "what returns were divided by, such as 1000",
     "best_return": "of an episode in the training data",
 }
-# Nor this, which need not be given: bounds of actions (±1), how many there are if they are numbers, how to play.
-OPTIONAL = ("low", "high", "actions", "delayed", "temperature")
+# Nor this, which need not be given: bounds of actions (±1), how many there are if they are numbers, how to play, the
+# environment's EnvSpec, and what is taken off states before all else.
+OPTIONAL = ("low", "high", "actions", "delayed", "temperature", "env_spec", "offset")
 
 
 def from_decision_transformer(theirs: Mapping[str, Any], state: Mapping[str, Tensor], known: dict[str, Any]) -> Adapter:

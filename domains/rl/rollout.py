@@ -4,14 +4,21 @@ Shapes: N episodes · n of them still running · T time limit · S state width �
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
+from domains.data_warnings import warn_data
 from domains.rl.actions import make_actions
-from domains.rl.environments import describe, make
+from domains.rl.checked import CheckedEnv, given, say_what_was_outside
+from domains.rl.environments import describe
+from domains.rl.precision import say_what_is_coarse
+from domains.rl.specs import named, plain, spec_of
 from domains.rl.states import shape_and_kind
 from domains.rl.trajectories import Trajectories
+from domains.unpack import check_room
 
 
 @runtime_checkable
@@ -23,40 +30,57 @@ class Policy(Protocol):
         ...
 
 
-def rollout(env_id: str, policy: Policy, seeds: Sequence[int]) -> Trajectories:
+def rollout(env: str | EnvSpec, policy: Policy, seeds: Sequence[int], first: int = 0) -> Trajectories:
     """One episode for each seed. Each environment is seeded on its own, so that its episode is the same in any company.
 
     They are plain environments and not Gymnasium's vector ones, which step those that are over as well: here an episode
-    that is over leaves the batch.
+    that is over leaves the batch. States are kept in float64 where the environment has more than float32 holds.
 
+    Args:
+        env: the id of an environment, or its specification (`domains.rl.specs`).
+        policy: who plays.
+        seeds: (N,).
+        first: number of the first episode, for complaints.
     Raises:
-        ValueError: if the environment cannot be played (`domains.rl.environments.describe`).
+        ValueError: if the environment cannot be played (`domains.rl.environments.describe`), or its replies are none
+            (`domains.rl.checked`).
     """
-    about = describe(env_id)
-    envs = [make(env_id) for _ in seeds]
-    played = nothing_played(len(seeds), about)
+    about = describe(env)
+    envs = [CheckedEnv(env, n) for n in range(first, first + len(seeds))]
+    seen, actions = envs[0].env.observation_space, envs[0].env.action_space
+    if actions.dtype.kind in "iu" and "low" in about:
+        warn_data(f"the actions of {named(env)} are whole numbers ({actions}): what a policy chooses is rounded")
+    states = [made.reset(int(seed)) for made, seed in zip(envs, seeds, strict=True)]
+    exact = not all(np.can_cast(kind, np.float32) for kind in (seen.dtype, *(state.dtype for state in states)))
+    played, rewards = nothing_played(len(seeds), about, exact=exact), np.zeros((len(seeds), about["limit"]))
     played.seeds, played.finals = np.array(seeds, np.int64), np.zeros_like(played.states[:, 0])
-    states = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
+    played.env_spec = plain(env if isinstance(env, EnvSpec) else spec_of(envs[0].env, env))
     for step in range(about["limit"]):
         running = np.flatnonzero(~(played.terminated | played.truncated))
         if len(running) == 0:
             break
         played.states[running, step] = [states[n] for n in running]
         played.lengths[running] += 1
-        played.actions[running, step] = policy(played, running, step)
-        for n in running:
-            outcome = envs[n].step(played.actions[n, step])
-            states[n], played.rewards[n, step], played.terminated[n], played.truncated[n], _ = outcome
+        taken = given(actions, np.asarray(policy(played, running, step), played.actions.dtype))
+        played.actions[running, step] = taken
+        for n, action in zip(running, taken, strict=True):
+            states[n], rewards[n, step], played.terminated[n], played.truncated[n] = envs[n].step(action)
+        played.rewards[running, step] = rewards[running, step]
+    played.truncated |= ~played.terminated  # cut off here, if a wrapper let it go on
     played.finals[:] = states
-    for env in envs:
-        env.close()
+    for made in envs:
+        made.close()
+    say_what_was_outside(seen, played, named(env))
+    say_what_is_coarse("rewards", rewards[played.real], named(env))
     return played
 
 
-def nothing_played(episodes: int, about: dict[str, Any]) -> Trajectories:
-    """Room for episodes of an environment of which `about` is known (`describe`)."""
+def nothing_played(episodes: int, about: dict[str, Any], *, exact: bool = False) -> Trajectories:
+    """Room for episodes of an environment of which `about` is known (`describe`); `exact`: vectors in float64."""
     N, T, actions = episodes, about["limit"], make_actions(about)
     shape, kind = shape_and_kind(about["states"])
+    kind = np.float64 if exact and kind is np.float32 else kind
+    check_room(N * T * prod(shape) * np.dtype(kind).itemsize, f"{N} episodes of up to {T:,} steps")
     return Trajectories(
         states=np.zeros((N, T, *shape), kind),
         actions=np.zeros((N, T, *actions.shape), actions.dtype),

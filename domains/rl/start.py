@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from domains.rl.adapter import Adapter
@@ -20,6 +22,11 @@ def fitted(adapter: Adapter, state: dict[str, Tensor], spec: dict[str, Any]) -> 
     """
     if spec["environment"] != adapter.spec["environment"]:
         return {name: weight for name, weight in state.items() if name not in ("mean", "std")}
+    before, now = (np.array(known.get("offset") or 0.0) for known in (spec, adapter.spec))
+    if (moved := before - now).any():  # states come without another offset
+        state = state | {
+            "mean": (state["mean"].double() + torch.from_numpy(np.atleast_1d(moved))).to(state["mean"].dtype)
+        }
     ratio = adapter.spec["return_scale"] / spec["return_scale"]
     scales = {"embed_return.weight": ratio, "hope.2.weight": 1 / ratio, "hope.2.bias": 1 / ratio}
     return {name: weight * scales.get(name, 1.0) for name, weight in state.items()}

@@ -4,6 +4,7 @@ Shapes: N episodes · T steps of the longest · M steps of all together · B bat
 A width of an action
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 
 from domains.adapter import Batch
+from domains.rl.precision import LARGEST, fitting, largest, say_what_is_coarse
 from domains.unpack import check_room, read_npz
 
 STEPS = ("observations", "actions", "rewards", "terminated", "truncated")  # M long each, episode after episode
 EPISODES = ("episode_length", "episode_seed", "final_observations")  # N long each; only the first must be there
+MOST_ACTIONS = 2**20  # of numbered ones: each has an embedding
 # One number each, of these kinds of NumPy's: real, whole or true and false.
 SINGLE = {"rewards": "fiu", "terminated": "biu", "truncated": "biu", "episode_length": "iu", "episode_seed": "iu"}
 
@@ -26,8 +29,8 @@ class Trajectories:
     """Episodes, right-padded with zeros: only the first `lengths` steps of each are real.
 
     Attributes:
-        states: (N, T, S), float32; or images of bytes, (N, T, Y, X), with channels first or last. What each action was
-            chosen in.
+        states: (N, T, S), float32, or float64 where that is needed (`domains.rl.precision`); or images of bytes,
+            (N, T, Y, X), with channels first or last. What each action was chosen in.
         actions: (N, T), int64, their numbers; or (N, T, A), float32, vectors in the units of the environment.
         rewards: (N, T), float32, for the action of the same step.
         lengths: (N,), steps played.
@@ -35,6 +38,7 @@ class Trajectories:
         truncated: (N,), bool: it was cut off by the time limit. If it did not end as well, its return is a lower bound.
         finals: (N, S), float32, or images: the states after the last actions, if they are known.
         seeds: (N,): `reset(seed)` and the actions make the same episode again, if they are known.
+        env_spec: of the environment they were played in, as `domains.rl.specs.plain` has it, if it is known.
     """
 
     states: np.ndarray
@@ -45,6 +49,7 @@ class Trajectories:
     truncated: np.ndarray
     finals: np.ndarray | None = None
     seeds: np.ndarray | None = None
+    env_spec: dict[str, Any] | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -66,9 +71,18 @@ class Trajectories:
         return totals[:, None] - before
 
 
-def windows(played: Trajectories, to_go: np.ndarray, episodes: np.ndarray, first: np.ndarray, context: int) -> Batch:
+def windows(
+    played: Trajectories,
+    to_go: np.ndarray,
+    episodes: np.ndarray,
+    first: np.ndarray,
+    context: int,
+    offset: Sequence[float] | None = None,
+) -> Batch:
     """What the model is shown of `episodes` (B,): `context` steps K from the step `first` (B,) on.
 
+    Args:
+        offset: (S,), taken off the states before they are rounded to float32 (`domains.rl.precision`).
     Returns:
         "returns" (B, K), the returns-to-go; "states" (B, K, S) or images; "actions" (B, K) or (B, K, A); "steps"
         (B, K), the time steps; "real" (B, K), False on the padding at the right.
@@ -78,12 +92,19 @@ def windows(played: Trajectories, to_go: np.ndarray, episodes: np.ndarray, first
     episodes, at = episodes[:, None], np.minimum(at, played.actions.shape[1] - 1)
     batch = {
         "returns": to_go[episodes, at].astype(np.float32),
-        "states": played.states[episodes, at],
+        "states": shifted(played.states[episodes, at], offset),
         "actions": played.actions[episodes, at],
         "steps": at,
         "real": real,
     }
     return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def shifted(states: np.ndarray, offset: Sequence[float] | None) -> np.ndarray:
+    """States (*, S) without the offset, as float32; images stay bytes."""
+    if states.dtype == np.uint8:
+        return states
+    return (states if offset is None else states - np.array(offset)).astype(np.float32, copy=False)
 
 
 def flatten(played: Trajectories) -> dict[str, np.ndarray]:
@@ -103,15 +124,11 @@ def flatten(played: Trajectories) -> dict[str, np.ndarray]:
     return arrays | {name: array for name, array in known.items() if array is not None}
 
 
-def as_states(observations: np.ndarray) -> np.ndarray:
-    """Vectors (*, S) as float32; images stay bytes."""
-    return observations.astype(np.float32, copy=False) if observations.ndim == 2 else observations
-
-
 def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
     """Episodes from the arrays of the file."""
     lengths = arrays["episode_length"].astype(np.int64)
     real = np.arange(lengths.max()) < lengths[:, None]  # (N, T)
+    states = fitting(arrays["observations"])
     ends, finals = np.cumsum(lengths) - 1, arrays.get("final_observations")
 
     def padded(flat: np.ndarray) -> np.ndarray:
@@ -120,30 +137,34 @@ def pad(arrays: dict[str, np.ndarray]) -> Trajectories:
         return out
 
     return Trajectories(
-        states=padded(as_states(arrays["observations"])),
+        states=padded(states),
         actions=padded(arrays["actions"].astype(np.int64 if arrays["actions"].ndim == 1 else np.float32, copy=False)),
         rewards=padded(arrays["rewards"].astype(np.float32, copy=False)),
         lengths=lengths,
         terminated=arrays["terminated"][ends].astype(bool),
         truncated=arrays["truncated"][ends].astype(bool),
-        finals=None if finals is None else as_states(finals),
+        finals=None if finals is None else finals.astype(states.dtype, copy=False),
         seeds=arrays.get("episode_seed"),
     )
 
 
 def join(parts: Sequence[Trajectories]) -> Trajectories:
-    """All episodes of several sets of one kind, with what all of them know."""
+    """All episodes of several sets of one kind and one environment, with what all of them know."""
     flat = [flatten(part) for part in parts]
     known = [name for name in flat[0] if all(name in arrays for arrays in flat)]
     if any(len({arrays[name].shape[1:] for arrays in flat}) > 1 for name in ("observations", "actions")):
         raise ValueError("these sets of episodes have states or actions of different shapes, and cannot be joined")
-    return pad({name: np.concatenate([arrays[name] for arrays in flat]) for name in known})
+    joined = pad({name: np.concatenate([arrays[name] for arrays in flat]) for name in known})
+    joined.env_spec = parts[0].env_spec
+    return joined
 
 
 def write(path: Path, environment: str, played: Trajectories, **more: Any) -> None:
     """One compressed .npz file, as docs/data.md describes it. `more` is kept with it and never read by training."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = flatten(played) | {"episode_return": played.returns}
+    if played.env_spec is not None:
+        arrays["env_spec"] = np.array(json.dumps(played.env_spec))
     with open(path, "wb") as file:  # numpy would add .npz to a name
         np.savez_compressed(file, env_id=np.array(environment), **arrays, **more)
 
@@ -158,11 +179,27 @@ def read(path: str | Path) -> tuple[str, Trajectories]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; attend collect env=… writes such a file (docs/data.md)")
     try:
-        arrays = read_npz(path, "it", (*STEPS, *EPISODES, "env_id"))
+        arrays = read_npz(path, "it", (*STEPS, *EPISODES, "env_id", "env_spec"))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}; copy or collect it again") from error
     check(arrays, str(path))
-    return str(arrays["env_id"]), pad(arrays)
+    played = pad(arrays)
+    if "env_spec" in arrays:
+        try:
+            played.env_spec = json.loads(text_of(arrays["env_spec"]))
+            if not isinstance(played.env_spec, dict):
+                raise ValueError("it has no names")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} has an env_spec that is no JSON of EnvSpec.to_json(): {error}") from error
+    return text_of(arrays["env_id"]), played
+
+
+def text_of(array: np.ndarray) -> str:
+    """The text that an array holds. Raises ValueError if it is no single text."""
+    value = array.item() if array.size == 1 else None
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"{array.dtype} of shape {array.shape} is no text")
+    return value if isinstance(value, str) else value.decode()
 
 
 def check(arrays: dict[str, np.ndarray], path: str) -> None:
@@ -200,11 +237,22 @@ def check(arrays: dict[str, np.ndarray], path: str) -> None:
         raise ValueError(f"{path} needs one of {', '.join(EPISODES)} for each of its {len(lengths)} episodes")
     widest = max(arrays[name][:1].nbytes for name in STEPS)
     check_room(len(lengths) * int(lengths.max()) * widest, f"{path}, with every episode as long as its longest one,")
-    if actions.ndim == 1 and actions.min() < 0:
-        raise ValueError(f"{path} has the action {actions.min()}; actions are numbered from 0")
+    if actions.ndim == 1 and not 0 <= actions.min() <= actions.max() < MOST_ACTIONS:
+        wrong = actions.min() if actions.min() < 0 else actions.max()
+        raise ValueError(f"{path} has the action {wrong}; actions are numbered from 0, to {MOST_ACTIONS:,} at most")
     for name in ("observations", "rewards", "actions"):
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{path} has {name} that are not finite; leave those episodes out")
+        if (most := largest(arrays[name])) > LARGEST:
+            raise ValueError(f"{path} has {name} of {most:.3g}, beyond what float32 calculates with; rescale them")
+    say_what_is_coarse("rewards", arrays["rewards"], path)
+    for name in ("terminated", "truncated"):
+        if arrays[name].dtype != bool and not np.isin(arrays[name], (0, 1)).all():
+            raise ValueError(f"{path} has {name} that are neither 0 nor 1")
+    try:
+        text_of(arrays["env_id"])
+    except ValueError as error:
+        raise ValueError(f"{path} has an env_id that is no text ({error}), such as CartPole-v1, or none") from error
     over, ends = arrays["terminated"].astype(bool) | arrays["truncated"].astype(bool), np.cumsum(lengths) - 1
     if not over[ends].all() or over.sum() != len(ends):
         raise ValueError(

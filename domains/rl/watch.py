@@ -7,6 +7,7 @@ import numpy as np
 
 from domains.rl.adapter import Adapter
 from domains.rl.data import Data
+from domains.rl.environments import playable
 from domains.rl.evaluate import FIRST_SEED, HEADLINE, ask, target
 from domains.rl.figures import draw_histogram, draw_returns
 
@@ -19,11 +20,12 @@ def picture(adapter: Adapter, data: Data, path: Path) -> None:
     Raises:
         ValueError: if there is no environment to play.
     """
-    if adapter.spec["environment"] is None:
+    env = playable(adapter.spec)
+    if env is None:
         raise ValueError("trainer.picture_interval plays the environment, and there is none (data.environment=none)")
     shown, best = data.played.returns[data.splits["train"]], adapter.spec["best_return"]
     parts = HEADLINE if adapter.config.returns else (1.0,)
-    targets, _, played = ask(adapter, {target(p, shown, best): EPISODES for p in parts}, FIRST_SEED // 2)
+    targets, _, played = ask(adapter, env, {target(p, shown, best): EPISODES for p in parts}, FIRST_SEED // 2)
     if adapter.config.returns:
         draw_returns(np.array(targets), played.returns, shown, path)
     else:

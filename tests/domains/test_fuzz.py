@@ -25,7 +25,9 @@ from domains import unpack
 from domains.data_warnings import DataWarning
 from domains.protein.files import read_chains
 from domains.protein.sources import read_alignments, read_pack
+from domains.rl.baselines3 import read_baselines3
 from domains.rl.policies import read_network
+from domains.rl.specs import plain, registered
 from domains.rl.trajectories import read
 from domains.text.config import DataConfig as TextConfig
 from domains.text.config import Source as TextSource
@@ -84,8 +86,19 @@ def trajectories(**changes) -> bytes:
         "truncated": np.zeros(5, bool),
         "episode_length": np.array([5]),
         "env_id": np.array("CartPole-v1"),
+        "env_spec": np.array(json.dumps(plain(registered("CartPole-v1")))),
     }
     return packed(arrays | changes, lambda file, what: np.savez_compressed(file, **what))
+
+
+def actor() -> bytes:
+    """A model of Stable-Baselines3, as far as it is read."""
+    weights = {"action_net.weight": torch.zeros(2, 3), "action_net.bias": torch.zeros(2)}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("policy.pth", packed(weights, lambda f, what: torch.save(what, f)))
+        archive.writestr("data", '{"policy_kwargs": {}, "use_sde": false}')
+    return file.getvalue()
 
 
 def pack_of_chains() -> bytes:
@@ -174,6 +187,7 @@ READERS = {
     ),
     "bcif": ("a.bcif", bcif(), read_chains),
     "npz": ("a.npz", trajectories(), read),
+    "baselines3": ("a.zip", actor(), lambda path: read_baselines3(path, discrete=True)),
     "network": ("a.npz", trajectories(), read_network),
     "tar": (
         "a.tar",

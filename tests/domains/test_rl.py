@@ -465,7 +465,8 @@ def test_actions_of_another_kind_are_refused(swing, space):
 
 def test_states_that_are_no_vectors_are_refused():
     with pytest.raises(
-        ValueError, match="FrozenLake-v1 cannot be played: it needs a time limit and states that are vectors, or images"
+        ValueError,
+        match="FrozenLake-v1 cannot be played: it needs states that are vectors, or images of bytes, not Discrete",
     ):
         rollout("FrozenLake-v1", lambda played, running, step: np.zeros(len(running), int), [0])
 
@@ -500,7 +501,7 @@ def test_evaluate_agrees_with_the_episodes_it_writes(evaluated, trained):
 def test_predict_plays_and_shows_the_environment(trained, tmp_path, capfd):
     adapter, _ = trained
     paths = predict(adapter, "CartPole-v1", tmp_path / "new")
-    assert [p.name for p in paths] == ["episodes.csv", "summary.json", "episode.gif"]
+    assert [p.name for p in paths] == ["episodes.csv", "episodes.json", "episode.gif"]
     summary = json.loads(paths[1].read_text())
     with open(paths[0], encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

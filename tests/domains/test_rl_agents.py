@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core.config import Mixer, PositionConfig, PositionKind
+from domains.data_warnings import DataWarning
 from domains.rl.adapter import Adapter
 from domains.rl.agents import Cached, DecisionActor, ReturnConditioned, make_agent
 from domains.rl.collect import collect
@@ -454,7 +455,8 @@ def test_ranks_are_correlated():
 
 def test_what_does_not_rise_with_anything_is_still_json(tmp_path):
     write(tmp_path / "file.npz", "KeyToDoor-v0", collect("KeyToDoor-v0", ["random"], 7, 0.0, seed=0)[0])
-    adapter, data = trained_on(tmp_path / "file.npz")
+    with pytest.warns(DataWarning, match="all 5 episodes to train on have the return 0: nothing can be asked for"):
+        adapter, data = trained_on(tmp_path / "file.npz")
     assert adapter.spec["best_return"] == 0  # so that every target is the same
     measures = evaluate(adapter, data, tmp_path).measures
     assert json.loads(json.dumps(measures, allow_nan=False))["rank_correlation"] is None

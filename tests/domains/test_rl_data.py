@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 
 import domains.rl.collect
 from core.config import PositionConfig
+from domains.data_warnings import DataWarning
 from domains.rl.adapter import Adapter
 from domains.rl.agents import make_agent
 from domains.rl.collect import collect
@@ -101,6 +102,9 @@ def test_whole_numbers_and_bytes_will_do_where_nothing_is_lost(saved):
     want = pad(arrays)
     for name, array in vars(want).items():
         found = getattr(played, name)
+        if name == "env_spec":
+            assert found is None
+            continue
         assert (found.dtype, found.tolist()) == (array.dtype, array.tolist()), name
 
 
@@ -485,9 +489,13 @@ def test_a_network_can_know_the_time_and_have_quantiles(tmp_path):
     path, states = tmp_path / "net.npz", np.zeros((2, 4), np.float32)
     about = {"states": 4, "actions": 3, "limit": 10}
     (weight,) = network(path, (5, 3), "argmax")
+    with pytest.warns(
+        DataWarning, match=r"net.npz takes one number more than a state: .* part of the time that is left"
+    ):
+        timed = network_of(path, about)
     for step in (0, 9):
         want = (weight[:, 4] * (1 - step / 10) + weight[:, 0] / 2).argmax()
-        assert network_of(path, about)(states, step, []).tolist() == [want, want]
+        assert timed(states, step, []).tolist() == [want, want]
     (weight,) = network(path, (4, 6), "argmax_q")
     assert network_of(path, about)(states, 0, []).tolist() == [(weight[:3, 0] + weight[3:, 0]).argmax()] * 2
 
@@ -720,7 +728,7 @@ def test_minari_keeps_the_same_episodes(env, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari", reason="needs the extra minari")
     pytest.importorskip("h5py", reason="needs the extra minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    played, _ = collect(env, ["random"], 4, 0.0, seed=0)
+    played, _ = collect(env, ["random"], 7, 0.0, seed=0)
     to_minari("here/some-v0", env, played, "random")
     environment, again = from_minari("here/some-v0")
     assert environment == env

@@ -11,6 +11,7 @@ from gymnasium.wrappers import AddRenderObservation, TransformObservation
 import domains.rl.evaluate
 from core.config import PositionConfig
 from domains.config import OptimizerConfig
+from domains.data_warnings import DataWarning
 from domains.optimizers import make_optimizer
 from domains.rl.adapter import Adapter
 from domains.rl.agents import DecisionActor, ReturnConditioned
@@ -81,7 +82,8 @@ def untrained(spec, patch_size):
 
 def test_cartpole_as_it_is_drawn(tmp_path, monkeypatch):
     assert describe(PIXELS) == {"limit": 13, "states": [20, 30, 3], "actions": 2}
-    data = loaded(PIXELS, 5, tmp_path, context=3)
+    with pytest.warns(DataWarning, match="all 3 episodes to train on have the return 13"):
+        data = loaded(PIXELS, 5, tmp_path, context=3)
     played = read(tmp_path / "some.npz")[1]
     assert played.states.dtype == np.uint8
     assert played.states.shape[2:] == (20, 30, 3)
@@ -145,7 +147,7 @@ def test_channels_may_stand_first_or_last_or_not_at_all():
 
 
 def test_what_does_not_fit_images_is_refused(tmp_path):
-    data = loaded(LAMP, 4, tmp_path, context=2)
+    data = loaded(LAMP, 11, tmp_path, context=2)
     with pytest.raises(ValueError, match=r"model.patch_size of 1, 2, 4, 8 … that divides model.dim, got 3"):
         untrained(data.spec(), patch_size=3)
     with pytest.raises(ValueError, match=r"its states have 7×11 pixels and not 4 numbers"):

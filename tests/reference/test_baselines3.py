@@ -24,6 +24,7 @@ NARROW = {"net_arch": [7, 5], "activation_fn": nn.ReLU}
         ("PPO", "CartPole-v1", {}),
         ("PPO", "Pendulum-v1", {"policy_kwargs": NARROW}),
         ("PPO", "Pendulum-v1", {"use_sde": True}),
+        ("PPO", "Pendulum-v1", {"use_sde": True, "policy_kwargs": {"squash_output": True}}),
         ("A2C", "Acrobot-v1", {"policy_kwargs": NARROW}),
         ("DQN", "CartPole-v1", {"buffer_size": 10}),
         ("SAC", "Pendulum-v1", {"buffer_size": 10}),
