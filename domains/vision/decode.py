@@ -3,6 +3,7 @@
 Shapes: C channels · Y rows · X columns, in pixels
 """
 
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageCms, ImageFile, features
 
 from domains.data_warnings import warn_data, warn_left_out
 from domains.files import walk_files
@@ -21,6 +22,8 @@ CODECS = {"JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp", "AVIF": "avif"}
 OUTSIDE = ("EPS", "MPEG")  # the one needs Ghostscript, the other is no image
 UNREAD = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")  # of telephones and cameras
 CLUTTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")  # that systems put into folders
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, LookupError, TypeError, ArithmeticError)
+DAMAGED += (RuntimeError, ImageCms.PyCMSError, Image.DecompressionBombError, Image.DecompressionBombWarning)  # of Pillow
 LONGEST = 16  # times the part that is shown: what an image is cut to before it is resized
 
 
@@ -90,7 +93,7 @@ def opened(file: Path | IO[bytes], name: str | None = None) -> Iterator[Image.Im
             stream = open(file, "rb") if isinstance(file, Path) else file  # noqa: SIM115
             with stream, Image.open(stream, formats=sorted(set(formats().values()))) as image:  # not of the name: in a
                 yield image  # TIFF that it maps into memory, Pillow 13 takes the orientation for done
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except DAMAGED as error:
         raise ValueError(f"{name or file} cannot be read as an image: {error}") from error
 
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import struct
 import tarfile
 import tracemalloc
@@ -33,6 +34,10 @@ from domains.text.config import DataConfig as TextConfig
 from domains.text.config import Source as TextSource
 from domains.text.corpus import open_corpus
 from domains.text.tokenizers import read as read_tokenizer
+from domains.vision.config import DataConfig as ImageConfig
+from domains.vision.config import OnError
+from domains.vision.config import Source as ImageSource
+from domains.vision.data import Data as ImageData
 from domains.vision.decode import image_files, read_image
 from experiments.checkpoints import whole
 from experiments.foreign import read_config, read_spec
@@ -164,6 +169,7 @@ def checkpoint(path: Path) -> None:
 
 
 # For each kind of file: a name, a good one, and what reads it.
+EXAMPLES = int(os.environ.get("ATTEND_FUZZ", 40))  # inputs that a test draws
 CALM = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture)
 READERS = {
     "fasta": ("a.fasta", b">one\nMKTAYIAKQR\n>two\nACD*\n", read_chains),
@@ -221,6 +227,17 @@ READERS = {
         checkpoint,
     ),
 }
+# Further formats of images: a mode for each, with transparency where it has any, and with more than 8 bits.
+for suffix, mode in {
+    "webp": "RGBA", "tif": "F", "tiff": "I", "pfm": "F", "pgm": "I", "ppm": "RGB", "tga": "RGBA", "ico": "RGBA",
+    "bmp": "P", "pcx": "L", "sgi": "RGBA", "qoi": "RGBA", "dds": "RGBA", "im": "F", "jp2": "LA", "avif": "RGBA",
+    "apng": "LA", "icns": "RGBA", "msp": "1", "xbm": "1",
+}.items():  # fmt: skip
+    made = packed(
+        Image.linear_gradient("L").resize((37, 29)).convert(mode),
+        lambda file, image, suffix=suffix: image.save(file, Image.registered_extensions()[f".{suffix}"]),
+    )
+    READERS[f"image.{suffix}"] = (f"a.{suffix}", made, lambda path: read_image(path, (3, 5, 7)))
 if find_spec("tokenizers"):
     READERS["tokenizer"] = ("tokenizer.json", json.dumps(TOKENIZER).encode(), lambda p: read_tokenizer(p).encode("ab"))
 
@@ -249,6 +266,58 @@ def damages(draw, good: bytes) -> bytes:
     return bytes(data)
 
 
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F")
+TOPS = ("Training", "TEST", "val", "valid", "dev", "test_set", "more", "")
+CLASSES = ("cat", "dog", "dog ", "Caf\u00e9", "Cafe\u0301", "test", "$x$", "")
+SIDES = st.tuples(*[st.sampled_from([1, 2, 7, 31, 3_001])] * 2).filter(lambda side: min(side) < 32)
+ENDS = st.sampled_from([(0, 0), (0, 1), (0, 255), (3, 4_095), (-1_024, 3_071), (0, 65_535), (0.0, 1e-7), (0, np.nan)])
+
+
+@st.composite
+def pictures(draw) -> tuple[Image.Image, str]:
+    """An image of any mode, shape and range, and a suffix that it can be saved under."""
+    mode, (width, height), (low, high) = draw(st.sampled_from(MODES)), draw(SIDES), draw(ENDS)
+    values = np.random.default_rng(draw(st.integers(0, 3))).random((height, width, 4))
+    with np.errstate(invalid="ignore"):
+        deep = low + values[..., 0] * (high - low)
+    match mode:
+        case "F":
+            return Image.fromarray(deep.astype(np.float32)), draw(st.sampled_from(["tif", "pfm"]))
+        case "I" | "I;16":
+            whole = np.nan_to_num(deep).clip(0 if mode == "I;16" else -9_999)
+            return Image.fromarray(whole.astype(np.int32 if mode == "I" else np.uint16)), "tif"
+        case "CMYK":
+            return Image.fromarray((255 * values).astype(np.uint8), mode), draw(st.sampled_from(["tif", "jpg"]))
+    image = Image.fromarray((255 * values).astype(np.uint8), "RGBA")
+    image.paste(draw(st.sampled_from(["white", "black", "yellow"])), (0, 0, width, max(1, height // 2)))
+    if draw(st.booleans()):
+        image.putalpha(draw(st.sampled_from([0, 9, 255])))
+    suffixes = ["png", "webp", "gif", "avif", "PNG", "tga"] if mode in ("RGBA", "LA", "P") else ["png", "bmp", "jfif"]
+    suffix = draw(st.sampled_from(suffixes if max(width, height) < 3_000 else ["png"]))
+    return image.convert("RGBA" if suffix in ("tga", "webp", "avif", "gif") else mode), suffix
+
+
+@st.composite
+def image_folders(draw) -> list[tuple[str, Image.Image | bytes | str]]:
+    """Paths below a folder, and what lies there: an image, other bytes, or a link to another path."""
+    tops = draw(
+        st.just([""]) | st.lists(st.sampled_from(TOPS), max_size=2, unique=True).map(lambda more: ["train", *more])
+    )
+    classes = draw(st.just(["cat", "dog"]) | st.lists(st.sampled_from(CLASSES), min_size=1, max_size=4, unique=True))
+    found = []
+    for number in range(draw(st.integers(1, 40))):
+        place = "/".join(name for name in (tops[number % len(tops)], draw(st.sampled_from(classes))) if name) or "."
+        if draw(st.integers(0, 30)):
+            image, suffix = draw(pictures())
+            suffix = draw(st.sampled_from([suffix] * 20 + ["png", "jpg", "heic", "txt"]))
+            found.append((f"{place}/{number}.{suffix}", image))
+        elif draw(st.booleans()):
+            found.append((f"{place}/{number}.png", draw(st.binary(max_size=9))))
+        else:
+            found.append((f"{place}/link{number}", draw(st.sampled_from(["..", "../..", ".", "../cat", "nowhere"]))))
+    return found
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
@@ -260,7 +329,7 @@ def test_damaged_files_are_read_or_refused(kind, folder, monkeypatch):
     monkeypatch.setenv("ATTEND_DATA", str(folder / "home"))
     path, said = folder / name, []
 
-    @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=CALM)
+    @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=CALM)
     @given(damages(good))
     def read_it(data):
         path.write_bytes(data)
@@ -279,6 +348,44 @@ def test_damaged_files_are_read_or_refused(kind, folder, monkeypatch):
     read_it()
     assert said
     assert all(0 < len(text.splitlines()) <= 3 for text in said)
+
+
+@settings(max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=CALM)
+@given(image_folders(), st.sampled_from([None, 5]), st.sampled_from(OnError))
+def test_folders_of_images_are_read_or_refused(tmp_path_factory, files, size, on_error):
+    """Whatever they hold: batches in [0, 1], which a prediction reads alike, or a sentence."""
+    root = tmp_path_factory.mktemp("images") / "links" / "end here"
+    for name, what in files:
+        path = root / name
+        assert path.is_relative_to(root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(what, str):
+            path.symlink_to(what)
+        elif isinstance(what, bytes):
+            path.write_bytes(what)
+        else:
+            kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
+            try:
+                what.save(path, kind)
+            except OSError:  # a mode that the format of another suffix does not hold
+                what.convert("L").save(path, "PNG")
+    data = ImageData(ImageConfig(source=ImageSource.folder, path=str(root), size=size, on_error=on_error))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        refused = ""
+        try:
+            data.setup()
+        except ValueError as error:
+            refused = str(error)
+    if not hasattr(data, "images"):
+        assert 0 < len(refused.splitlines()) <= 3
+        return
+    assert len({str(line.message) for line in said}) == len(said) < 20
+    batch = data.batch("test", range(data.size("test")))["images"]
+    assert batch.isfinite().all()
+    assert 0 <= batch.min() <= batch.max() <= 1
+    spec = data.spec()
+    assert len(spec["classes"]) == len(set(spec["classes"])) > 1
 
 
 def test_what_unpacks_to_more_than_the_memory_is_refused(folder, monkeypatch):

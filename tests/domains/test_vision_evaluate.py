@@ -240,7 +240,7 @@ def test_nearest_class_mean_is_that_of_scikit_learn(data):
     )
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the pixels that are always dark
         theirs = NearestCentroid().fit(x, y).score(held_x, held_y)
-    assert mean_accuracy(data, "test") == theirs
+    assert mean_accuracy(data, "test") == pytest.approx(theirs, abs=1.5 / 450)  # a tie may fall either way
 
 
 def test_the_baseline_fits_the_size_of_the_data(data, monkeypatch):
