@@ -177,6 +177,6 @@ def chosen_environment(
     ((env_id, _), *_), specs = found.values(), [played.env_spec for _, played in found.values()]
     if env_id == NO_ENVIRONMENT:
         source = next(iter(found))
-        warn_data(f"{source} names no environment: nothing is played, and the bounds of actions are those that occur")
+        warn_data(f"{source} names no environment: nothing is played, and what is known of actions is what occurs")
         return None, None
     return env_id, next((spec for spec in specs if spec is not None), None)

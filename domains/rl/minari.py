@@ -3,6 +3,8 @@
 Shapes: N episodes · T steps of the longest · M steps of all together
 """
 
+import json
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -101,8 +103,12 @@ def to_minari(name: str, environment: str | EnvSpec, played: Trajectories, about
     assert played.finals is not None
     spec, buffers = registered(environment) if isinstance(environment, str) else environment, []
     made = make(spec)
+    spaces = {"observation_space": made.observation_space, "action_space": made.action_space}
     kind, seen = made.action_space.dtype, made.observation_space.dtype
     made.close()
+    kept = keepable(spec)
+    if kept is None:
+        warn_data(f"minari={name} keeps no environment: {spec.id} was registered with what JSON cannot hold")
     for n, length in enumerate(played.lengths):
         last = np.arange(length) == length - 1
         buffers.append(
@@ -118,6 +124,21 @@ def to_minari(name: str, environment: str | EnvSpec, played: Trajectories, about
         )
     text = {"algorithm_name": about, "description": about, "author": "attend", "author_email": "", "code_permalink": ""}
     try:
-        package.create_dataset_from_buffers(name, buffers, env=spec, eval_env=spec, jpeg_encoding=False, **text)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)  # says that there is no environment
+            package.create_dataset_from_buffers(
+                name, buffers, env=kept, eval_env=kept, jpeg_encoding=False, **spaces, **text
+            )
     except (ValueError, AssertionError, OSError) as error:
         raise ValueError(f"minari={name}: {error}") from error
+
+
+def keepable(spec: EnvSpec) -> EnvSpec | None:
+    """A specification whose values are all JSON's, as Minari keeps it; None if some cannot be."""
+    told = plain(spec)
+    pairs = [(told["kwargs"], spec.kwargs)]
+    pairs += [
+        (w["kwargs"], own.kwargs) for w, own in zip(told["additional_wrappers"], spec.additional_wrappers, strict=True)
+    ]
+    whole = told["entry_point"] and all(a is not None and a.keys() == b.keys() for a, b in pairs)
+    return EnvSpec.from_json(json.dumps(told)) if whole else None

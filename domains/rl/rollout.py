@@ -48,7 +48,8 @@ def rollout(env: str | EnvSpec, policy: Policy, seeds: Sequence[int], first: int
     about = describe(env)
     envs = [CheckedEnv(env, n) for n in range(first, first + len(seeds))]
     seen, actions = envs[0].env.observation_space, envs[0].env.action_space
-    if actions.dtype.kind in "iu" and "low" in about:
+    assert seen.dtype is not None
+    if "low" in about and np.issubdtype(actions.dtype, np.integer):
         warn_data(f"the actions of {named(env)} are whole numbers ({actions}): what a policy chooses is rounded")
     states = [made.reset(int(seed)) for made, seed in zip(envs, seeds, strict=True)]
     exact = not all(np.can_cast(kind, np.float32) for kind in (seen.dtype, *(state.dtype for state in states)))

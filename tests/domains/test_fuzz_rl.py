@@ -187,14 +187,14 @@ def test_made_up_networks_play_or_are_refused(tmp_path):
             arrays = arrays | {name: changed(data.draw, arrays[name])}
         path = tmp_path / f"some.{kind}"
         if kind == "npz":
-            np.savez(path, **arrays)
+            np.savez(path, allow_pickle=False, **arrays)
         else:
             zipped(path, arrays, data.draw(JSON | st.fixed_dictionaries({"policy_kwargs": JSON})))
         about = {"states": 4, "actions": 2, "limit": 9}
         network = refused(lambda: make_controller(str(path), "CartPole-v1", about), said)
         if network is not None:
             with np.errstate(all="ignore"):
-                assert refused(lambda: network(np.zeros((3, 4)), 0, []), said).shape == (3,)
+                assert network(np.zeros((3, 4)), 0, []).shape == (3,)
             played.append(network)
 
     play()

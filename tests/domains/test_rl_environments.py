@@ -2,14 +2,17 @@
 
 import json
 import sys
+import warnings
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
 from core.config import PositionConfig
@@ -34,6 +37,8 @@ from experiments.collect import run
 from experiments.compose import compose
 
 STEPS, WIDTH = 7, 3
+SEEN = Box(0, 1, (WIDTH,), np.float32)
+PART: Any = (-0.5, 0.5)  # of the range of an action; Gymnasium's own annotation leaves plain numbers out
 SUTTON = {"kwargs": {"sutton_barto_reward": True}, "max_episode_steps": 13}
 
 
@@ -50,7 +55,7 @@ class Odd(gymnasium.Env):
         self.time = 0
         return self.replies["reset"](self) if "reset" in self.replies else (self.show(), {})
 
-    def step(self, action):
+    def step(self, action) -> Any:
         self.time += 1
         self.got.append(np.copy(action))
         if "act" in self.replies:
@@ -104,7 +109,8 @@ def recorded_as(told, path, episodes=11):
 
 
 def loaded(path, **settings):
-    data = Data(DataConfig(source=Source.trajectories, path=str(path), context=5, batch_size=17, **settings))
+    settings = {"source": Source.trajectories, "path": str(path)} | settings
+    data = Data(DataConfig(context=5, batch_size=17, **settings))
     data.setup()
     return data
 
@@ -119,7 +125,7 @@ def untrained(data, **settings):
 
 def test_a_specification_is_that_of_gymnasium_and_comes_back():
     told = json.loads(json.dumps(cartpole(**SUTTON)))
-    assert gymnasium.envs.registration.EnvSpec.from_json(json.dumps(told)).kwargs == SUTTON["kwargs"]
+    assert EnvSpec.from_json(json.dumps(told)).kwargs == SUTTON["kwargs"]
     spec = trusted(told)
     assert plain(spec) == told
     assert named(spec) == "CartPole-v1 with sutton_barto_reward=True, max_episode_steps=13"
@@ -160,7 +166,7 @@ def test_the_agent_is_judged_in_the_environment_that_was_recorded(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*precision lowered by casting")  # of Gymnasium's own spaces
 def test_wrappers_of_gymnasium_are_made_again():
-    wrapped = gymnasium.wrappers.RescaleAction(gymnasium.make("Pendulum-v1", max_episode_steps=11), -0.5, 0.5)
+    wrapped = gymnasium.wrappers.RescaleAction(gymnasium.make("Pendulum-v1", max_episode_steps=11), *PART)
     wrapped = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.wrappers.TimeAwareObservation(wrapped))
     assert wrapped.spec is not None
     told = json.loads(wrapped.spec.to_json())
@@ -288,10 +294,10 @@ def test_a_file_whose_specification_is_no_json_is_refused(tmp_path):
         ("[7]", "no JSON .*it has no names"),
         ("[" * 10**5, "is no JSON"),
     ):
-        np.savez(path, **arrays | {"env_spec": np.array(text)})
+        np.savez(path, allow_pickle=False, **arrays | {"env_spec": np.array(text)})
         with pytest.raises(ValueError, match=message):
             read(path)
-    np.savez(path, **arrays | {"env_id": np.array([1, 2])})
+    np.savez(path, allow_pickle=False, **arrays | {"env_id": np.array([1, 2])})
     with pytest.raises(ValueError, match="env_id that is no text"):
         read(path)
 
@@ -324,6 +330,57 @@ def test_minari_keeps_the_whole_specification(told, tmp_path, monkeypatch):
     assert again.env_spec is not None
     assert trusted(again.env_spec) == trusted(told)
     assert np.array_equal(again.returns, played.returns)
+
+
+def test_what_a_minari_data_set_lacks_is_said(tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari", reason="needs the extra minari")
+    pytest.importorskip("h5py", reason="needs the extra minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    rng = np.random.default_rng(0)
+
+    def keep(name, actions, seen=None, ends=(True, False, True)):
+        buffers = [
+            minari.data_collector.EpisodeBuffer(
+                id=n,
+                observations=rng.uniform(size=(6 + n, *(seen or SEEN).shape)).astype((seen or SEEN).dtype),
+                actions=np.stack([actions.sample() for _ in range(5 + n)]),
+                rewards=rng.normal(size=5 + n),
+                terminations=np.arange(5 + n) == (4 + n if end else -1),
+                truncations=np.zeros(5 + n, bool),
+            )
+            for n, end in enumerate(ends)
+        ]
+        spaces = {"observation_space": seen or SEEN, "action_space": actions}
+        about = dict.fromkeys(("author", "author_email", "code_permalink", "algorithm_name", "description"), "some")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Minari's own: that there is no environment
+            minari.create_dataset_from_buffers(f"here/{name}-v0", buffers, **spaces, **about)
+        return f"here/{name}-v0"
+
+    stops = keep("stops", Discrete(2))
+    with pytest.warns(DataWarning, match=r"1 of 3 episodes in data.name=here/stops-v0 just stop \(first: 1\)"):
+        _, played = from_minari(stops)
+    assert played.truncated.tolist() == [False, True, False]
+    whole = keep("whole", Box(0, 7, (2,), np.int32), ends=(True,) * 3)
+    with pytest.warns(DataWarning, match="here/whole-v0 names no environment: nothing is played, and what is known"):
+        data = loaded(None, source=Source.minari, name=whole)
+    assert data.played.actions.dtype == np.float32
+    for name, actions, seen in (("several", MultiDiscrete([2, 3]), None), ("dozen", Discrete(2), Discrete(12))):
+        with pytest.raises(ValueError, match=f"here/{name}-v0 has observations .* and actions .*; possible: Box"):
+            from_minari(keep(name, actions, seen))
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")
+def test_minari_keeps_images_as_they_are(odd, tmp_path, monkeypatch):
+    pytest.importorskip("minari", reason="needs the extra minari")
+    pytest.importorskip("h5py", reason="needs the extra minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    space = Box(0, 255, (11, 13, 3), np.uint8)
+    env_id, _ = odd(seen=space, show=lambda env: env.np_random.integers(256, size=space.shape).astype(np.uint8))
+    played, _ = collect(env_id, ["random"], 3, 0.0, seed=0)
+    with pytest.warns(DataWarning, match="minari=here/pictures-v0 keeps no environment: .* what JSON cannot hold"):
+        to_minari("here/pictures-v0", env_id, played, "random")
+    assert np.array_equal(from_minari("here/pictures-v0")[1].states, played.states)
 
 
 # Replies
