@@ -51,10 +51,11 @@ def yarn_shares(scaling: RotaryScaling, head_dim: int, base: float) -> list[floa
     Source: YaRN (Peng et al. 2023, section 3.2).
     """
     assert scaling.original_context is not None
+    context = scaling.original_context
 
     def pair(turns: float) -> float:
         """The pair n of which the frequency makes so many turns."""
-        return head_dim * log(scaling.original_context / (turns * 2 * pi)) / (2 * log(base))
+        return head_dim * log(context / (turns * 2 * pi)) / (2 * log(base))
 
     first, last = pair(scaling.beta_fast), pair(scaling.beta_slow)
     if scaling.truncate:

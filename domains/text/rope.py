@@ -119,8 +119,8 @@ def yarn_attention(factor: float, mscale: float | None = None, mscale_all: float
 def _longrope(rope: Rope, theirs: Theirs) -> RotaryScaling:
     """LongRoPE that divides alike in short and in long texts; what changes with the length is refused."""
     short, long = (_numbers(name, rope[name]) for name in ("short_factor", "long_factor"))
-    original, most = _context(rope, theirs), theirs.get("max_position_embeddings")
-    if short != long and not (isinstance(most, int) and most <= original):
+    original, most = _context(rope, theirs), number("max_position_embeddings", theirs.get("max_position_embeddings"))
+    if short != long and most > original:
         raise ValueError(
             "rope_type='longrope' cannot be imported where short_factor and long_factor differ: the frequencies would "
             "change with the length of a text"

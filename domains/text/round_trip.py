@@ -17,7 +17,8 @@ class RoundTrip:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.room, self.compared, self.changed, self.example = list(COMPARED), 0, 0, ""
+        self.room: list[int] = [*COMPARED]
+        self.compared, self.changed, self.example = 0, 0, ""
 
     def compare(self, text: str, split: int) -> None:
         """Read some text of a split and write it again, unless enough of that split has been."""

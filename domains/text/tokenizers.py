@@ -311,7 +311,7 @@ def _configured(definition: str, folder: Path, whole: bool) -> Subwords:
     made = Subwords(definition)
     names = {role: spelling(told.get(role)) for role in ROLES}
     known = made.pieces.get_vocab()
-    if new := sorted({name for name in names.values() if name in known and name not in made.special}):
+    if new := sorted({name for name in names.values() if name and name in known and name not in made.special}):
         made.pieces.add_special_tokens(new)
         made = Subwords(made.pieces.to_str())
     asked = {"bos_token": told.get("add_bos_token"), "eos_token": told.get("add_eos_token")}
@@ -329,7 +329,8 @@ def _configured(definition: str, folder: Path, whole: bool) -> Subwords:
         if wanted and name not in known:
             raise ValueError(f"tokenizer_config.json says add_{role}=true, and the vocabulary has no {name!r}")
         ends.append([made.pieces.token_to_id(name)] if wanted else [])
-    return framed(made, *ends, chat_template_of(told, folder))
+    first, last = ends
+    return framed(made, first, last, chat_template_of(told, folder))
 
 
 def beside(folder: Path) -> Tokenizer | None:

@@ -34,8 +34,8 @@ def byte_level(template: str | None = None) -> Tokenizer:
     return pieces
 
 
-def roberta() -> Tokenizer:
-    pieces = byte_level()
+def roberta() -> Any:
+    pieces: Any = byte_level()
     pieces.post_processor = processors.Sequence(
         [
             processors.ByteLevel(trim_offsets=False),
@@ -137,7 +137,7 @@ def test_special_tokens_are_the_default_where_there_is_a_chat_template(tmp_path)
     again = read(saved(tmp_path / "c", byte_level("<s> $A"), chat_template=named))
     (tmp_path / "a" / "chat_template.jinja").write_text("{{ messages }}")
     of_a_file = read(tmp_path / "a")
-    start = chat.pieces.token_to_id("<|im_start|>")
+    start = byte_level().token_to_id("<|im_start|>")
     for tokenizer in (chat, again, of_a_file):
         assert tokenizer.chat_template == "{{ messages }}"
         with record_data_warnings(show=False) as said:
