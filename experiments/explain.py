@@ -95,7 +95,7 @@ def said(
     """What the model says of some copies of a scene, (B, N, K)."""
     tokens = adapter.tokens({name: tensor.expand(copies, *tensor.shape[1:]) for name, tensor in scene.batch.items()})
     hidden = adapter.transformer(**tokens._replace(mask=tokens.mask & hide)._asdict(), probe=probe)
-    return scene.distribution(adapter.head(hidden, tokens))
+    return scene.distribution(adapter.head(hidden, tokens)).float()
 
 
 def without_heads(adapter: DomainAdapter, scene: Scene, layer: int, removed: Tensor) -> Tensor:

@@ -118,8 +118,8 @@ class LanguageModel(DomainAdapter):
         return F.linear(self.norm(F.gelu(self.dense(hidden))), self.embed.weight, self.bias)
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
-        surprise = self.measure(predictions, batch)["loss"]
-        return surprise.sum() / max(1, len(surprise)) * share((batch["targets"] != IGNORED).sum())
+        surprise, asked = self.measure(predictions, batch)["loss"], (batch["targets"] != IGNORED).sum()
+        return surprise.sum() / asked.clamp(min=1) * share(asked)
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Of each residue that is asked for: whether it is the likeliest one, and its surprise in nats.

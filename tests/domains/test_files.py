@@ -41,11 +41,17 @@ def test_text_is_read_in_its_encoding(data, encoding):
     assert decode_text(data) == ("Größe\nb", encoding)
 
 
-def test_what_is_left_out_is_said_once_and_recorded():
-    with pytest.warns(DataWarning) as shown, record_data_warnings() as recorded:
+def read_twice() -> list[str]:
+    with record_data_warnings() as recorded:
         for _ in range(2):
             warn_left_out(41, {".xyz": ["a.xyz", "b.xyz"], "unreadable": ["c.png: cut short"], "empty": []}, "DIR")
         warn_data("3 chains were guessed")
+    return recorded
+
+
+def test_what_is_left_out_is_said_once_and_recorded():
+    with pytest.warns(DataWarning) as shown:
+        recorded = read_twice()
     assert recorded == [
         "3 of 41 files in DIR were left out: 2 .xyz (first: a.xyz), 1 unreadable (first: c.png: cut short)",
         "3 chains were guessed",

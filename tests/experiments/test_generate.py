@@ -63,7 +63,7 @@ def test_several_prompts_and_a_stop_string(run, tmp_path, capsys):
 
 
 def test_blanks_are_a_prompt(run, tmp_path):
-    generate(f"run={run}", "prompt='  '", "length=3", "temperature=0")
+    generate(f"run={run}", "prompt=  ", "length=3", "temperature=0")
     made = json.loads((tmp_path / "run" / "generate" / "continuation.json").read_text(encoding="utf-8"))
     assert made["texts"][0]["prompt"] == "  "
 
@@ -82,7 +82,7 @@ def test_a_draft_leaves_the_text_as_it_is(run, tmp_path):
         ("prompt=[]", "is no text; give prompt=TEXT, a text file, or several"),
         ("special=true", "this model's tokenizer has no special tokens"),
         ("top_p=0", "sampling needs 0 < top_p <= 1"),
-        ("prompt=''", "the prompt is empty"),
+        ("prompt=", "the prompt is empty"),
         ("stop=['']", "a stop string is empty"),
         ("run=nowhere", "nowhere"),
         ("draft=nowhere", "nowhere"),
