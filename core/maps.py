@@ -47,7 +47,8 @@ def rollout(
         least = fused.flatten(1).topk(int(discard * fused[0].numel()), largest=False).indices
         fused = fused.flatten(1).scatter(1, least, 0.0).view_as(fused)
         step = fused + eye
-        flow = step / step.sum(-1, keepdim=True) @ flow
+        with torch.autocast(step.device.type, enabled=False):  # it would round the product to bfloat16
+            flow = step / step.sum(-1, keepdim=True) @ flow
     return flow
 
 

@@ -83,7 +83,7 @@ def nats_per_token(adapter: Adapter, data: Data, split: str) -> np.ndarray:
     for batch in data.eval_dataloader(split):
         batch = to_device(batch, adapter.device)
         parts.append(adapter.measure(adapter(batch), batch)["loss"].double().cpu())
-    return torch.cat(parts).float().numpy()
+    return torch.cat(parts).numpy()
 
 
 def check_tokens(adapter: Adapter, data: Data) -> None:

@@ -29,7 +29,7 @@ def make_reader(adapter: Adapter, capacity: int) -> Reader:
     """The reader for a model's mixer, size and device, for at most `capacity` columns where it has any."""
     if adapter.config.mixer not in (Mixer.softmax, Mixer.window):
         return Recurrent(adapter)
-    few = sum(p.numel() for p in adapter.parameters()) < FEW
+    few = sum(p.numel() for p in adapter.parameters()) < FEW and not torch.is_autocast_enabled("cpu")
     if few and adapter.config.mixer is Mixer.softmax and adapter.device.type == "cpu":
         return Small(adapter, capacity)
     return Attending(adapter, capacity)
