@@ -40,7 +40,7 @@ def read_overrides(folder: Path) -> list[str]:
     Raises:
         ValueError: if there is none.
     """
-    lines = [str(line) for line in OmegaConf.to_container(_plain(folder / ".hydra" / "overrides.yaml"))]
+    lines = [str(line) for line in OmegaConf.to_container(_plain(folder / ".hydra" / "overrides.yaml")) or ()]
     if wrong := [line for line in lines if not re.match(r"\w[\w@/.]*=", line)]:
         raise ValueError(f"{folder}/.hydra/overrides.yaml holds {wrong[0]!r}, which is not of the form key=value")
     return [line for line in lines if not line.startswith("hydra")]

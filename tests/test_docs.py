@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from domains.protein import files as protein
-from domains.vision import sources as vision
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -58,5 +57,5 @@ def test_there_are_links_to_follow():
 
 def test_the_page_of_data_names_every_kind_of_file():
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    for suffix in (*vision.SUFFIXES, *protein.SUFFIXES, *protein.PACKED):
+    for suffix in (*protein.SUFFIXES, *protein.PACKED):
         assert f"`{suffix}`" in page

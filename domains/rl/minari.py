@@ -140,5 +140,5 @@ def keepable(spec: EnvSpec) -> EnvSpec | None:
     pairs += [
         (w["kwargs"], own.kwargs) for w, own in zip(told["additional_wrappers"], spec.additional_wrappers, strict=True)
     ]
-    whole = told["entry_point"] and all(a is not None and a.keys() == b.keys() for a, b in pairs)
+    whole = told["entry_point"] and all(a is not None and a.keys() == (b or {}).keys() for a, b in pairs)
     return EnvSpec.from_json(json.dumps(told)) if whole else None
