@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domains.protein import files as protein
-from domains.vision import sources as vision
+from domains.vision.decode import formats
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -58,5 +58,8 @@ def test_there_are_links_to_follow():
 
 def test_the_page_of_data_names_every_kind_of_file():
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    for suffix in (*vision.SUFFIXES, *protein.SUFFIXES, *protein.PACKED):
+    for suffix in (*protein.SUFFIXES, *protein.PACKED):
         assert f"`{suffix}`" in page
+    images = set(re.findall(r"`(\.\w+)`", page.partition("## Images")[2].partition("\n## ")[0]))
+    assert len(images) >= 10
+    assert images <= formats().keys()  # some of many: they depend on Pillow
