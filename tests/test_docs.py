@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from domains.protein import files as protein
+from domains.vision.decode import formats
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -59,3 +60,6 @@ def test_the_page_of_data_names_every_kind_of_file():
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     for suffix in (*protein.SUFFIXES, *protein.PACKED):
         assert f"`{suffix}`" in page
+    images = set(re.findall(r"`(\.\w+)`", page.partition("## Images")[2].partition("\n## ")[0]))
+    assert len(images) >= 10
+    assert images <= formats().keys()  # some of many: they depend on Pillow

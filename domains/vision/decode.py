@@ -22,9 +22,9 @@ CODECS = {"JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp", "AVIF": "avif"}
 OUTSIDE = ("EPS", "MPEG")  # the one needs Ghostscript, the other is no image
 UNREAD = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")  # of telephones and cameras
 CLUTTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")  # that systems put into folders
+# What Pillow raises over damaged files:
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, LookupError, TypeError, ArithmeticError)
-DAMAGED += (RuntimeError, ImageCms.PyCMSError, Image.DecompressionBombError)
-DAMAGED += (Image.DecompressionBombWarning,)
+DAMAGED += (RuntimeError, ImageCms.PyCMSError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 LONGEST = 16  # times the part that is shown: what an image is cut to before it is resized
 
 

@@ -192,7 +192,7 @@ def test_numbered_and_continuous_actions_are_distributions():
 def test_a_folder_of_many_images_is_cut_with_a_word(tmp_path):
     config, adapter = untrained("vision")
     for name in "edcba":
-        Image.new("L", (6, 4), 7).save(tmp_path / f"{name}.png")
+        Image.linear_gradient("L").resize((6, 4)).save(tmp_path / f"{name}.png")
     with pytest.warns(UserWarning, match="the first 4 of the 5 images in .* are shown"):
         found = room(config.domain.package, "explain").scenes(adapter, str(tmp_path))
     assert [scene.name for scene in found] == ["a.png", "b.png", "c.png", "d.png"]
