@@ -20,6 +20,7 @@ from domains.protein.remarks import Remarks, remarking
 ANNOTATION = re.compile(r"(ss|sa|aa|bb)_(pred|conf|dssp)$")
 CONSENSUS = re.compile(r"(.*_)?consensus$", re.IGNORECASE)
 CHAINS = re.compile(r"#(\d+(?:,\d+)*)\s+(\d+(?:,\d+)*)\s*$")  # ColabFold's: how long chains are, how many of each
+STOPS = "stops (*) of aligned sequences, read as gaps, or left out behind the query's end"
 INSERTED = dict.fromkeys(map(ord, ascii_lowercase))  # deletes them
 Record = tuple[str, str]  # name, letters
 
@@ -69,7 +70,8 @@ def parse_a3m_chains(text: str, stem: str, remarks: Remarks) -> list[Alignment]:
         remarks["alignments behind a zero byte, left out"] += [stem] * len(others)
     found = [(name, "".join(rest.split()).replace(".", "")) for name, rest in records(first)]
     found = [(name, letters) for name, letters in found if not ANNOTATION.match(name)]
-    if consensus := [name for name, _ in found if CONSENSUS.match(name)]:
+    consensus = [name for name, _ in found if CONSENSUS.match(name)]
+    if 0 < len(consensus) < len(found):
         remarks["consensus sequences, left out"] += consensus
         found = [(name, letters) for name, letters in found if not CONSENSUS.match(name)]
     if not found or not found[0][1]:
@@ -104,7 +106,8 @@ def _split(found: list[Record], lengths: list[int]) -> list[list[Record]]:
     for start, end in pairwise(accumulate(lengths, initial=0)):
         own = [(name, "".join(parts[start:end])) for name, parts in columns]
         query, *hits = own
-        alignments.setdefault(query[1], [query, *((name, letters) for name, letters in hits if letters.strip("-"))])
+        hits = [(name, letters) for name, letters in hits if letters.translate(INSERTED).strip("-")]
+        alignments.setdefault(query[1], [query, *hits])
     return [*alignments.values()]
 
 
@@ -136,6 +139,7 @@ def _even(found: list[Record], remarks: Remarks) -> list[Record]:
     for name, letters in hits:
         end = letters.rstrip(ascii_lowercase)
         if _columns(letters) == size + 1 and (end.endswith("*") or query != found[0][1]):
+            remarks[STOPS] += [name] * end.endswith("*")
             letters = end[:-1]
         elif _columns(letters) != size:
             raise ValueError(
@@ -143,7 +147,7 @@ def _even(found: list[Record], remarks: Remarks) -> list[Record]:
                 "it is cut short, or no alignment"
             )
         if stops := letters.count("*"):
-            remarks["stops (*) within an alignment, read as gaps"] += [name] * stops
+            remarks[STOPS] += [name] * stops
         even.append((name, letters.replace("*", "-")))
     return even
 

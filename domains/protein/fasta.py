@@ -22,7 +22,8 @@ def records(text: str) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: if there is none, or something else before.
     """
-    text = "\n".join(line for line in text.split("\n") if not line.startswith(COMMENTS)).strip()
+    lines = (line.removeprefix("\0") for line in text.split("\n"))  # MMseqs2 writes a zero byte behind a record
+    text = "\n".join(line for line in lines if not line.startswith(COMMENTS)).strip()
     if not text:
         raise ValueError("it holds no sequence; lines >name are each followed by one")
     if not text.startswith(">"):

@@ -57,7 +57,8 @@ def _blocks(text: str) -> list[str]:
 
 
 def _gemmi_columns(text: str) -> dict[str, list[str]]:
-    block = import_module("gemmi.cif").read_string(text)[0]
+    plain = text.encode("ascii", "replace").decode()  # it takes other letters in quotes alone; here they are in no use
+    block = import_module("gemmi.cif").read_string(plain)[0]
     return {
         f"{category}.{tag}": ["?" if value is None else value or "." for value in values]
         for category in CATEGORIES

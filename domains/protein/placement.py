@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from domains.protein.remarks import Remarks
+
 BOND = 2.0  # Å; farther apart, C and the next N are not bound to each other
 TRACE = 4.5  # Å; farther apart, the Cα of two residues are not next to each other
 JUMP = 100  # missing residues; numbers that jump farther are a way of counting, such as 1001 for a fused domain
+JUMPS = f"breaks where numbers fall, or rise by more than {JUMP}, guessed to be one missing residue"
 MISPLACED = 0.1  # share of residues that may differ from SEQRES
 UNFIT = "its atoms do not fit its SEQRES; correct or delete those lines"
 
@@ -25,18 +28,19 @@ class Residue(NamedTuple):
     atoms: Mapping[str, np.ndarray]  # (3,) each
 
 
-def places(residues: Sequence[Residue], letters: str, whole: str) -> list[int]:
+def places(residues: Sequence[Residue], letters: str, whole: str, name: str, remarks: Remarks) -> list[int]:
     """The place of each residue, from 0.
 
     Args:
         letters: of the residues, (N,).
         whole: letters of SEQRES, or "" without it.
+        name: of the chain, for remarks.
     Raises:
         ValueError: if residues do not fit SEQRES.
     """
     said = [residue.place for residue in residues]
     if not whole:
-        return _places_by_number(residues)
+        return _places_by_number(residues, name, remarks)
     if all(place is not None and 0 <= place < len(whole) for place in said) and len(set(said)) == len(said):
         found = [place or 0 for place in said]
         if not _too_many(sum(a not in ("X", whole[n]) for a, n in zip(letters, found, strict=True)), letters):
@@ -71,7 +75,7 @@ def _stretches(residues: Sequence[Residue]) -> list[list[int]]:
     return runs
 
 
-def _places_by_number(residues: Sequence[Residue]) -> list[int]:
+def _places_by_number(residues: Sequence[Residue], name: str, remarks: Remarks) -> list[int]:
     """Without SEQRES: numbers that jump where the chain is broken count the residues that were not seen."""
     said = [residue.place for residue in residues]
     if None not in said and len(set(said)) == len(said):  # counts all residues, other than the authors' numbers
@@ -79,7 +83,9 @@ def _places_by_number(residues: Sequence[Residue]) -> list[int]:
     places: list[int] = []
     for run in _stretches(residues):
         missing = residues[run[0]].number - residues[run[0] - 1].number - 1 if places else 0
-        missing = missing if 0 <= missing <= JUMP else 1
+        if not 0 <= missing <= JUMP:
+            remarks[JUMPS].append(name)
+            missing = 1
         start = places[-1] + 1 + missing if places else 0
         places += range(start, start + len(run))
     return places

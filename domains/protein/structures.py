@@ -188,7 +188,7 @@ def _polymer(
     whole = "".join(letter(code) or "X" for code in polymer)
     for residues in segments:
         try:
-            places(residues, "".join(letter(residue.code) or "X" for residue in residues), whole)
+            places(residues, "".join(letter(r.code) or "X" for r in residues), whole, "", Remarks())
         except ValueError:
             return ()
     return polymer
@@ -213,7 +213,7 @@ def _chain(
     name: str, residues: list[Residue], polymer: Sequence[str], letter: Callable[[str], str], remarks: Remarks
 ) -> Chain:
     letters = "".join(letter(residue.code) or "X" for residue in residues)
-    at = places(residues, letters, "".join(letter(code) or "X" for code in polymer))
+    at = places(residues, letters, "".join(letter(code) or "X" for code in polymer), name, remarks)
     codes = [*polymer, *["UNK"] * (max(at) + 1 - len(polymer))]
     numbers, cb = [""] * len(codes), np.full((len(codes), 3), np.nan, np.float32)
     for place, residue, stand_in in zip(at, residues, _stand_ins(name, residues, letters, remarks), strict=True):

@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from domains import unpack
+from domains.data_warnings import DataWarning
 from domains.protein.files import read_chains
 from domains.protein.sources import read_alignments, read_pack
 from domains.rl.policies import read_network
@@ -36,6 +37,23 @@ from experiments.foreign import read_config, read_spec
 from experiments.runs import read_weights
 
 ATOM = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00\n"
+PDB = [ATOM.replace("   1    ", f"{number:>4}    ") for number in (*range(1, 8), "A000")]
+PDB += ["TER\n", *PDB[:3], ATOM.replace("ATOM  ", "HETATM").replace("ALA", "MSE"), "ENDMDL\n", *PDB, "END\n"]
+A3M = b"#2,3\t1,2\n>ss_pred\n99999\n>c_consensus\nMKTAL\n>1\t2\nMKTAL*\n>h\nMk-K*-L\n>g\n--TAL\n\0>q\nMK\n"
+ODD = [
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\r",
+    b"*",
+    b":",
+    b"/",
+    b"#3,2\t1,1\n",
+    b">ss_pred\n",
+    b"TER\n",
+    b"END\n",
+    b"MODEL ",
+]
+ODD += [b"HISD", b"HSE", b" A000", b"-999", b"data_\n", b"SEQRES   1 A    2  ALA ALA\n", b"PROA", b"9999", b";\n", b"?"]
 CIF = (
     "data_x\nloop_\n_atom_site.label_atom_id\n_atom_site.label_alt_id\n_atom_site.label_comp_id\n"
     "_atom_site.label_asym_id\n_atom_site.label_seq_id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n"
@@ -140,8 +158,20 @@ READERS = {
     "a3m.xz": ("a.a3m.xz", lzma.compress(b">q\nMKTA\n>r\nMk-TA\n"), read_chains),
     "a3m": ("a.a3m", b"#1\n>q\nMKTA\n>r\nM-TkA\n", read_chains),
     "stockholm": ("a.sto", b"# STOCKHOLM 1.0\nq MKTA\nr M-TA\n//\n", read_chains),
+    "a3m of a complex": ("a.a3m", A3M, read_chains),
+    "fasta of complexes": (
+        "a.fasta",
+        b";x\n>P1;a\nA B\nMKTA:GS/MKTA*\n>\n 1 mkTAUX 6\n\0>b\nACGTACGTACGTACGTACGT\n",
+        read_chains,
+    ),
     "pdb": ("a.pdb", (ATOM + ATOM.replace("   1    ", "   2    ") + "END\n").encode(), read_chains),
+    "pdb of others": ("a.pdb", "".join(PDB).encode(), read_chains),
     "cif": ("a.cif", CIF.encode(), read_chains),
+    "cif of others": (
+        "a.cif",
+        (CIF.replace("1 0.0", "501 0.0").replace("2 3.8", "-2 3.8") + "#\n" + CIF).encode("utf-16"),
+        read_chains,
+    ),
     "bcif": ("a.bcif", bcif(), read_chains),
     "npz": ("a.npz", trajectories(), read),
     "network": ("a.npz", trajectories(), read_network),
@@ -196,7 +226,7 @@ def damages(draw, good: bytes) -> bytes:
                 data[at:at] = data[at : at + size]
             case "put":
                 data[at:at] = draw(
-                    st.binary(max_size=12) | st.sampled_from([b"\n", b"-1", b"1e309", b"nan", b"\0", b">"])
+                    st.binary(max_size=12) | st.sampled_from([b"\n", b"-1", b"1e309", b"nan", b"\0", b">", *ODD])
                 )
             case "end":
                 del data[at:]
@@ -229,7 +259,9 @@ def test_damaged_files_are_read_or_refused(kind, folder, monkeypatch):
 
     path.write_bytes(good)
     if kind not in ("network", "pdb"):  # these make no sense whole
-        reader(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            reader(path)
     read_it()
     assert said
     assert all(0 < len(text.splitlines()) <= 3 for text in said)

@@ -8,6 +8,7 @@ import gzip
 import lzma
 import struct
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from domains.protein.binarycif import decode, unpack
 from domains.protein.chain import seen, spelled
 from domains.protein.files import read_chains
 from domains.protein.letters import GAP, LETTERS, UNKNOWN
+from domains.protein.residues import STANDARD
 
 BACKBONE = {"N": (-0.5, 1.4, 0.0), "CA": (0.0, 0.0, 0.0), "C": (1.5, 0.0, 0.0), "CB": (-0.5, -0.8, 1.2)}
 STEP = 2.8  # Å; with it C and the next N are 1.6 Å apart, and bound
@@ -340,7 +342,8 @@ def test_without_seqres_numbers_that_jump_at_a_break_count(tmp_path):
     for place, (number, code) in enumerate([(1, "ALA"), (2, "SER"), (1002, "THR"), (1003, "VAL")]):
         broken.residue("A", number, code, place + 3 * (place > 1))
     path.write_text(broken.pdb())
-    assert spelled(read_chains(path)[0].sequence) == "ASXTV"  # a fused domain, not 999 residues
+    with pytest.warns(DataWarning, match=r"rise by more than 100, guessed to be one missing residue: 1 \(x_A\)"):
+        assert spelled(read_chains(path)[0].sequence) == "ASXTV"  # a fused domain, not 999 residues
 
 
 def test_an_mmcif_file_without_its_own_numbers(tmp_path):
@@ -362,6 +365,105 @@ def test_an_mmcif_file_without_its_own_numbers(tmp_path):
         (chain,) = read_chains(path)
         assert (chain.name, spelled(chain.sequence)) == (f"{hide}_C", "ASXXWK")
         assert chain.numbers == ("5", "6", "", "", "9", "10")
+
+
+LETTERS_1, LETTERS_2 = "MKTAYIAKHRQISFVKSHFSRQL", "QVEILGLREELQRSFHSKV"
+NAME = {letter: code for code, letter in STANDARD.items()}
+CIF_TAGS = "group_PDB label_atom_id label_alt_id label_comp_id label_asym_id label_seq_id Cartn_x Cartn_y Cartn_z "
+CIF_TAGS += "auth_seq_id auth_asym_id pdbx_PDB_ins_code"
+
+
+def table(
+    letters, label="A", author="A", place=lambda n: n + 1, number=lambda n: n + 1, insertion=lambda n: "?", z=0.0
+):
+    """Rows of _atom_site."""
+    return [
+        ("ATOM", atom, ".", NAME[a], label, place(n), x + STEP * n, y, z + dz, number(n), author, insertion(n))
+        for n, a in enumerate(letters)
+        for atom, (x, y, dz) in BACKBONE.items()
+        if (atom, a) != ("CB", "G")
+    ]
+
+
+def write_cif(path, *blocks) -> None:
+    """As mmCIF or as BinaryCIF."""
+    tags = CIF_TAGS.split()
+    if path.suffix == ".cif":
+        head = "loop_\n" + "".join(f"_atom_site.{tag}\n" for tag in tags)
+        path.write_text(
+            "".join(
+                f"data_{n}\n{head}" + "\n".join(" ".join(map(str, r)) for r in b) + "\n#\n"
+                for n, b in enumerate(blocks)
+            )
+        )
+        return
+    tables = [
+        [packed_column(tag, [*values]) for tag, values in zip(tags, zip(*rows, strict=True), strict=True)]
+        for rows in blocks
+    ]
+    categories = [[{"name": "_atom_site", "columns": columns}] for columns in tables]
+    path.write_bytes(pack({"dataBlocks": [{"header": "x", "categories": category} for category in categories]}))
+
+
+@pytest.fixture(params=["cif", "cif by Biopython", "bcif"])
+def read_cif(request, tmp_path, monkeypatch):
+    if request.param == "cif":
+        pytest.importorskip("gemmi")
+    else:
+        monkeypatch.setitem(sys.modules, "gemmi", None)
+
+    def chains(*blocks):
+        path = tmp_path / f"x.{request.param.split()[0]}"
+        write_cif(path, *blocks)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", DataWarning)
+            found = read_chains(path)
+        return {c.name: spelled(c.sequence) for c in found}, [str(w.message).removeprefix(f"{path}: ") for w in told]
+
+    return chains
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"place": lambda n: 501 + n, "number": lambda n: 501 + n},
+        {"place": lambda n: n - 7, "number": lambda n: n - 7},
+        {"place": lambda n: ".", "number": lambda n: n + 5},
+        {"place": lambda n: 1},
+        {"label": ".", "place": lambda n: 101 + n},
+        {
+            "place": lambda n: max(3, n),
+            "number": lambda n: max(3, n),
+            "insertion": lambda n: "ABC"[n] if n < 3 else "?",
+        },
+    ],
+)
+def test_places_of_mmcif_that_are_none(read_cif, options):
+    """PyMOL writes the authors' numbers in label_seq_id; nothing is unknown in front of them."""
+    assert read_cif(table(LETTERS_1, **options)) == ({"x_A": LETTERS_1}, [])
+
+
+def test_gaps_within_places_count(read_cif):
+    found, said = read_cif([row for row in table(LETTERS_1, place=lambda n: n - 3) if row[5] not in (4, 5)])
+    assert (found, said) == ({"x_A": LETTERS_1[:7] + "XX" + LETTERS_1[9:]}, [])
+    found, said = read_cif([row for row in table(LETTERS_1, place=lambda n: n + 999 * (n > 7)) if row[5] != 7])
+    assert found == {"x_A": LETTERS_1[:7] + "X" + LETTERS_1[8:]}
+    assert said == ["breaks where numbers fall, or rise by more than 100, guessed to be one missing residue: 1 (x_A)"]
+
+
+def test_mmcif_chains_without_names(read_cif):
+    rows = table(LETTERS_1, ".", ".", lambda n: ".") + table(LETTERS_2, ".", ".", lambda n: ".", z=30)
+    assert read_cif(rows) == (
+        {"x": LETTERS_1, "x_2": LETTERS_2},
+        ["chains that share a name, told apart by TER or by where numbers begin again: 1 (x_2)"],
+    )
+
+
+def test_the_first_block_with_atoms(read_cif):
+    assert read_cif(table(LETTERS_1), table(LETTERS_2), table(LETTERS_2)) == (
+        {"x_A": LETTERS_1},
+        ["models or blocks behind the first, left out: 2 (2 x)"],
+    )
 
 
 def changed_places(written: Written, place) -> None:

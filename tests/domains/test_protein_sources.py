@@ -324,8 +324,8 @@ def test_a_folder_of_structures(tmp_path, monkeypatch):
         splits = open_chains(config)
     assert [str(w.message).replace(str(tmp_path), "IT") for w in told][:2] == [
         "2 of 27 files in IT were left out: 1 that cannot be read (first: IT/broken.cif cannot be read as mmCIF: it "
-        "has no atoms: the columns _atom_site.label_atom_id, label_alt_id, label_comp_id, label_asym_id, label_seq_id and "
-        "Cartn_x, y, z must be there), 1 that are no structures (.txt) (first: notes.txt)",
+        "has no atoms: the columns _atom_site.label_atom_id, label_alt_id, label_comp_id, label_asym_id, label_seq_id "
+        "and Cartn_x, y, z must be there), 1 that are no structures (.txt) (first: notes.txt)",
         "25 of 49 chains in IT were left out: 1 with fewer than 20 residues seen (first: short_A), 24 that are copies "
         "of another in their file (first: 0_B)",
     ]
