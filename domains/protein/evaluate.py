@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from domains.adapter import Batch, Evaluation, Score, to_device
+from domains.data_warnings import warn_data
 from domains.protein import features
 from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain
@@ -22,6 +23,7 @@ from domains.protein.metrics import (
     RANGES,
     ProfilePairs,
     SeparationPrior,
+    best,
     calibration,
     distances,
     lddt,
@@ -60,6 +62,11 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         data.splits["train"], chains
     )
     true = [distances(chain) for chain in chains]
+    if empty := [c.name for c, distance in zip(chains, true, strict=True) if not best(distance, distance, 1)[0].size]:
+        warn_data(
+            f"{len(empty)} of {len(chains)} chains (first: {empty[0]}) have no two residues at long range that were "
+            "seen, and count as 0 in its precision"
+        )
     table = {name: precisions(s, true) for name, s in scores.items()}  # (chains, ranges, shares) each
     long = {name: dict(zip(SHARES, values[:, -1].mean(0).tolist(), strict=True)) for name, values in table.items()}
     depth = np.array([1 if c.alignment is None else features.effective_depth(c.alignment) for c in chains])

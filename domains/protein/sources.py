@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from domains.data_warnings import warn_left_out
+from domains.data_warnings import warn_data, warn_left_out
 from domains.files import decode_text, walk_files
 from domains.protein.alignment import Alignment, parse_a3m_chains
 from domains.protein.chain import Chain, seen, virtual_cb
@@ -105,6 +105,12 @@ def _packs(folder: Path, config: DataConfig) -> Splits:
     cluster = read_clusters(folder / "splits.tsv", [chain.name for chain in learned])
     for chain in learned:
         splits["val" if drawn(cluster[chain.name]) < config.val_share else "train"].append(chain)
+    known = {cluster[chain.name] for chain in learned}
+    if kin := [chain.name for chain in splits["test"] if cluster.get(chain.name) in known]:
+        warn_data(
+            f"{len(kin)} of {len(splits['test'])} test chains in {folder} (first: {kin[0]}) are in a cluster of others "
+            "to train or validate on, so that scores may be too good"
+        )
     return splits
 
 

@@ -243,7 +243,7 @@ def a3m(tmp_path, text):
         warnings.simplefilter("always", DataWarning)
         chains = read_chains(path)
     return (
-        [(c.name, spelled(c.sequence), len(c.alignment)) for c in chains],
+        [(c.name, spelled(c.sequence), len(c.alignment or ())) for c in chains],
         [str(w.message).removeprefix(f"{path}: ") for w in told],
     )
 

@@ -122,6 +122,21 @@ def test_a_pack_of_other_shapes_is_refused(made, tmp_path, changes, message):
         read_pack(tmp_path / "x.npz.xz")
 
 
+def test_test_chains_with_kin_among_the_others_are_counted(packs, made, tmp_path):
+    for path in packs.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    names = [*made]
+    rows = [f"{name}\t{names[n - n % 2] if name != '1027_A' else names[0]}" for n, name in enumerate(names)]
+    (tmp_path / "splits.tsv").write_text("\ufeffchain\tcluster30\r\n" + "\r\n".join(rows))
+    write_pack(tmp_path / "other.npz.xz", {"1000_A": made["1000_A"]})
+    with pytest.warns(DataWarning) as told:
+        open_chains(DataConfig(source=Source.packs, path=str(tmp_path), val_share=0.3))
+    assert [str(w.message).replace(str(tmp_path), "IN").partition(", so that")[0] for w in told] == [
+        "1 of 4 packs in IN was left out: 1 neither train* nor val (first: other.npz.xz)",
+        "1 of 4 test chains in IN (first: 1027_A) are in a cluster of others to train or validate on",
+    ]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -191,7 +206,8 @@ def test_training_on_packs_with_alignments_runs(packs, made, tmp_path):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-    found = evaluate(adapter.eval(), data, tmp_path / "found", "train").measures
+    with pytest.warns(DataWarning, match=r"\d of \d+ chains \(first: 100\d_A\) have no two residues at long range"):
+        found = evaluate(adapter.eval(), data, tmp_path / "found", "train").measures
     assert 0.3 < found["Q8"] < found["Q3"] <= 1
     source = tmp_path / "in.fasta"
     source.write_text(f">a\n{made['1003_A'][0]}\n")
