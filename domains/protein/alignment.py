@@ -125,6 +125,8 @@ def parse_stockholm(text: str, remarks: Remarks | None = None) -> Alignment:
         found = [(r.id, str(r.seq).upper().replace(".", "-")) for r in AlignIO.read(StringIO(text), "stockholm")]
     except (AssertionError, KeyError, IndexError) as error:  # Biopython's, on text after the end
         raise ValueError("it is damaged, or holds several alignments") from error
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())) from error  # in one line
     with remarking("a Stockholm file", remarks) as own:
         return _aligned(_even(found, own), gaps=True)
 

@@ -575,6 +575,15 @@ def test_evaluate_scores_beside_baselines_and_draws(trained, data, tmp_path):
         assert path.stat().st_size > 10_000
 
 
+def test_chains_without_a_long_range_are_counted(trained, data, tmp_path):
+    few = Data(data.config)
+    few.splits = {"train": data.splits["train"][:37], "val": [random_chain(23), random_chain(29, 1)], "test": []}
+    with pytest.warns(
+        DataWarning, match=r"1 of 2 chains \(first: .*\) have no two residues at long range that were seen"
+    ):
+        evaluate(trained, few, tmp_path / "new", "val")
+
+
 def test_evaluate_refuses_an_unknown_split(trained, data, tmp_path):
     with pytest.raises(ValueError, match="possible: train, val, test"):
         evaluate(trained, data, tmp_path, "dev")
