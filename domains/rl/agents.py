@@ -141,12 +141,15 @@ class DecisionActor:
         """The action for what is seen now; `last_reward` is what the action before was worth.
 
         Raises:
-            ValueError: for an observation of another shape, or beyond the time limit that the model knows.
+            ValueError: for an observation of another shape or with numbers that are none, or beyond the time limit that
+                the model knows.
         """
         played, step = self.played, self.step
         limit, shape = played.states.shape[1], played.states.shape[2:]
         if np.shape(observation) != shape:
             raise ValueError(f"an observation has the shape {shape}, got {np.shape(observation)}")
+        if not np.isfinite(observation).all() or not np.isfinite(last_reward):
+            raise ValueError(f"at step {step} the observation {observation} or the reward {last_reward} is not finite")
         if step == limit:
             raise ValueError(f"the model knows no step after {limit}; begin the next episode by reset()")
         played.states[0, step], played.lengths[0] = observation, step + 1

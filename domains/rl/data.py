@@ -15,7 +15,7 @@ from domains.rl.cartpole import CARTPOLE, cartpole
 from domains.rl.config import DataConfig, Source
 from domains.rl.environments import MOST_STEPS, check_fit, describe, describe_data, playable
 from domains.rl.minari import from_minari
-from domains.rl.precision import offset, say_what_is_coarse, say_what_needs_an_offset
+from domains.rl.precision import offset, say_what_is_coarse, say_what_is_hardly_seen, say_what_needs_an_offset
 from domains.rl.specs import identity, worded
 from domains.rl.trajectories import Trajectories, join, read, windows
 from domains.sampling import Rngs
@@ -58,6 +58,7 @@ class Data(DomainData):
         self.offset, train = offset(shown), self.splits["train"]
         returns = self.played.returns[train]
         say_what_needs_an_offset(shown)
+        say_what_is_hardly_seen(np.atleast_1d(shown.std(0 if shown.ndim == 2 else None, dtype=np.float64)))
         say_what_is_coarse("returns", returns, "the training episodes")
         if len(returns) > 1 and returns.min() == returns.max():
             warn_data(

@@ -50,6 +50,15 @@ def say_what_is_coarse(name: str, values: np.ndarray, where: object) -> None:
         )
 
 
+def say_what_is_hardly_seen(std: np.ndarray) -> None:
+    """Warn of numbers of a state that vary by so little, (S,), that the 1e-6 added to it when dividing counts."""
+    if len(small := np.flatnonzero((std > 0) & (std < 1e-5))):
+        warn_data(
+            f"{len(small)} of {len(std)} numbers of a state vary by less than 1e-5 (first: number {small[0]}, by"
+            f" {std[small[0]]:.3g}), and are hardly seen; give them in a smaller unit"
+        )
+
+
 def say_what_needs_an_offset(states: np.ndarray) -> None:
     """Warn of states (M, S) from which their mean is taken off."""
     if states.ndim != 2 or not (needed := np.flatnonzero(coarse(states))).size:

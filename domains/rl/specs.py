@@ -139,7 +139,7 @@ def changed(spec: EnvSpec) -> list[str]:
     """In what a specification differs from what is registered under its id."""
     own = registered(spec.id)
     here, there = own.kwargs, spec.kwargs
-    found = [f"{name}={there[name]!r}" for name in there if name not in here or here[name] != there[name]]
+    found = [f"{name}={_short(there[name])}" for name in there if name not in here or here[name] != there[name]]
     if spec.max_episode_steps != own.max_episode_steps:
         found.append(f"max_episode_steps={spec.max_episode_steps}")
     return found + [wrapper.name for wrapper in spec.additional_wrappers[len(own.additional_wrappers) :]]
@@ -203,7 +203,8 @@ def _wrapper(told: Any) -> WrapperSpec | None:
     if name not in REMADE or not isinstance(told["kwargs"], dict):
         shown = told.get("name") if isinstance(told, dict) else told
         raise ValueError(
-            f"its wrapper {_short(shown)} cannot be made from a file alone; possible: {', '.join(sorted(REMADE))}"
+            f"its wrapper {_short(shown)} cannot be made from a file alone; possible: those of gymnasium.wrappers that"
+            " plain arguments say all of, such as RescaleAction"
         )
     check_plain(told["kwargs"])
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in told["kwargs"].items()}

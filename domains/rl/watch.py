@@ -7,7 +7,7 @@ import numpy as np
 
 from domains.rl.adapter import Adapter
 from domains.rl.data import Data
-from domains.rl.environments import playable
+from domains.rl.environments import remade
 from domains.rl.evaluate import FIRST_SEED, HEADLINE, ask, target
 from domains.rl.figures import draw_histogram, draw_returns
 
@@ -20,7 +20,7 @@ def picture(adapter: Adapter, data: Data, path: Path) -> None:
     Raises:
         ValueError: if there is no environment to play.
     """
-    env = playable(adapter.spec)
+    env = remade(adapter.spec)
     if env is None:
         raise ValueError("trainer.picture_interval plays the environment, and there is none (data.environment=none)")
     shown, best = data.played.returns[data.splits["train"]], adapter.spec["best_return"]

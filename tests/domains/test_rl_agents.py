@@ -229,6 +229,8 @@ def test_the_actor_refuses_what_it_cannot_see():
     actor = DecisionActor(cartpole(limit=2), 60.0)
     with pytest.raises(ValueError, match=r"an observation has the shape \(4,\), got \(3,\)"):
         actor.act(np.zeros(3))
+    with pytest.raises(ValueError, match=r"at step 0 the observation \[ ?0\. .*nan\] or the reward 0.0 is not finite"):
+        actor.act(np.array([0, 0, 0, np.nan]))
     for _ in range(2):
         actor.act(np.zeros(4))
     with pytest.raises(ValueError, match=r"no step after 2; begin the next episode by reset"):

@@ -583,6 +583,7 @@ def test_a_model_of_stable_baselines_acts_by_its_actor_alone(tmp_path):
         ({"q_net.q_net.0": (3, 11)}, {}, "has no actor for such actions"),
         ({"action_net": (3, 11), "features_extractor.cnn.0": (3, 11)}, {}, "looks at images"),
         ({"action_net": (4, 11)}, {}, "policy=.*model.zip does not fit"),
+        ({"action_net": (3, 11), "lstm_actor.x": (3, 11)}, {}, r"remembers \(LSTM\), which is not read"),
         ({}, {}, "no actor"),
     ],
 )
@@ -599,6 +600,14 @@ def test_a_zip_that_is_no_model_is_refused(tmp_path):
         network_of(path, HOPPER)
     saved_model(path, {"action_net": (3, 11)}, policy_kwargs={"activation_fn": "<class 'torch.nn.ELU'>"})
     with pytest.raises(ValueError, match="activation_fn=ELU; possible: Tanh, ReLU, Identity"):
+        network_of(path, HOPPER)
+    saved_model(path, {"action_net": (3, 11)}, policy_kwargs={"clip_mean": 0.5})
+    with pytest.raises(ValueError, match=r"clip_mean=0\.5; possible: 2\.0"):
+        network_of(path, HOPPER)
+    saved_model(path, {"action_net": (3, 11)}, policy_kwargs=[])
+    assert network_of(path, HOPPER)(np.zeros((2, 11)), 0, []).shape == (2, 3)
+    saved_model(path, {"action_net": (3, 11)}, policy_kwargs=[7])
+    with pytest.raises(ValueError, match="its policy_kwargs have no names"):
         network_of(path, HOPPER)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is no model that Stable-Baselines3 saved"):

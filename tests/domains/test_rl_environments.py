@@ -194,7 +194,7 @@ OURS = EVIL | {"entry_point": "gymnasium.wrappers.transform_action:RescaleAction
         ({"entry_point": "evil:Evil"}, "was recorded with the class 'evil:Evil', and CartPole-v1 is gymnasium"),
         (
             {"additional_wrappers": [EVIL]},
-            "wrapper 'RescaleAction' cannot be made from a file alone; possible: AddRend",
+            "wrapper 'RescaleAction' cannot be made from a file alone; possible: those of gymn",
         ),
         ({"additional_wrappers": [OURS | {"kwargs": None}]}, "wrapper 'RescaleAction' cannot be made"),
         ({"additional_wrappers": [OURS]}, "CartPole-v1 with RescaleAction cannot be made: TypeError"),
@@ -230,6 +230,8 @@ def test_what_cannot_be_made_again_is_said_and_actions_alone_are_judged(changes,
         evaluation = evaluate(adapter, data, tmp_path / "evaluate")
     assert [score.metric for score in evaluation.scores] == ["action accuracy"]
     assert not (tmp_path / "evaluate" / "episodes.csv").exists()
+    with pytest.raises(ValueError, match="cannot be made again"):
+        picture(adapter, data, tmp_path / "step_000001.png")
     with pytest.raises(ValueError, match="cannot be made again"):
         predict(adapter, cartpole(**changes)["id"], tmp_path / "predict")
     assert not (tmp_path / "predict").exists()
@@ -543,6 +545,13 @@ def test_float32_that_has_lost_differences_is_said_and_the_usual_is_left_alone(o
     write(tmp_path / "some.npz", env_id, played)
     with pytest.warns(DataWarning, match="1 of 3 numbers of a state .* what that had lost is lost; write .*float64"):
         loaded(tmp_path / "some.npz", environment="none")
+
+
+def test_numbers_that_are_hardly_seen_are_said(odd, tmp_path):
+    env_id, _ = odd(show=lambda env: np.array([1e-9, 1, 0]) * env.np_random.normal(size=WIDTH))
+    write(tmp_path / "some.npz", env_id, collect(env_id, ["random"], 11, 0.0, seed=0)[0])
+    with pytest.warns(DataWarning, match=r"1 of 3 numbers of a state vary by less than 1e-5 \(first: number 0, by"):
+        loaded(tmp_path / "some.npz")
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32])
