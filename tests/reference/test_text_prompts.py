@@ -181,6 +181,12 @@ def test_text_goes_on_as_theirs_and_does_not_show_the_beginning(spoken, tmp_path
     assert len(scenes(ours, "the cats")[0].elements) == len(theirs("the cats").input_ids)
 
 
+def test_a_prompt_that_the_model_cannot_see_all_of_is_said(spoken):
+    _, _, ours = spoken
+    with pytest.warns(DataWarning, match=r"^1 of 2 prompts are longer .*\(first: 1\d\d tokens\): it sees the last 61$"):
+        texts(ours, ["the", "the cats" * 50], Sampling(length=3))
+
+
 def test_what_goes_out_begins_prompts_as_what_came_in(spoken, tmp_path, randomise):
     _, theirs, ours = spoken
     export(ours, PositionConfig(PositionKind.rotary), tmp_path / "out")
