@@ -36,13 +36,15 @@ def compose(name: str, words: list[str]) -> DictConfig:
     Raises:
         ValueError: what is wrong, what is possible, and the nearest known name.
     """
+    if added := [word for word in words if word.startswith("+") and not word.lstrip("+").startswith("hydra")]:
+        raise ValueError(f"{added[0]}: a key cannot be added, only set; leave out the +")
     schema.register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         overrides = in_hydra(name, words)
         try:
             config = hydra_compose(name, overrides)
-            check(config, overrides)
+            check(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, name, overrides)) from error
     return config
@@ -87,11 +89,8 @@ def sweep_folder(words: list[str]) -> list[str]:
     return [*others, f"hydra.sweep.dir={quote(folders[-1])}"]
 
 
-def check(config: DictConfig, overrides: list[str]) -> None:
-    """Raises ValueError for what Hydra lets pass: added keys, missing values, another domain's data or model."""
-    for override in overrides:
-        if override.startswith("+") and not override.lstrip("+").startswith("hydra"):
-            raise ValueError(f"{override}: a key cannot be added, only set; leave out the +")
+def check(config: DictConfig) -> None:
+    """Raises ValueError for what Hydra lets pass: missing values, another domain's data or model."""
     for key in sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{key} is needed: give {key}=…")
     for group in DOMAIN_GROUPS:

@@ -67,7 +67,9 @@ def chunked(
         decay = (g[..., :, None] - g[..., None, :]).tril().exp().tril()  # (B, H, c, c), from j to i
         A = (b * (kc @ kc.mT) * decay).tril(-1)
         right = b * (vc - g[..., None].exp() * (kc @ S))  # (B, H, c, E)
-        w = torch.linalg.solve_triangular(_plus_eye(A), right, upper=False, unitriangular=True)
+        exact = torch.promote_types(right.dtype, torch.float32)  # there is no solver in half precision
+        w = torch.linalg.solve_triangular(_plus_eye(A).to(exact), right.to(exact), upper=False, unitriangular=True)
+        w = w.to(right.dtype)
         out.append(g[..., None].exp() * (qc @ S) + ((qc @ kc.mT) * decay) @ w)
         last = g[..., -1:, None]
         S = last.exp() * S + (kc * (last - g[..., None]).exp()).mT @ w

@@ -34,6 +34,7 @@ def test_links_are_followed_and_circles_end(tmp_path):
         ("Größe\nb".encode(), "utf-8"),
         ("Größe\r\nb".encode("utf-8-sig"), "utf-8-sig"),
         ("Größe\rb".encode("utf-16"), "utf-16"),
+        ("Größe\nb".encode("utf-32"), "utf-32"),
         ("Größe\nb".encode("latin-1"), "latin-1"),
     ],
 )
