@@ -140,5 +140,5 @@ def keepable(spec: EnvSpec) -> EnvSpec | None:
     pairs += [
         (w["kwargs"], o.kwargs) for w, o in zip(told["additional_wrappers"], spec.additional_wrappers, strict=True)
     ]
-    whole = told["entry_point"] and all(a and b and a.keys() == b.keys() or a == b == {} for a, b in pairs)
+    whole = told["entry_point"] and all(a is not None and b is not None and {*a} == {*b} for a, b in pairs)
     return EnvSpec.from_json(json.dumps(told)) if whole else None
