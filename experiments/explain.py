@@ -20,6 +20,7 @@ from core.masks import Everything, Mask, Padding, Window
 from core.mixers.softmax import MultiHeadAttention
 from core.probe import Probe
 from domains.adapter import DomainAdapter
+from domains.data_warnings import record_data_warnings
 from domains.scene import Scene
 from experiments.report.explorer import write_explorer
 from experiments.runs import environment, load_run, make_data, room
@@ -31,9 +32,9 @@ AT_ONCE = 8  # copies of an example in one pass
 def run(config: DictConfig) -> None:
     """Writes explain.html into `config.output`."""
     path = Path(config.output) / "explain.html"
-    with waiting("looking into the attention …"):
+    with waiting("looking into the attention …"), record_data_warnings() as data_warnings:
         found = explained(Path(config.run), config.input)
-    write_explorer(path, {"runs": [found], **environment()})
+    write_explorer(path, {"runs": [found], "data_warnings": data_warnings, **environment()})
     terminal().print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 

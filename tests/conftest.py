@@ -37,11 +37,14 @@ def attend(tmp_path):
 
 
 @pytest.fixture
-def forked(tmp_path):
+def forked(tmp_path, attend):
     """As `attend`, but in a fork of this process, for all but what a new process is there to show.
 
     What this one has loaded, torch above all, is not loaded again: that would take most of the time of a small command.
+    With several threads it is `attend` itself, for OpenMP's threads do not outlive a fork.
     """
+    if torch.get_num_threads() > 1:
+        return attend
 
     def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         def work() -> None:

@@ -138,7 +138,7 @@ def keepable(spec: EnvSpec) -> EnvSpec | None:
     told = plain(spec)
     pairs = [(told["kwargs"], spec.kwargs)]
     pairs += [
-        (w["kwargs"], own.kwargs) for w, own in zip(told["additional_wrappers"], spec.additional_wrappers, strict=True)
+        (w["kwargs"], o.kwargs) for w, o in zip(told["additional_wrappers"], spec.additional_wrappers, strict=True)
     ]
-    whole = told["entry_point"] and all(a is not None and a.keys() == (b or {}).keys() for a, b in pairs)
+    whole = told["entry_point"] and all(a is not None and b is not None and {*a} == {*b} for a, b in pairs)
     return EnvSpec.from_json(json.dumps(told)) if whole else None
