@@ -107,20 +107,20 @@ def test_a_sweep_has_one_folder():
     assert words == ["-m", "data=images", "data.path='2024_01_16','1e3'", "seed=0,1"]
 
 
-def test_hydra_makes_no_folder_of_an_interpolation(attend, tmp_path):
-    done = attend("train", "domain=vision", "run=a${b}")
+def test_hydra_makes_no_folder_of_an_interpolation(forked, tmp_path):
+    done = forked("train", "domain=vision", "run=a${b}")
     assert done.returncode == 2
     assert "run=a${b}: Hydra cannot make a folder" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_bytes_that_are_no_text(attend):
-    done = attend("generate", "run=x", b"prompt=caf\xe9".decode(errors="surrogateescape"))
+def test_bytes_that_are_no_text(forked):
+    done = forked("generate", "run=x", b"prompt=caf\xe9".decode(errors="surrogateescape"))
     assert done.returncode == 2
     assert "attend: 'prompt=caf\\udce9' holds bytes that are no UTF-8" in done.stderr
 
 
-def test_a_run_is_resumed_from_the_folder_that_was_typed(attend, tmp_path):
+def test_a_run_is_resumed_from_the_folder_that_was_typed(forked, tmp_path):
     words = [
         "domain=vision",
         "model.dim=8",
@@ -129,14 +129,14 @@ def test_a_run_is_resumed_from_the_folder_that_was_typed(attend, tmp_path):
         "logger=csv",
         "trainer.val_check_interval=2",
     ]
-    assert attend("train", *words, "run=2024_01_17", "trainer.max_steps=2").returncode == 0
-    again = attend("train", "run=2024_01_17", "trainer.max_steps=4")
+    assert forked("train", *words, "run=2024_01_17", "trainer.max_steps=2").returncode == 0
+    again = forked("train", "run=2024_01_17", "trainer.max_steps=4")
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "2024_01_17" / "summary.json").read_text())["steps"] == 4
     assert OmegaConf.load(Path(tmp_path) / "2024_01_17" / "config.yaml").run == "2024_01_17"
 
 
-def test_float16_needs_a_gpu(attend):
-    done = attend("train", "domain=vision", "trainer.accelerator=cpu", "trainer.precision=16-mixed", "run=x")
+def test_float16_needs_a_gpu(forked):
+    done = forked("train", "domain=vision", "trainer.accelerator=cpu", "trainer.precision=16-mixed", "run=x")
     assert done.returncode == 2
     assert "trainer.precision=16-mixed needs a GPU; possible on a CPU: bf16-mixed" in done.stderr
