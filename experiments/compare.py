@@ -63,7 +63,7 @@ def make_plan(config: DictConfig, output: Path, console: Console) -> dict[str, A
             continue
         steps = max(1, round(config.scale * chosen.trainer.max_steps))
         for seed in range(config.seeds):
-            words = [*plain, f"{key}={value}", f"seed={seed}", "logger=csv", 'trainer.devices="1"']
+            words = [*plain, f"{key}={value}", f"seed={seed}", "logger=csv", "trainer.devices=1"]
             jobs.append({"domain": domain, "value": value, "seed": seed, "overrides": words, "steps": steps})
     for value in values:
         if all(job["value"] != value for job in jobs):

@@ -59,7 +59,7 @@ class Part(NamedTuple):
 
 def run_domain(name: str, seed: int, folder: Path, progress: Progress, whole: TaskID) -> Part:
     """Train, evaluate and explain one domain."""
-    config = compose("config", [f"domain={name}", f"seed={seed}", f"run={folder}", "logger=csv", 'trainer.devices="1"'])
+    config = compose("config", [f"domain={name}", f"seed={seed}", f"run={folder}", "logger=csv", "trainer.devices=1"])
     if (folder / "config.yaml").is_file():  # an earlier demo's run, not to be resumed
         shutil.rmtree(folder)
     summary = train(config, folder, progress)

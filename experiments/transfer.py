@@ -107,7 +107,7 @@ def settings(plan: TransferConfig, domain: str) -> list[str]:
     core = [f"model.{name}={written(setting)}" for name, setting in plan.core.items()]
     plain = [f"domain={domain}", *core, *plan.settings]
     steps = max(1, round(plan.scale * compose("config", plain).trainer.max_steps))
-    ours = ["logger=csv", 'trainer.devices="1"', f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}"]
+    ours = ["logger=csv", "trainer.devices=1", f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}"]
     return [*plain, *ours]
 
 

@@ -22,6 +22,8 @@ from experiments.explain import effects, look, run, said, without_elements, with
 from experiments.report.explorer import write_explorer
 from experiments.runs import make_adapter, make_data, room, write_config, write_weights
 
+pytestmark = pytest.mark.filterwarnings("ignore::domains.data_warnings.DataWarning")  # of the second chain
+
 SEQUENCE = "MKTAYIAKQRQ"
 TEXT = "ab;</script> é"  # 15 bytes
 SPECS = {
@@ -218,7 +220,7 @@ def saved(tmp_path):
         write_config(tmp_path / "run", config, SPECS[domain])
         write_weights(tmp_path / "run", adapter.state_dict())
         values = {"run": str(tmp_path / "run"), "input": source(domain, tmp_path), **changes}
-        return compose("explain", [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()])
+        return compose("explain", [f"{key}={'null' if value is None else value}" for key, value in values.items()])
 
     return save
 

@@ -152,6 +152,7 @@ def test_a_scaled_rotation_is_another_one_and_goes_out_as_it_came_in(rope, rando
     } == {name: rope[name] for name in rope.keys() & again.keys() - {"factor", "original_max_position_embeddings"}}
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize(
     ("rope", "message"),
     [
