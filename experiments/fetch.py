@@ -32,9 +32,7 @@ def fetch(ids: list[str], folder: Path) -> list[Path]:
     """
     wrong = [entry for entry in ids if not re.fullmatch("[0-9][A-Za-z0-9]{3}", entry)]
     if wrong or not ids:
-        raise ValueError(
-            f"ids={','.join(wrong)} are no ids of the PDB; they look like ids=[1ubq,4hhb], or ids=['1e10']"
-        )
+        raise ValueError(f"ids={','.join(wrong)} are no ids of the PDB; they look like ids=[1ubq,4hhb]")
     return [_fetch(entry.lower(), folder) for entry in ids]
 
 
