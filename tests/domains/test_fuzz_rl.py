@@ -20,10 +20,10 @@ from domains.rl.environments import describe
 from domains.rl.policies import make_controller
 from domains.rl.specs import REMADE, WATCHING, named, plain, registered, trusted
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("ATTEND_FUZZ", "40"))
 CALM = settings(
     max_examples=EXAMPLES,
-    derandomize=EXAMPLES == 60,
+    derandomize="ATTEND_FUZZ" not in os.environ,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],

@@ -268,13 +268,19 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("kind", READERS)
 def test_damaged_files_are_read_or_refused(kind, folder, monkeypatch):
-    """$FUZZ more of each where that is set."""
+    """$ATTEND_FUZZ of each where that is set."""
     name, good, reader = READERS[kind]
     monkeypatch.setenv("ATTEND_DATA", str(folder / "home"))
     path, said = folder / name, []
-    many = int(os.environ.get("FUZZ", "30"))
+    many = int(os.environ.get("ATTEND_FUZZ", "30"))
 
-    @settings(max_examples=many, derandomize=many == 30, deadline=None, database=None, suppress_health_check=CALM)
+    @settings(
+        max_examples=many,
+        derandomize="ATTEND_FUZZ" not in os.environ,
+        deadline=None,
+        database=None,
+        suppress_health_check=CALM,
+    )
     @given(damages(name, good))
     def read_it(data):
         path.write_bytes(data)
