@@ -1,4 +1,4 @@
-"""What divides the frequencies of a rotary position, so that it reaches farther than a model was first trained for.
+"""Divisors of the frequencies of a rotary position, for a longer context than a model was first trained on.
 
     θ_n = position · base^(-2n / D) / divisor_n,        n = 0 … D/2 - 1
 
@@ -17,7 +17,7 @@ from core.config import RotaryScaling, ScalingKind
 
 
 def frequency_divisors(scaling: RotaryScaling, head_dim: int, base: float) -> list[float]:
-    """What divides each of the D / 2 frequencies.
+    """Return the divisors of the D / 2 frequencies.
 
     Raises:
         ValueError: for a scaling that cannot be.

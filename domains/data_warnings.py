@@ -1,4 +1,4 @@
-"""What a reader leaves out, changes or guesses is said: one line with a count and an example.
+"""Warnings of readers: one line with a count and an example for all that is left out, changed or guessed.
 
 Readers call `warn_data` and `warn_left_out`; a command records these lines (`record_data_warnings`) and repeats them in
 its summary.json.

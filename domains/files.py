@@ -50,9 +50,14 @@ def decode_text(data: bytes) -> tuple[str, str]:
         The text, and the encoding: by its byte-order mark UTF-8, UTF-16 or UTF-32; else UTF-8, or where that fails
         Latin-1, which takes any bytes.
     """
-    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
+    encoding = marked_encoding(data) or "utf-8"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
         text, encoding = data.decode("latin-1"), "latin-1"
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
+
+
+def marked_encoding(data: bytes) -> str | None:
+    """Return the encoding that a byte-order mark tells, None if data begin with none."""
+    return next((name for mark, name in MARKS.items() if data.startswith(mark)), None)

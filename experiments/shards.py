@@ -41,7 +41,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 
 def read_shards(folder: Path) -> dict[str, Tensor]:
-    """What the index names, each weight from its shard: nothing is missing, twice, or of another folder."""
+    """Read the weights that the index names from its shards; refuse missing ones and other folders."""
     places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{folder / INDEX} has no weight_map, which says what file each weight is in")

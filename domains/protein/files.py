@@ -100,7 +100,7 @@ def _kind(path: Path) -> tuple[str, str]:
 
 
 def unpacked_file(path: Path) -> bytes:
-    """What a file holds, without its packing."""
+    """Return the bytes of a file, unpacked."""
     opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     try:
         with opened(path, "rb") as file:

@@ -108,7 +108,7 @@ def read_number(text: str) -> int:
 
 
 def _segments(lines: list[str], wide: bool) -> dict[tuple[str, str], str]:
-    """What chains are called that share an id and differ in segment (columns 73 to 76): by both, or by the segment."""
+    """Name chains that share an id and differ in segment (columns 73 to 76): by both, or by the segment alone."""
     found: dict[str, dict[str, None]] = defaultdict(dict)  # id -> segments in their order
     for line in lines:
         if line[:4] in RECORDS and _code(line, wide) in LETTER and (segment := line[72:76].strip()):

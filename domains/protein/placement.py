@@ -19,7 +19,7 @@ UNFIT = "its atoms do not fit its SEQRES; correct or delete those lines"
 
 
 class Residue(NamedTuple):
-    """What was seen of one residue."""
+    """The observed atoms of one residue."""
 
     code: str  # MSE
     number: int  # by the authors

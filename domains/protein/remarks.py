@@ -1,4 +1,4 @@
-"""What readers of files leave out, change or guess on the way: collected, and said in one line for each reason."""
+"""Remarks of readers on what they leave out, change or guess: collected, then said in one line for each reason."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

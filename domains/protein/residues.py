@@ -31,7 +31,7 @@ KIN = {"HSD", "HSP", "HSC"}
 
 
 def make_letter(named: Iterable[tuple[str, str]], remarks: Remarks) -> Callable[[str], str]:
-    """What turns the name of a residue of one file into its letter, or "" where it has none.
+    """Return a function from the name of a residue in one file to its letter, or "" where it has none.
 
     Args:
         named: the names of residues in the file, each with the name of an atom of it. They tell what HSE is; where its

@@ -27,7 +27,7 @@ LAST_NUMBER = 9999  # of a PDB file; some programs go on from 0
 
 
 class Name(NamedTuple):
-    """What a file calls a chain."""
+    """The name of a chain in its file."""
 
     polymer: str  # in SEQRES
     author: str  # in public; may be ""

@@ -78,7 +78,7 @@ def make(env: str | EnvSpec, **options: Any) -> gymnasium.Env:
 
 
 def fault(error: BaseException) -> str:
-    """What the code of an environment complained of, in one line."""
+    """Return the error of an environment's code in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
 
 
@@ -122,7 +122,7 @@ def playable(spec: dict[str, Any]) -> str | EnvSpec | None:
 
 
 def differences(spec: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """What keeps a model of this spec from playing an environment of which `about` is known (`describe`)."""
+    """Return why a model of this spec cannot play an environment that `describe` gave `about`."""
     return [
         f"{key} {spec.get(key)} and not {value}"
         for key, value in about.items()

@@ -1,4 +1,4 @@
-"""What float32 can hold of states and rewards: near 1.7e9, such as a time in seconds, its steps are 128.
+"""Precision of states and rewards in float32: near 1.7e9, such as a time in seconds, its steps are 128.
 
 Shapes: M steps · S state width
 """
@@ -33,7 +33,7 @@ def fitting(observations: np.ndarray) -> np.ndarray:
 
 
 def offset(states: np.ndarray) -> list[float] | None:
-    """What to take off each number of a state before it is rounded to float32: the mean (M, S) where that is needed,
+    """Return what to subtract from each number of a state before float32: the mean of (M, S) where that is needed,
     else 0. None where it is needed nowhere."""
     if states.ndim != 2 or not (needed := coarse(states)).any():
         return None

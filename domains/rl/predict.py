@@ -145,5 +145,5 @@ def replay(
 
 
 def entry_point(env: str | EnvSpec) -> str:
-    """What makes an environment, such as gymnasium.envs.mujoco.hopper_v5:HopperEnv."""
+    """Return the entry point of an environment, such as gymnasium.envs.mujoco.hopper_v5:HopperEnv."""
     return str((gymnasium.spec(env.rpartition(":")[2]) if isinstance(env, str) else env).entry_point)

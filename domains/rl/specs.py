@@ -79,7 +79,7 @@ def registered(env_id: str) -> EnvSpec:
 
 
 def spec_of(env: gymnasium.Env, env_id: str) -> EnvSpec:
-    """What an environment was made of, by an id that may name a module."""
+    """Return the registered specification of an environment, by an id that may name a module."""
     assert env.spec is not None
     module, colon, _ = env_id.rpartition(":")
     return registered(f"{module}{colon}{env.spec.id}")
@@ -112,7 +112,7 @@ def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def identity(env_id: str, told: dict[str, Any] | None) -> dict[str, Any]:
-    """What of a specification makes it another environment; of an id alone, what is registered."""
+    """Return the parts of a specification that make one environment another; of an id, those registered."""
     try:
         told = plain(registered(env_id) if told is None else trusted(told))
     except ValueError:  # it cannot be made here, and is compared as it is written

@@ -9,19 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from domains.files import marked_encoding
 from domains.text.tokenizers import END
 
 PIECE, HEAD = 2**20, 2**13  # bytes read at once, and looked at to tell what a file is
 BROKEN = re.compile(f"[\udc80-\udcff{END}]")  # bytes that are no UTF-8, as Python escapes them, and what marks an end
 ABOVE_ASCII = re.compile(r"[^\x00-\x7f]")
 LAST_WORD = re.compile(r"(?<=\S)\s+\S*\Z")  # where a tokenizer begins anew whatever came before
-MARKS = {  # the longer ones first
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 OTHER = {  # how files begin that are no text, though they may hold some
     "packed, to be unpacked first": rb"\x1f\x8b|\xfd7zXZ\0|PK\x03\x04|\x28\xb5\x2f\xfd|BZh[1-9]1AY|7z\xbc\xaf|Rar!",
     "PDF": rb"%PDF-",
@@ -31,7 +25,7 @@ OTHER = {  # how files begin that are no text, though they may hold some
 
 @dataclass
 class Findings:
-    """What reading text changed or guessed.
+    """Changes and guesses that were made while text was read.
 
     Attributes:
         broken: how many bytes of each file became �.
@@ -53,7 +47,7 @@ def no_text(file: Path) -> str | None:
         return f"unreadable ({error.strerror})"
     if not head:
         return "empty"
-    if _mark(head):
+    if marked_encoding(head):
         return None
     found = (what for what, beginning in OTHER.items() if re.match(beginning, head))
     return next(found, "binary, or UTF-16 without a byte-order mark" if b"\0" in head else None)
@@ -62,7 +56,7 @@ def no_text(file: Path) -> str | None:
 def encoding_of(file: Path) -> str:
     """The encoding of a text: by its byte-order mark; else UTF-8, unless most of what is not ASCII is none: Latin-1."""
     with file.open("rb") as stream:
-        if mark := _mark(stream.read(HEAD)):
+        if mark := marked_encoding(stream.read(HEAD)):
             return mark
     broken = above = 0
     for text in _decoded(file, "utf-8"):
@@ -106,10 +100,6 @@ def copies(files: Sequence[Path], names: Sequence[str]) -> list[tuple[str, str]]
             if first.setdefault(digest, name) != name:
                 found.append((name, first[digest]))
     return found
-
-
-def _mark(head: bytes) -> str | None:
-    return next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), None)
 
 
 def _decoded(file: Path, encoding: str) -> Iterator[str]:

@@ -42,7 +42,7 @@ class Harness(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What is empty follows the token that begins a text, where the tokenizer has one."""
+        """Begin an empty context with the token that begins a text, where the tokenizer has one."""
         return self.tokens.first[0] if self.tokens.first else self.eot_token_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a tokenizer's files say beside its vocabulary: how a prompt begins and ends, and how a conversation is written.
+"""Settings of a tokenizer beside its vocabulary: how a prompt begins and ends, and how a conversation is written.
 
 The post-processor of tokenizer.json, tokenizer_config.json, and chat_template.jinja, as transformers reads them.
 """
@@ -41,7 +41,7 @@ def template(first: Sequence[int], last: Sequence[int], names: Mapping[int, str]
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """What it says; nothing where there is none. Raises ValueError if it is no JSON."""
+    """Return tokenizer_config.json, {} where there is none. Raises ValueError if it is no JSON."""
     file = folder / "tokenizer_config.json"
     if not file.is_file():
         return {}

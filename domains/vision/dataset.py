@@ -1,4 +1,4 @@
-"""What every source of images gives: labels, class names, splits, and pixels on demand.
+"""The data set that every source of images gives: labels, class names, splits, and pixels on demand.
 
 Shapes: N images · B of them · C channels · Y rows · X columns, in pixels
 """

@@ -250,7 +250,7 @@ def _decoded(
 
 
 def _ranges(results: Sequence[Decoded | ValueError]) -> dict[str, Range]:
-    """What is scaled to 0 … 255 in all images of a mode of more than 8 bits."""
+    """Return the range that is scaled to 0 … 255, for each mode of more than 8 bits."""
     extents = [result.extent for result in results if isinstance(result, Decoded) and result.extent]
     return {
         mode: value_range(min(e.low for e in extents if e.mode == mode), max(e.high for e in extents if e.mode == mode))

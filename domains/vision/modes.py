@@ -87,7 +87,7 @@ def _rawmode(image: Image.Image) -> str:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What sets a photograph upright, by the orientation that its camera noted; None if it noted none.
+    """Return the transposition that sets a photograph upright, by its EXIF orientation; None without one.
 
     ImageOps.exif_transpose writes the notes anew as well, and fails where they are damaged.
     """

@@ -75,7 +75,7 @@ def step(words: list[str], half: bool) -> None:
 
 
 def kernel(half: bool) -> None:
-    """What RMSNorm leaves in float32 under CUDA's autocast, beside values in bfloat16."""
+    """Attend with q and k in float32, as RMSNorm leaves them under CUDA's autocast, and v in bfloat16."""
     with FakeTensorMode():
         q, k = (torch.randn(2, 3, 5, 8, device="cuda", requires_grad=True) for _ in range(2))
         v = torch.randn(2, 3, 5, 8, device="cuda", dtype=torch.bfloat16 if half else torch.float32, requires_grad=True)

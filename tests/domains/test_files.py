@@ -1,4 +1,4 @@
-"""What lies below a folder, text of unknown encoding, and the lines that say what a reader left out."""
+"""Files below a folder, text of unknown encoding, and the lines that say what a reader left out."""
 
 import pytest
 

@@ -124,7 +124,7 @@ def changed(draw, array):
 
 
 def refused(call, said: list[str]):
-    """What a call gives; its complaint goes to `said`."""
+    """Return what a call gives; its complaint goes to `said`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

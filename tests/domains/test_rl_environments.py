@@ -91,7 +91,7 @@ def odd(request):
 
 
 def cartpole(**changes):
-    """What a file says of CartPole-v1, but for some changes."""
+    """The specification of CartPole-v1 in a file, with some changes."""
     return plain(registered("CartPole-v1")) | changes
 
 
