@@ -31,7 +31,7 @@ def parse_cif(text: str, stem: str, remarks: Remarks) -> list[Chain]:
     with_atoms = [block for block in blocks if "_atom_site." in block] or blocks
     try:
         columns = _gemmi_columns(with_atoms[0]) if find_spec("gemmi") else MMCIF2Dict(StringIO(with_atoms[0]))
-    except (ValueError, RuntimeError, KeyError, IndexError, StopIteration) as error:
+    except (ValueError, RuntimeError, LookupError, ArithmeticError, StopIteration) as error:
         raise ValueError("it is no mmCIF file, or cut short") from error
     return _cif_chains(columns, len(with_atoms) - 1, stem, remarks)
 
