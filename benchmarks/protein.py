@@ -63,15 +63,17 @@ class Convolutions(Adapter):
         )
 
     def forward(self, batch: Batch, **_: Any) -> Prediction:
-        assert self.baseline is not None
         tokens = self.tokens(batch)
-        track: Any = tokens.bias
-        z = (track.z * track.both).permute(0, 3, 1, 2)  # (B, P, L, L)
+        z, b = self.pair_representation(batch, tokens.x)
+        pair_mask = batch["valid"][:, :, None] & batch["valid"][:, None]  # (B, L, L)
+        z = (z * pair_mask[..., None]).permute(0, 3, 1, 2)  # (B, P, L, L)
         for layer in self.layers:
             z = z + layer(z)
         z = z.permute(0, 2, 3, 1)
-        b = track.baseline
-        logits = self.distogram(self.norm(z + z.transpose(1, 2))) + self.baseline.logits((b + b.mT) / 2)
+        logits = self.distogram(self.norm(z + z.transpose(1, 2)))
+        assert b is not None
+        assert self.baseline is not None
+        logits = logits + self.baseline.logits((b + b.mT) / 2)
         return Prediction(logits, None if self.states is None else self.states(tokens.x))
 
 

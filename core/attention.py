@@ -5,7 +5,6 @@ keys, of values; * any leading dimensions
 """
 
 from math import prod
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,9 +14,9 @@ from core.bias import Bias, PairBias, fold
 from core.kernels.flex import flex
 from core.kernels.local import local
 from core.kernels.pair_bias import pair_bias
-from core.kernels.sdpa import sdpa
+from core.kernels.sdpa import dense_mask, sdpa
 from core.masks import Everything, Mask
-from core.planner import plan
+from core.planner import choose, describe
 
 
 def attend(
@@ -28,7 +27,6 @@ def attend(
     mask: Mask = Everything(),
     bias: Bias | Tensor | None = None,
     scale: float | None = None,
-    dropout: float = 0.0,
     backend: str = "auto",
     strict: bool = False,
 ) -> Float[Tensor, "*batch H L E"]:
@@ -53,7 +51,6 @@ def attend(
         k, v: keys and values, H a multiple of G; query head h reads key/value head h // (H / G).
         bias: added to the scores in the dtype of q; broadcasts to (B, H, L, M), with leading dimensions in one.
         scale: 1 / √D if None.
-        dropout: probability of dropping an attention weight. No fused kernel on a CPU has it.
         backend: "auto", or the name of a kernel; `core.planner.plan` says what "auto" will do. "flex" compiles the mask
             into a kernel of its own, and has no gradient on a CPU.
         strict: refuse to run without a fused kernel.
@@ -63,27 +60,29 @@ def attend(
     bias = PairBias(bias) if isinstance(bias, Tensor) else bias
     q, k, v = autocast(q, k, v)
     check(q, k, v)
-    check_bias(bias, (prod(q.shape[:-3]), *q.shape[-3:-1], k.shape[-2]))
-    shape, width = q.shape[:-1], v.shape[-1]
-    q, k, v = _fold(q), _fold(k), _fold(v)  # (B, H, L, D), (B, G, M, D), (B, G, M, D)
-    factor = float(q.shape[-1] ** -0.5) if scale is None else scale
-    chosen = plan(q, k, v, mask=mask, bias=bias, dropout=dropout, backend=backend, strict=strict).backend
-    if dropout and chosen in ("reference", "local", "pair_bias"):
-        raise ValueError(f"backend={chosen} has no attention dropout; use backend='sdpa'")
+    if q.dim() != 4:
+        out = attend(*map(_fold, (q, k, v)), mask=mask, bias=bias, scale=scale, backend=backend, strict=strict)
+        return out.reshape(*q.shape[:-1], v.shape[-1])
+    if bias is not None:
+        check_bias(bias, (*q.shape[:-1], k.shape[-2]))
+    mask, width = mask.simplify(q.shape[-2], k.shape[-2]), v.shape[-1]
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    remembered = choose.__wrapped__ if torch.compiler.is_compiling() else choose  # a compiler keeps its own
+    chosen, _ = remembered(describe(q, k, v, mask, bias), backend, strict)
     if chosen == "reference":
-        return reference(q, k, v, mask=mask, bias=bias, scale=factor).reshape(*shape, width)
-    q, k, v, dense, factor = fold(q, k, v, bias, factor)
+        return reference(q, k, v, mask=mask, bias=bias, scale=factor)
+    q, k, v, dense, factor = fold(q, k, v, bias, factor)  # the low-rank part of the bias goes into q and k
     if chosen == "local":
         out = local(q, k, v, mask, factor)
     elif chosen == "pair_bias":
         assert dense is not None
-        allowed = None if isinstance(mask, Everything) else _seen(mask, q, k)
+        allowed = None if isinstance(mask, Everything) else dense_mask(mask, q, k)
         out = pair_bias(q, _share(k, q.shape[1]), _share(v, q.shape[1]), allowed, dense, factor)
     elif chosen == "flex":
         out = flex(q, k, v, mask, dense, factor)
     else:
-        out = sdpa(q, k, v, mask, dense, factor, dropout)
-    return out[..., :width].reshape(*shape, width)
+        out = sdpa(q, k, v, mask, dense, factor)
+    return out if out.shape[-1] == width else out[..., :width]
 
 
 def reference(
@@ -103,7 +102,8 @@ def reference(
     broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))  # (B, H, M)
     k, v = k.masked_fill(broken[..., None], 0.0), v.masked_fill(broken[..., None], 0.0)  # for 0 · NaN is NaN
     out = probabilities(q, k, mask=mask, bias=bias, scale=scale) @ v  # (B, H, L, D)
-    spoilt = (_seen(mask, q, k) & broken[..., None, :]).any(-1, keepdim=True)  # (B, H, L, 1)
+    allowed = mask.dense(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
+    spoilt = (allowed & broken[..., None, :]).any(-1, keepdim=True)  # (B, H, L, 1)
     return out.masked_fill(spoilt, torch.nan)
 
 
@@ -126,39 +126,6 @@ def probabilities(
     return scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
 
 
-class Partial(NamedTuple):
-    """Attention over some of the keys: what was gathered, and how much there was to gather."""
-
-    out: Float[Tensor, "B H L E"]
-    lse: Float[Tensor, "B H L"]  # log of the sum of exponentiated scores; -inf where no key was seen
-
-
-def partial(
-    q: Float[Tensor, "B H L D"],
-    k: Float[Tensor, "B G M D"],
-    v: Float[Tensor, "B G M E"],
-    *,
-    mask: Mask = Everything(),
-    scale: float | None = None,
-) -> Partial:
-    """`reference` with its normaliser, for `merge`."""
-    (B, H, L, D), M = q.shape, k.shape[-2]
-    scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
-    lse = scores.masked_fill(~mask.dense(B, H, L, M, q.device), -torch.inf).logsumexp(-1)
-    return Partial(reference(q, k, v, mask=mask, scale=scale), lse)
-
-
-def merge(a: Partial, b: Partial) -> Partial:
-    """Attention over the keys of both, from the attention over each (Liu et al. 2023, ring attention)."""
-    lse = torch.logaddexp(a.lse, b.lse)
-    share_a, share_b = ((part.lse - lse).exp().nan_to_num(0.0)[..., None] for part in (a, b))
-    return Partial(share_a * a.out + share_b * b.out, lse)
-
-
-def _seen(mask: Mask, q: Tensor, k: Tensor) -> Tensor:
-    return mask.dense(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
-
-
 def _fold(t: Tensor) -> Tensor:
     """(*, H, L, D) -> (B, H, L, D), B the product of the leading dimensions."""
     return t.reshape(prod(t.shape[:-3]), *t.shape[-3:])
@@ -172,7 +139,7 @@ def _share(t: Tensor, heads: int) -> Tensor:
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in autocast's dtype, where it is on; float64 stays, as it does in torch's own operations."""
     device = tensors[0].device.type
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
@@ -180,22 +147,20 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def check(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raises ValueError if the shapes or the dtypes do not fit together."""
-    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    if min(q.dim(), k.dim(), v.dim()) < 3:
-        raise ValueError(f"attend needs (*, heads, length, width), got {shapes}")
     same = q.shape[:-3] == k.shape[:-3] == v.shape[:-3] and k.shape[:-1] == v.shape[:-1] and q.shape[-1] == k.shape[-1]
-    if not same:
-        raise ValueError(f"attend needs q (*, H, L, D) and k, v (*, G, M, D), got {shapes}")
+    if not same or min(q.dim(), k.dim(), v.dim()) < 3:
+        shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+        raise ValueError(f"attend needs q (*, heads, length, width) and k, v (*, kv_heads, keys, width), got {shapes}")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"attend needs q, k and v of one dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
     if q.shape[-3] % k.shape[-3]:
         raise ValueError(f"the {q.shape[-3]} query heads must be a multiple of the {k.shape[-3]} key/value heads")
 
 
-def check_bias(bias: Bias | None, whole: tuple[int, ...]) -> None:
+def check_bias(bias: Bias, whole: tuple[int, ...]) -> None:
     """Raises ValueError if the bias does not broadcast to `whole`, (B, H, L, M)."""
     B, H, L, M = whole
-    for part in () if bias is None else bias.parts:
+    for part in bias.parts:
         if isinstance(part, PairBias):
             sizes = [(part.values.shape, whole)]
         else:

@@ -31,6 +31,10 @@ class Bias:
         """(B|1, H|1, L|1, M|1)"""
         raise NotImplementedError
 
+    def last(self, queries: int) -> "Bias":
+        """Return the bias of the last so many queries."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, eq=False)
 class PairBias(Bias):
@@ -50,6 +54,9 @@ class PairBias(Bias):
 
     def dense(self):
         return self.values
+
+    def last(self, queries):
+        return self if self.values.shape[-2] == 1 else PairBias(self.values[..., -queries:, :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +82,9 @@ class LowRankBias(Bias):
     def dense(self):
         return self.u @ self.w.mT
 
+    def last(self, queries):
+        return LowRankBias(self.u[..., -queries:, :], self.w)
+
 
 @dataclass(frozen=True, eq=False)
 class SumBias(Bias):
@@ -88,6 +98,9 @@ class SumBias(Bias):
 
     def dense(self):
         return reduce(torch.add, (term.dense() for term in self.terms))
+
+    def last(self, queries):
+        return SumBias(tuple(term.last(queries) for term in self.terms))
 
 
 def fold(

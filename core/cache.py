@@ -1,10 +1,10 @@
 """What a causal model remembers between calls, so that a new token costs one step and not the whole sequence.
 
-    cache = KVCache(depth, capacity=100)        # or WindowCache(depth, window), RecurrentState(depth)
+    cache = model.make_cache(capacity=100)      # a KVCache, a WindowCache or a RecurrentState
     model(x[:, :7], cache=cache); model(x[:, 7:8], cache=cache)      # = model(x[:, :8])
 
-One interface: `blocks[n]` is what block n keeps, `length` counts the tokens so far, `crop` forgets the last ones,
-`reorder` picks batch entries (for beam search).
+One interface: `blocks[n]` is what block n keeps, `length` counts the tokens so far, `starts` says where each row
+begins, `crop` forgets the last tokens, `reorder` picks batch entries (for beam search).
 
 Shapes: B batch · G key/value heads · L new tokens · M tokens kept · D head width · A axes of position
 """
@@ -15,6 +15,9 @@ from typing import Generic, TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from core.masks import Everything, LeftPadding, Mask
+from core.positions import Positions, Span, as_tensor, span
 
 
 class BlockCache(ABC):
@@ -39,35 +42,72 @@ Block = TypeVar("Block", bound=BlockCache)
 
 
 class Cache(Generic[Block]):
-    """The base of all caches: one BlockCache for each block, and where the tokens stand."""
+    """The base of all caches: one BlockCache for each block, and the positions of the tokens.
+
+    Attributes:
+        starts: (B,), the column at which each row of a left-padded batch begins; None if all begin at 0. Set it before
+            the first tokens.
+    """
+
+    starts: Tensor | None = None
 
     def __init__(self, blocks: list[Block]):
         self.blocks = blocks
-        self.places: Tensor | None = None
+        self.positions: Positions | None = None  # of all tokens that are kept
 
     @property
     def length(self) -> int:
         """Tokens seen so far."""
         return self.blocks[0].length
 
-    def see(self, at: Int[Tensor, "*batch L A"]) -> Int[Tensor, "*batch M A"]:
-        """Note where new tokens stand, at (L, A) or (B, L, A); return where all that are kept stand."""
-        self.places = at if self.places is None else torch.cat([self.places, at], dim=-2)
-        return self.places
+    @property
+    def kept(self) -> int:
+        """Tokens of which keys are kept."""
+        return self.length
+
+    def next_positions(self, x: Float[Tensor, "B L C"]) -> Positions:
+        """Return the positions of tokens that follow, counted from where each row begins."""
+        columns = span(self.length, self.length + x.shape[1], x)
+        if self.starts is None:
+            return columns
+        return (as_tensor(columns)[:, 0] - self.starts[:, None]).clamp(min=0)[..., None]  # (B, L, 1)
+
+    def left_padding(self) -> Mask:
+        """Return the mask that hides the columns before each row begins."""
+        if self.starts is None:
+            return Everything()
+        return LeftPadding(self.starts - (self.length - self.kept))
+
+    def append_positions(self, new: Positions) -> Positions:
+        """Note the positions of new tokens; return those of all keys that they can see."""
+        old = self.positions
+        if old is None:
+            self.positions = new
+        elif isinstance(new, Span) and isinstance(old, Span) and old.stop == new.start:
+            self.positions = Span(old.start, new.stop, new.device)
+        else:
+            self.positions = torch.cat([as_tensor(old), as_tensor(new)], dim=-2)
+        return self.positions
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
+        forgotten = self.length - length
         for block in self.blocks:
             block.crop(length)
-        if self.places is not None:
-            self.places = self.places[..., :length, :]
+        match self.positions:
+            case Span(start, stop, device) if forgotten > 0:
+                self.positions = Span(start, stop - forgotten, device)
+            case Tensor() if forgotten > 0:
+                self.positions = self.positions[..., :-forgotten, :]
 
     def reorder(self, index: Int[Tensor, " n"]) -> None:
         """Batch entry n becomes what entry index[n] was."""
         for block in self.blocks:
             block.reorder(index)
-        if self.places is not None and self.places.dim() == 3:
-            self.places = self.places[index]
+        if isinstance(self.positions, Tensor) and self.positions.dim() == 3:
+            self.positions = self.positions[index]
+        if self.starts is not None:
+            self.starts = self.starts[index]
 
 
 class KeysAndValues(BlockCache):
@@ -91,10 +131,10 @@ class KeysAndValues(BlockCache):
         if self.length == 0:
             shape = (*k.shape[:-2], self.capacity, k.shape[-1])
             self.keys, self.values = k.new_empty(shape), v.new_empty(shape)
-        self.keys[..., self.length : new, :] = k
-        self.values[..., self.length : new, :] = v
+        self.keys.narrow(-2, self.length, k.shape[-2]).copy_(k)
+        self.values.narrow(-2, self.length, v.shape[-2]).copy_(v)
         self.length = new
-        return self.keys[..., :new, :], self.values[..., :new, :]
+        return self.keys.narrow(-2, 0, new), self.values.narrow(-2, 0, new)
 
     def crop(self, length):
         self.length = min(length, self.length)
@@ -176,9 +216,16 @@ class WindowCache(Cache[LastKeysAndValues]):
         super().__init__([LastKeysAndValues(window) for _ in range(depth)])
         self.window = window
 
-    def see(self, at):
-        seen = super().see(at)
-        self.places = seen[..., -self.window :, :]
+    @property
+    def kept(self):
+        return min(self.length, self.window)
+
+    def append_positions(self, new):
+        seen = super().append_positions(new)
+        if isinstance(seen, Span):
+            self.positions = Span(max(seen.start, seen.stop - self.window), seen.stop, seen.device)
+        else:
+            self.positions = seen[..., -self.window :, :]
         return seen
 
 
@@ -187,3 +234,6 @@ class RecurrentState(Cache[State]):
 
     def __init__(self, depth: int):
         super().__init__([State() for _ in range(depth)])
+
+    def left_padding(self):
+        return Everything() if self.length else super().left_padding()  # a state has passed it with the first tokens

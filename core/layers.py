@@ -3,27 +3,20 @@
 Shapes: B batch · L tokens · M keys seen · C width · A axes of position · H heads
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.bias import Bias, PairBias
-from core.cache import Cache
-from core.config import Activation, Mixer, Norm, TransformerConfig
+from core.cache import Cache, KVCache, LastKeysAndValues, RecurrentState, State, WindowCache
+from core.config import Activation, Norm, TransformerConfig
 from core.masks import Everything, Mask
-from core.mixers.convolution import Convolution
-from core.mixers.kinds import DeltaAttention, LinearAttention
-from core.mixers.recurrence import Recurrence
-from core.mixers.softmax import MultiHeadAttention
-from core.positions import NoPosition, Position
-from core.probe import Probe
-
-# One bias for all blocks, or a function from (block number, tokens) to the block's own.
-BlockBias = Bias | Tensor | Callable[[int, Tensor], Tensor | Bias] | None
+from core.mixers.registry import MIXERS
+from core.positions import NoPosition, Position, Positions, span
+from core.probe import BlockProbe, Probe
 
 
 class FeedForward(nn.Module):
@@ -90,10 +83,10 @@ class TransformerBlock(nn.Module):
         super().__init__()
         c = config
         self.norm1, self.norm2 = make_norm(c), make_norm(c)
-        self.mixer = make_mixer(c)
+        self.mixer: Any = MIXERS[c.mixer](c)
         self.feed_forward = FeedForward(c.dim, round(c.dim * c.mlp_ratio), activation=c.activation, bias=c.bias)
         self.scale1, self.scale2 = (
-            nn.Identity() if c.layer_scale is None else LayerScale(c.dim, c.layer_scale) for _ in range(2)
+            None if c.layer_scale is None else LayerScale(c.dim, c.layer_scale) for _ in range(2)
         )
         self.dropout, self.drop_path = nn.Dropout(c.dropout), DropPath(drop_path)
         if c.zero_init:
@@ -101,9 +94,20 @@ class TransformerBlock(nn.Module):
                 assert isinstance(layer, nn.Linear)
                 nn.init.zeros_(layer.weight)
 
-    def forward(self, x: Float[Tensor, "B L C"], **mixing) -> Float[Tensor, "B L C"]:
-        x = x + self.drop_path(self.dropout(self.scale1(self.mixer(self.norm1(x), **mixing))))
-        return x + self.drop_path(self.dropout(self.scale2(self.feed_forward(self.norm2(x)))))
+    def forward(
+        self, x: Float[Tensor, "B L C"], *, probe: BlockProbe | None = None, last: int | None = None, **mixing
+    ) -> Float[Tensor, "B n C"]:
+        """Return the block's output at the last n tokens; at all of them if `last` is None."""
+        y = self.mixer(self.norm1(x), probe=probe, last=last, **mixing)
+        if last is not None:
+            x, y = x[:, -last:], y[:, -last:]  # (B, n, C)
+        x = x + self.scaled(y, self.scale1)
+        x = x + self.scaled(self.feed_forward(self.norm2(x)), self.scale2)
+        return x if probe is None else probe.edit("residual", x)
+
+    def scaled(self, y: Float[Tensor, "B L C"], scale: LayerScale | None) -> Float[Tensor, "B L C"]:
+        y = y if scale is None else scale(y)
+        return self.drop_path(self.dropout(y)) if self.training else y
 
 
 class Transformer(nn.Module):
@@ -128,70 +132,84 @@ class Transformer(nn.Module):
         self,
         x: Float[Tensor, "B L C"],
         *,
+        positions: Positions | None = None,
         mask: Mask = Everything(),
-        bias: BlockBias = None,
-        at: Int[Tensor, "*batch L A"] | None = None,
+        bias: Bias | Tensor | None = None,
         cache: Cache | None = None,
         probe: Probe | None = None,
-    ) -> Float[Tensor, "B L C"]:
-        """Hidden states of tokens x.
+        last: int | None = None,
+    ) -> Float[Tensor, "B n C"]:
+        """Hidden states of tokens x: in training, prefill, decoding and agents alike.
 
         Args:
             x: (B, L, C).
+            positions: of the tokens, (L, A) or (B, L, A); 0, 1, 2 … after those in the cache if None. A token at -1,
+                such as the class token of a ViT, has none.
             mask: who may see whom.
-            bias: added to the scores, broadcastable to (B, H, L, M): one for all blocks, or a function of
-                (block number, tokens (B, L, C)) that gives each block its own.
-            at: where the tokens stand, (L, A) or (B, L, A); 0, 1, 2 … after those in the cache if None. A token at -1,
-                such as the class token of a ViT, stands nowhere.
-            cache: what came before; filled with these tokens.
+            bias: added to the scores, broadcastable to (B, H, L, M).
+            cache: what came before; filled with these tokens. It hides the padding of rows that begin later.
             probe: filled with what it asks for, and may edit it.
+            last: the last block computes the last n tokens alone; all of them if None.
         Returns:
-            (B, L, C).
+            (B, n, C).
         """
-        if at is None:
-            start = 0 if cache is None else cache.length
-            at = torch.arange(start, start + x.shape[1], device=x.device)[:, None]  # (L, 1)
-        seen = at if cache is None else cache.see(at)  # (M, A) or (B, M, A)
-        x = self.embed_norm(self.position.add(x, at))
-        rotations, own = self.position.rotations(at, len(self.blocks)), self.position.bias(at, seen)
-        for number, block in enumerate(self.blocks):
-            if probe is not None:
-                probe.block = number
-            x = block(
-                x,
-                mask=mask,
-                bias=_sum(own, bias(number, x) if callable(bias) else bias),
-                rotation=rotations[number],
-                cache=None if cache is None else cache.blocks[number],
-                probe=probe,
-            )  # (B, L, C)
-            if probe is not None:
-                x = probe.edit("residual", x)
+        x, blocks = self.prepare(x, positions=positions, mask=mask, bias=bias, cache=cache, probe=probe)
+        for number, (block, inputs) in enumerate(blocks):
+            x = block(x, **inputs, last=last if number == len(blocks) - 1 else None)  # (B, L, C), at the end (B, n, C)
         return self.norm(x)
 
+    def prepare(
+        self,
+        x: Float[Tensor, "B L C"],
+        *,
+        positions: Positions | None = None,
+        mask: Mask = Everything(),
+        bias: Bias | Tensor | None = None,
+        cache: Cache | None = None,
+        probe: Probe | None = None,
+    ) -> tuple[Float[Tensor, "B L C"], list[tuple[TransformerBlock, dict[str, Any]]]]:
+        """Tokens as the first block sees them, and each block with its inputs beside them: the start of `forward`.
 
-def make_mixer(config: TransformerConfig) -> nn.Module:
-    """The token mixer that a configuration names."""
-    c = config
-    attention: dict[str, Any] = {"kv_heads": c.kv_heads, "qk_norm": c.qk_norm, "bias": c.bias}
-    match c.mixer:
-        case Mixer.softmax:
-            return MultiHeadAttention(c.dim, c.heads, **attention)
-        case Mixer.window:
-            return MultiHeadAttention(c.dim, c.heads, window=c.window, **attention)
-        case Mixer.linear:
-            return LinearAttention(c.dim, c.heads, **attention)
-        case Mixer.performer:
-            return LinearAttention(c.dim, c.heads, features=4 * c.dim // c.heads, **attention)
-        case Mixer.delta | Mixer.gated_delta:
-            return DeltaAttention(c.dim, c.heads, gated=c.mixer is Mixer.gated_delta, **attention)
-        case Mixer.convolution:
-            return Convolution(c.dim, bias=c.bias)
-        case Mixer.recurrence:
-            return Recurrence(c.dim, bias=c.bias)
+        A model that does something between the blocks goes through them by itself, and ends with `norm`.
+        """
+        if positions is None:
+            positions = span(0, x.shape[1], x) if cache is None else cache.next_positions(x)
+        mask = mask if cache is None else mask & cache.left_padding()
+        key_positions = positions if cache is None else cache.append_positions(positions)
+        x = self.embed_norm(self.position.add(x, positions))
+        bias = add_biases(self.position.bias(positions, key_positions), bias)
+        rotations = self.position.rotations(positions, len(self.blocks))
+        caches = [None] * len(self.blocks) if cache is None else cache.blocks
+        return x, [
+            (
+                block,
+                {
+                    "mask": mask,
+                    "bias": bias,
+                    "rotation": rotations[n],
+                    "cache": caches[n],
+                    "probe": probe and probe.block(n),
+                },
+            )
+            for n, block in enumerate(self.stack())
+        ]
+
+    def make_cache(self, capacity: int) -> Cache[Any]:
+        """An empty cache for at most `capacity` tokens: what the mixer of each block keeps."""
+        depth, kept = len(self.blocks), self.stack()[0].mixer.make_cache(capacity)
+        match kept:
+            case LastKeysAndValues():
+                return WindowCache(depth, kept.window)
+            case State():
+                return RecurrentState(depth)
+        return KVCache(depth, capacity)
+
+    def stack(self) -> list[TransformerBlock]:
+        """The blocks, as what they are."""
+        return list(self.blocks)  # pyright: ignore[reportReturnType]
 
 
-def _sum(a: Bias | None, b: Bias | Tensor | None) -> Bias | None:
+def add_biases(a: Bias | None, b: Bias | Tensor | None) -> Bias | None:
     b = PairBias(b) if isinstance(b, Tensor) else b
     return b if a is None else a if b is None else a + b
 

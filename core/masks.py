@@ -33,9 +33,17 @@ class Mask:
         """How many keys before and after itself a query may see at most."""
         return inf, inf
 
-    def simplify(self) -> "Mask":
-        """A mask that shows every real query the same keys, and that more kernels can take."""
+    def simplify(self, queries: int, keys: int) -> "Mask":
+        """Return a mask that shows so many queries the same of so many keys, and that more kernels can take."""
         return self
+
+    def sees_itself(self) -> bool:
+        """Whether every query is sure to see the key at its own position."""
+        return False
+
+    def last_sees_all(self) -> bool:
+        """Whether the last query is sure to see every key but left padding, which is finite."""
+        return False
 
     def heads(self, first: int, last: int) -> "Mask":
         """The mask of the heads from `first` up to `last`, counted from 0."""
@@ -71,6 +79,12 @@ class Everything(Mask):
     def allows(self, b, h, i, j):
         return torch.ones_like(j, dtype=torch.bool)
 
+    def sees_itself(self):
+        return True
+
+    def last_sees_all(self):
+        return True
+
 
 @dataclass(frozen=True, eq=False)
 class Causal(Mask):
@@ -79,8 +93,17 @@ class Causal(Mask):
     def allows(self, b, h, i, j):
         return j <= i
 
+    def sees_itself(self):
+        return True
+
+    def last_sees_all(self):
+        return True
+
     def reach(self):
         return inf, 0
+
+    def simplify(self, queries, keys):
+        return Everything() if queries == 1 else self  # the newest token sees all that is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +120,16 @@ class Window(Mask):
     def allows(self, b, h, i, j):
         return (j >= i - self.left) & (j <= i + self.right)
 
+    def sees_itself(self):
+        return True
+
     def reach(self):
         return self.left, self.right
+
+    def simplify(self, queries, keys):
+        if self.left < keys - 1:
+            return self
+        return Everything() if self.right >= queries - 1 else Causal() if self.right == 0 else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +169,28 @@ class Lengths(Mask):
 
 
 @dataclass(frozen=True, eq=False)
+class LeftPadding(Mask):
+    """Padding at the left end: the keys of a row are real from starts (B,) on.
+
+    A token of the padding sees itself, so that its own values stay finite: a cache keeps them.
+    """
+
+    starts: Tensor
+
+    def sees_itself(self):
+        return True
+
+    def last_sees_all(self):
+        return True
+
+    def check(self, batch, queries, keys):
+        _same("LeftPadding", tuple(self.starts.shape), (batch,))
+
+    def allows(self, b, h, i, j):
+        return (j >= self.starts[b]) | (j == i)
+
+
+@dataclass(frozen=True, eq=False)
 class Documents(Mask):
     """Tokens of one document see each other: ids (B, M), a whole number for each token that names its document.
 
@@ -152,6 +205,9 @@ class Documents(Mask):
 
     def check(self, batch, queries, keys):
         _same("Documents", tuple(self.ids.shape), (batch, keys))
+
+    def sees_itself(self):
+        return True
 
     def allows(self, b, h, i, j):
         return self.ids[b, i] == self.ids[b, j]
@@ -282,18 +338,21 @@ class And(Joined):
         (left, right), (left2, right2) = self.first.reach(), self.second.reach()
         return min(left, left2), min(right, right2)
 
-    def simplify(self):
-        """Behind right padding a causal query that is real sees no padding anyhow; a window can be causal itself.
+    def sees_itself(self):
+        return self.first.sees_itself() and self.second.sees_itself()
 
-        Padding is hidden from some queries only then, and so must be finite.
-        """
-        match self.first.simplify(), self.second.simplify():
-            case (Causal() as causal, Lengths()) | (Lengths(), Causal() as causal):
-                return causal
-            case (Causal(), Window(left, _)) | (Window(left, _), Causal()):
+    def last_sees_all(self):
+        return self.first.last_sees_all() and self.second.last_sees_all()
+
+    def simplify(self, queries, keys):
+        match self.first.simplify(queries, keys), self.second.simplify(queries, keys):
+            case Causal(), Causal():
+                return self.first.simplify(queries, keys)
+            case (Causal(), Window(left, _)) | (Window(left, _), Causal()):  # a window can be causal itself
                 return Window(left, 0)
-            case first, second:
+            case first, second if (first, second) != (self.first, self.second):
                 return first & second
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,8 +366,8 @@ class Or(Joined):
         (left, right), (left2, right2) = self.first.reach(), self.second.reach()
         return max(left, left2), max(right, right2)
 
-    def simplify(self):
-        return self.first.simplify() | self.second.simplify()
+    def sees_itself(self):
+        return self.first.sees_itself() or self.second.sees_itself()
 
 
 @dataclass(frozen=True, eq=False)

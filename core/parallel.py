@@ -71,7 +71,8 @@ class Ulysses:
         check(q, k, v)
         self._check(q, k, P)
         H, L, M = q.shape[-3], P * q.shape[-2], P * k.shape[-2]
-        check_bias(bias, (prod(q.shape[:-3]), H, L, M))
+        if bias is not None:
+            check_bias(bias, (prod(q.shape[:-3]), H, L, M))
         first, last = rank * H // P, (rank + 1) * H // P
         q, k, v = (self._trade(t, -3, -2) for t in (q, k, v))  # (*, H/P, L, D), (*, G/P, M, D), (*, G/P, M, D)
         out = attend(q, k, v, mask=mask.heads(first, last), bias=_heads(bias, first, last, self.group), **options)

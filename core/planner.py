@@ -5,7 +5,9 @@ because that one is private, silent, and wrong on tensors without storage. The t
 """
 
 from dataclasses import dataclass
-from math import isinf
+from functools import lru_cache
+from math import inf, prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,15 +58,14 @@ def plan(
     k: Tensor,
     v: Tensor,
     *,
-    mask: Mask | None = None,
+    mask: Mask = Everything(),
     bias: Bias | Tensor | None = None,
-    dropout: float = 0.0,
     backend: str = "auto",
     grad: bool | None = None,
     device: str | None = None,
     strict: bool = False,
 ) -> Plan:
-    """Choose a kernel for attend(q, k, v, …).
+    """Choose a kernel for attend(q, k, v, …), and say why.
 
     Args:
         q, k, v: (B, H, L, D), (B, G, M, D), (B, G, M, D); only shapes, dtypes and strides are read, so meta tensors do.
@@ -76,97 +77,102 @@ def plan(
         ValueError: for an unknown backend or one that cannot do it, or under `strict` where only the slow path is left,
             with the reasons.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown attention backend {backend!r}; possible: {', '.join(BACKENDS)}")
-    mask = Everything() if mask is None else mask
-    bias = PairBias(bias) if isinstance(bias, Tensor) else bias
-    call = _Call.of(q, k, v, mask, bias, dropout, grad, device)
-    objections = {
-        "local": _local(call, mask, forced=backend == "local"),
-        "pair_bias": _pair_bias(call),
-        "flex": _flex(call),
-        "sdpa/flash": _cpu_flash(call) if call.device == "cpu" else _cuda_flash(call),
-        "sdpa/efficient": _cuda_efficient(call),
-    }
-    if backend == "reference":
-        return _planned(backend, call, mask, ["asked for by name"])
-    if backend in objections:
-        if objections[backend]:
-            raise ValueError(f"backend={backend} cannot run this: it takes no {'; no '.join(objections[backend])}")
-        return _planned(backend, call, mask, ["asked for by name"])
-    reasons = []
-    for name in ORDER.get(call.device, OWN):
-        if backend == "sdpa" and not name.startswith("sdpa/"):
-            continue
-        if not objections[name]:
-            return _planned(name, call, mask, reasons)
-        if name not in OWN:
-            reasons += [f"{name.removeprefix('sdpa/')} takes no {objection}" for objection in objections[name]]
-    reasons = reasons or [f"no fused kernel is known for {call.device}"]
-    if strict:
-        raise ValueError(f"no fused attention kernel applies on {call.device}: {'; '.join(reasons)}")
-    return _planned("sdpa/math", call, mask, reasons)
+    (B, H, L, _), M = q.shape, k.shape[-2]
+    mask, bias = mask.simplify(L, M), PairBias(bias) if isinstance(bias, Tensor) else bias
+    call = describe(q, k, v, mask, bias, grad, device)
+    name, reasons = choose(call, backend, strict)
+    return _planned(name, call, (B, H, L, M), mask, reasons)
 
 
-@dataclass(frozen=True)
-class _Call:
+class Call(NamedTuple):
     """What the rules ask about a call. A low-rank bias is gone: it rides along as features of q and k."""
 
     device: str
     dtype: torch.dtype
     widths: tuple[int, int]  # of queries and keys, of values
-    lengths: tuple[int, int]  # queries, keys
-    batch: int
-    scores: int  # bytes of all attention maps
+    near: tuple[int, int, float, float] | None  # queries, keys, and how far one sees before and after itself, if not ∞
     plain: bool  # no mask, or plain causality
     bias: bool
     trained: bool  # a gradient of the bias is wanted
     grad: bool  # any gradient is wanted
-    dropout: bool
     contiguous: bool
 
-    @staticmethod
-    def of(q, k, v, mask, bias, dropout, grad, device) -> "_Call":
-        (B, H, L, D), M = q.shape, k.shape[-2]
-        parts = () if bias is None else bias.parts
-        pairs = [part.values for part in parts if isinstance(part, PairBias)]
-        low = [part for part in parts if isinstance(part, LowRankBias)]
-        rank = sum(part.u.shape[-1] for part in low)
-        widths = (-(-(D + rank) // 8) * 8,) * 2 if rank else (D, v.shape[-1])
 
-        def wanted(*tensors: Tensor) -> bool:
-            return torch.is_grad_enabled() and any(t.requires_grad for t in tensors) if grad is None else grad
+def describe(
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Bias | None, grad: bool | None = None, device: str | None = None
+) -> Call:
+    """The description of a call, by which a choice is remembered."""
+    L, M, D = q.shape[-2], k.shape[-2], q.shape[-1]
+    left, right = mask.reach()
+    pairs, low, rank = (), (), 0
+    if bias is not None:
+        pairs = [part.values for part in bias.parts if isinstance(part, PairBias)]
+        low = [t for part in bias.parts if isinstance(part, LowRankBias) for t in (part.u, part.w)]
+        rank = sum(t.shape[-1] for t in low) // 2
+    wide = -(-(D + rank) // 8) * 8  # what kernels take
+    differentiated = torch.is_grad_enabled() if grad is None else grad
 
-        return _Call(
-            device=device or q.device.type,
-            dtype=q.dtype,
-            widths=widths,
-            lengths=(L, M),
-            batch=B,
-            scores=B * H * L * M * q.element_size(),
-            plain=plain(mask, L, M),
-            bias=bool(pairs),
-            trained=bool(pairs) and wanted(*pairs),
-            grad=wanted(q, k, v, *(t for part in low for t in (part.u, part.w))),
-            dropout=dropout > 0,
-            contiguous=bool(rank) or all(t.stride(-1) == 1 for t in (q, k, v)),
-        )
+    def wanted(*tensors: Tensor) -> bool:
+        return grad or any(t.requires_grad for t in tensors)
+
+    return Call(
+        device=device or q.device.type,
+        dtype=q.dtype,
+        widths=(wide, wide) if rank else (D, v.shape[-1]),
+        near=None if left == inf or right == inf else (L, M, left, right),
+        plain=plain(mask, L, M),
+        bias=bool(pairs),
+        trained=differentiated and bool(pairs) and wanted(*pairs),
+        grad=differentiated and wanted(q, k, v, *low),
+        contiguous=bool(rank) or (q.stride(-1) == k.stride(-1) == v.stride(-1) == 1),
+    )
 
 
-def _planned(backend: str, call: _Call, mask: Mask, reasons: list[str]) -> Plan:
+@lru_cache(maxsize=1024)
+def choose(call: Call, backend: str = "auto", strict: bool = False) -> tuple[str, tuple[str, ...]]:
+    """The name of the kernel, and the reasons; raises ValueError as `plan` does."""
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown attention backend {backend!r}; possible: {', '.join(BACKENDS)}")
+    objections = {
+        "local": _local(call, forced=backend == "local"),
+        "pair_bias": _pair_bias(call),
+        "flex": _flex(call),
+        "sdpa/flash": _cpu_flash(call) if call.device == "cpu" else _cuda_flash(call),
+        "sdpa/efficient": _cuda_efficient(call),
+    }
+    if objections.get(backend):
+        raise ValueError(f"backend={backend} cannot run this: it takes no {'; no '.join(objections[backend])}")
+    if backend == "reference" or backend in objections:
+        return backend, ("asked for by name",)
+    reasons = []
+    for name in ORDER.get(call.device, OWN):
+        if backend == "sdpa" and not name.startswith("sdpa/"):
+            continue
+        if not objections[name]:
+            return name, tuple(reasons)
+        if name not in OWN:
+            reasons += [f"{name.removeprefix('sdpa/')} takes no {objection}" for objection in objections[name]]
+    reasons = reasons or [f"no fused kernel is known for {call.device}"]
+    if strict:
+        raise ValueError(f"no fused attention kernel applies on {call.device}: {'; '.join(reasons)}")
+    return "sdpa/math", tuple(reasons)
+
+
+def _planned(backend: str, call: Call, sizes: tuple[int, ...], mask: Mask, reasons: tuple[str, ...]) -> Plan:
     """The plan with its memory: what of the scores, or of a mask as large as they are, is held at once."""
-    (L, M), item = call.lengths, call.dtype.itemsize
+    B, _, L, M = sizes
+    scores, item = prod(sizes), call.dtype.itemsize
     why = {
         "local": "no query sees farther than {:g} keys before it and {:g} after it".format(*mask.reach()),
         "pair_bias": "the bias needs a gradient, which is summed up in chunks",
     }.get(backend, "fused, no scores in memory")
     held = 0 if call.plain else L * M
     if backend in ("sdpa/math", "reference") or (backend == "flex" and call.device == "cpu"):
-        held = 3 * call.scores // item
+        held = 3 * scores
     elif backend == "sdpa/efficient" and call.trained:
-        held += call.scores // item  # its gradient is written out for every batch entry before it is summed
+        held += scores  # its gradient is written out for every batch entry before it is summed
     elif backend == "pair_bias":
-        held += 2 * min(call.scores // item, max(CHUNK, call.scores // item // max(1, call.batch)))
+        held += 2 * min(scores, max(CHUNK, scores // max(1, B)))
     elif backend == "flex":
         held //= item  # the mask as bool, while its blocks are made
     elif backend == "local":
@@ -174,40 +180,35 @@ def _planned(backend: str, call: _Call, mask: Mask, reasons: list[str]) -> Plan:
         held = L * (reach + block_size(*map(int, mask.reach())))
     unsure = backend == "sdpa/efficient" and call.trained
     exact = call.dtype not in HALF
-    return Plan(backend, tuple(reasons) or (why,), held * item, exact=exact, deterministic=not unsure)
+    return Plan(backend, reasons or (why,), held * item, exact=exact, deterministic=not unsure)
 
 
-def _local(call: _Call, mask: Mask, forced: bool) -> list[str]:
-    (L, M), (left, right) = call.lengths, mask.reach()
+def _local(call: Call, forced: bool) -> list[str]:
     objections = []
-    if L != M:
-        objections.append("cache, where queries and keys differ in number")
-    if isinf(left) or isinf(right):
+    if call.near is None:
         objections.append("mask that lets a query see any distance")
-    elif not forced and FAR * (left + right + block_size(int(left), int(right))) > M:
-        objections.append("reach that is most of the sequence")
+    else:
+        L, M, left, right = call.near
+        if L != M:
+            objections.append("cache, where queries and keys differ in number")
+        elif not forced and FAR * (left + right + block_size(int(left), int(right))) > M:
+            objections.append("reach that is most of the sequence")
     if call.bias:
         objections.append("bias of pairs")
-    if call.dropout:
-        objections.append("attention dropout")
     return objections
 
 
-def _pair_bias(call: _Call) -> list[str]:
+def _pair_bias(call: Call) -> list[str]:
     objections = []
     if not call.trained:
         objections.append("bias without a gradient (the fused kernels take that)")
-    if call.dropout:
-        objections.append("attention dropout")
     return objections
 
 
-def _flex(call: _Call) -> list[str]:
+def _flex(call: Call) -> list[str]:
     objections = []
     if call.trained:
         objections.append("bias that needs a gradient (its sum would differ from run to run)")
-    if call.dropout:
-        objections.append("attention dropout")
     if call.device == "cpu" and call.grad:
         objections.append("gradient on a CPU (torch has the forward pass alone: use torch.no_grad())")
     if call.device == "cuda" and call.dtype not in (*HALF, torch.float32):
@@ -219,10 +220,8 @@ def _flex(call: _Call) -> list[str]:
     return objections
 
 
-def _cpu_flash(call: _Call) -> list[str]:
+def _cpu_flash(call: Call) -> list[str]:
     objections = []
-    if call.dropout:
-        objections.append("attention dropout")
     if call.trained:
         objections.append("bias that needs a gradient")
     if call.widths[0] != call.widths[1]:
@@ -232,7 +231,7 @@ def _cpu_flash(call: _Call) -> list[str]:
     return objections
 
 
-def _cuda_flash(call: _Call) -> list[str]:
+def _cuda_flash(call: Call) -> list[str]:
     objections = []
     if not call.plain:
         objections.append("mask other than plain causal")
@@ -245,7 +244,7 @@ def _cuda_flash(call: _Call) -> list[str]:
     return objections
 
 
-def _cuda_efficient(call: _Call) -> list[str]:
+def _cuda_efficient(call: Call) -> list[str]:
     objections = []
     if call.dtype not in (*HALF, torch.float32):
         objections.append(str(call.dtype).removeprefix("torch."))

@@ -1,16 +1,17 @@
 """How a token knows where it is.
 
-A position acts in one of three places: `add` changes the tokens before the first block, `rotation` turns queries and
+A scheme acts in one of three places: `add` changes the tokens before the first block, `rotations` rotate queries and
 keys in every block, `bias` is added to their scores. Each scheme overrides the one it needs.
 
-Shapes: B batch · L tokens · A axes (1 in a sequence, 2 in an image) · C token width · H heads · D head width
-`at` is where the tokens stand: (L, A) or (B, L, A), whole numbers. A token at -1 stands nowhere: no
-table adds to it, and it is not turned.
+Shapes: B batch · L tokens · M keys · A axes (1 in a sequence, 2 in an image) · C token width · H heads · D head width
+Positions are whole numbers, (L, A) or (B, L, A), or a Span of a sequence. A token at -1 has no position: no table adds
+to it, and it is not rotated.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import log, prod
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,27 +22,122 @@ from core.bias import Bias, LowRankBias, PairBias
 from core.config import ON_A_GRID, TURNING, PositionConfig, PositionKind, RotaryScaling, TransformerConfig
 from core.rotary_scaling import frequency_divisors
 
-At = Int[Tensor, "*batch L A"]
-Rotation = Callable[[Tensor], Tensor]  # (B, H, L, D) -> (B, H, L, D)
+
+@dataclass(frozen=True)
+class Span:
+    """The positions start, start + 1 … stop - 1 of a sequence. Tables over them are made once, and sliced."""
+
+    start: int
+    stop: int
+    device: torch.device
+
+    def tensor(self) -> Int[Tensor, "L 1"]:
+        return torch.arange(self.start, self.stop, device=self.device)[:, None]
+
+
+Positions = Int[Tensor, "*batch L A"] | Span
+
+
+def as_tensor(positions: Positions) -> Int[Tensor, "*batch L A"]:
+    return positions.tensor() if isinstance(positions, Span) else positions
+
+
+def span(start: int, stop: int, x: Tensor) -> Positions:
+    """The positions start … stop - 1 on the device of x."""
+    found = Span(start, stop, x.device)
+    return found.tensor() if recorded(x) else found
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """An angle for each pair of features (d, d + D/2) at each position, as its cosine and its sine.
+
+    Attributes:
+        cos: (*, L, D), the same in both halves.
+        sin: (*, L, D), negative in the first half.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    @staticmethod
+    def by(angle: Tensor, size: float = 1.0) -> "Rotation":
+        """The rotation by angles (*, L, D/2) that makes vectors `size` times as long."""
+        cos, sin = angle.cos(), angle.sin()
+        if size != 1:
+            cos, sin = cos * size, sin * size
+        return Rotation(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+
+    def __len__(self) -> int:
+        return len(self.cos)
+
+    def __getitem__(self, index) -> "Rotation":
+        return Rotation(self.cos[index], self.sin[index])
+
+    def rotate(self, x: Float[Tensor, "*B L D"]) -> Float[Tensor, "*B L D"]:
+        """(a, b) -> (a cos - b sin, b cos + a sin), in the dtype of x."""
+        a, b = x.chunk(2, dim=-1)
+        return (x * self.cos + torch.cat([b, a], -1) * self.sin).to(x.dtype)
+
+
+Table = TypeVar("Table", Tensor, Rotation)
+
+
+class Tables(dict[torch.device, Table]):
+    """A table over the positions 0, 1, 2 … for each device, made once, and anew when a longer one is needed."""
+
+    def slice(self, where: Span, make: Callable[[Tensor], Table]) -> Table:
+        """The rows of a Span. `make` gives the table of positions (L, 1)."""
+        table = self.get(where.device)
+        if table is None or len(table) < where.stop:
+            length = max(where.stop, 0 if table is None else 2 * len(table))
+            with torch.inference_mode(False), torch.no_grad():  # what validation has made, training may need
+                table = self[where.device] = make(Span(0, length, where.device).tensor())
+        return table[where.start : where.stop]
+
+
+class Frequencies(dict[torch.device, Tensor]):
+    """base^(-2n / share) / divisor, with a share of the width for each axis: made once for each device, in float32."""
+
+    def __init__(self, width: int, axes: int, base: float, divisors: list[float] | None = None):
+        super().__init__()
+        self.share, self.base, self.divisors = width // axes, base, divisors
+
+    def near(self, positions: Tensor) -> Float[Tensor, " n"]:
+        """On the device of some positions."""
+        device = positions.device
+        if device in self and not recorded(positions):
+            return self[device]
+        found = self.base ** (-torch.arange(0, self.share, 2, device=device, dtype=torch.float32) / self.share)
+        if self.divisors is not None:
+            found = found / torch.tensor(self.divisors, device=device)
+        if not recorded(positions):
+            self[device] = found
+        return found
+
+
+def recorded(x: Tensor) -> bool:
+    """Whether a compiler, or a mode without storage, records what is done with x: then nothing is kept for later."""
+    return torch.compiler.is_compiling() or isinstance(x, FakeTensor)
 
 
 class Position(nn.Module):
     """The base of all schemes, and the one that does nothing."""
 
-    def add(self, x: Float[Tensor, "B L C"], at: At) -> Float[Tensor, "B L C"]:
-        """Tokens x with what their places add."""
+    def add(self, x: Float[Tensor, "B L C"], positions: Positions) -> Float[Tensor, "B L C"]:
+        """Return tokens x plus the vectors of their positions."""
         return x
 
-    def rotation(self, at: At) -> Rotation | None:
-        """What turns queries and keys that stand at `at`."""
+    def rotation(self, positions: Positions) -> Rotation | None:
+        """Return the rotation of queries and keys."""
         return None
 
-    def rotations(self, at: At, depth: int) -> Sequence[Rotation | None]:
-        """The same for each of `depth` blocks, unless a scheme has angles of its own for each."""
-        return [self.rotation(at)] * depth
+    def rotations(self, positions: Positions, depth: int) -> Sequence[Rotation | None]:
+        """Return the rotation for each of `depth` blocks: one for all, unless a scheme has angles for each."""
+        return [self.rotation(positions)] * depth
 
-    def bias(self, at: At, seen: Int[Tensor, "*batch M A"]) -> Bias | None:
-        """What is added to the scores of queries at `at` (*, L, A) with keys at `seen` (*, M, A)."""
+    def bias(self, positions: Positions, key_positions: Positions) -> Bias | None:
+        """Return the bias (B|1, H, L, M) on the scores of queries and keys."""
         return None
 
 
@@ -56,11 +152,11 @@ class Together(Position):
         super().__init__()
         self.table, self.other = table, other
 
-    def add(self, x, at):
-        return self.table.add(x, at)
+    def add(self, x, positions):
+        return self.table.add(x, positions)
 
-    def rotations(self, at, depth):
-        return self.other.rotations(at, depth)
+    def rotations(self, positions, depth):
+        return self.other.rotations(positions, depth)
 
 
 class Learned(Position):
@@ -76,18 +172,25 @@ class Learned(Position):
         self.extent = extent
         self.table = nn.Parameter(torch.randn(prod(extent), dim) * 0.02)
 
-    def add(self, x, at):
-        place = torch.zeros_like(at[..., 0])
+    def add(self, x, positions):
+        if isinstance(positions, Span):
+            self._check(positions.stop - 1)
+            return x + self.table[positions.start : positions.stop]
+        row = torch.zeros_like(positions[..., 0])
         for axis, size in enumerate(self.extent):
-            place = place * size + at[..., axis]
-        if _has_values(place) and int(place.max()) >= len(self.table):
-            raise ValueError(f"position {int(place.max())} is outside of the {len(self.table)} learned ones")
-        return x + self.table[place.clamp(min=0)] * _stands(at)
+            row = row * size + positions[..., axis]
+        if _has_values(row):
+            self._check(int(row.max()))
+        return x + self.table[row.clamp(min=0)] * _has_position(positions)
+
+    def _check(self, last: int) -> None:
+        if last >= len(self.table):
+            raise ValueError(f"position {last} is outside of the {len(self.table)} learned ones")
 
 
 def _has_values(t: Tensor) -> bool:
     """Whether there are some, and can be read without waiting for a device."""
-    return t.device.type == "cpu" and not torch.compiler.is_compiling() and not isinstance(t, FakeTensor)
+    return t.device.type == "cpu" and not recorded(t)
 
 
 class Sinusoidal(Position):
@@ -96,15 +199,19 @@ class Sinusoidal(Position):
     def __init__(self, dim: int, axes: int = 1, base: float = 10_000.0):
         super().__init__()
         _check_width("token width", dim, axes)
-        self.dim, self.axes, self.base = dim, axes, base
+        self.axes, self.frequencies, self.tables = axes, Frequencies(dim, axes, base), Tables[Tensor]()
 
-    def add(self, x, at):
-        angle = _angles(at, self.dim, self.axes, self.base)  # (*, L, C / 2)
-        return x + (torch.cat([angle.sin(), angle.cos()], -1) * _stands(at)).to(x.dtype)
+    def add(self, x, positions):
+        table = self.tables.slice(positions, self.table) if isinstance(positions, Span) else self.table(positions)
+        return x + table.to(x.dtype)
+
+    def table(self, positions: Tensor) -> Float[Tensor, "*batch L C"]:
+        angle = _angles(positions, self.axes, self.frequencies.near(positions))  # (*, L, C / 2)
+        return torch.cat([angle.sin(), angle.cos()], -1) * _has_position(positions)
 
 
 class Rotary(Position):
-    """Turns each pair of features (d, d + D/2) of queries and keys by an angle that grows with the position.
+    """Rotates each pair of features (d, d + D/2) of queries and keys by an angle that grows with the position.
 
         ⟨R(i) q, R(j) k⟩ depends on i - j alone
 
@@ -113,24 +220,47 @@ class Rotary(Position):
     Args:
         head_dim: head width D.
         axes: A.
-        base: the longest wavelength, in units of 2π places.
-        scaling: what divides the frequencies, for one axis.
+        base: the longest wavelength, in units of 2π positions.
+        scaling: divisors of the frequencies, for one axis.
+        save_frequencies: keep them with the weights, for models that were trained with rounded ones (ESM-2).
     """
 
-    def __init__(self, head_dim: int, axes: int = 1, base: float = 10_000.0, scaling: RotaryScaling | None = None):
+    def __init__(
+        self,
+        head_dim: int,
+        axes: int = 1,
+        base: float = 10_000.0,
+        scaling: RotaryScaling | None = None,
+        *,
+        save_frequencies: bool = False,
+    ):
         super().__init__()
         _check_width("head width", head_dim, axes)
-        self.head_dim, self.axes, self.base = head_dim, axes, base
-        self.size = 1.0 if scaling is None else scaling.attention_factor
-        self.divisors: Tensor | None
-        divisors = None if scaling is None else torch.tensor(frequency_divisors(scaling, head_dim, base))
-        self.register_buffer("divisors", divisors, persistent=False)
+        self.axes, self.size = axes, 1.0 if scaling is None else scaling.attention_factor
+        divisors = None if scaling is None else frequency_divisors(scaling, head_dim, base)
+        self.frequencies, self.tables = Frequencies(head_dim, axes, base, divisors), Tables[Rotation]()
+        known = self.frequencies.near(torch.zeros(0)).clone()
+        self.frequency = nn.Parameter(known, requires_grad=False) if save_frequencies else None
+        self.last: tuple[Tensor, Rotation] | None = None
 
-    def rotation(self, at):
-        angle = _angles(at, self.head_dim, self.axes, self.base)  # (*, L, D / 2)
-        if self.divisors is not None:
-            angle = angle / self.divisors
-        return _turn((angle * _stands(at)).unsqueeze(-3), self.size)  # the same for every head
+    def rotation(self, positions):
+        if self.frequency is not None:
+            return self._rotation(as_tensor(positions))
+        if isinstance(positions, Span):
+            return self.tables.slice(positions, self._rotation)
+        if recorded(positions) or torch.is_inference_mode_enabled():
+            return self._rotation(positions)
+        if self.last is None or self.last[0] is not positions:  # such as the grid of an image, the same at each step
+            self.last = positions, self._rotation(positions)
+        return self.last[1]
+
+    def _rotation(self, positions: Tensor) -> Rotation:
+        angle = self.angles(positions) * _has_position(positions)  # (*, L, D / 2)
+        return Rotation.by(angle.unsqueeze(-3) if angle.dim() > 2 else angle, self.size)  # the same for every head
+
+    def angles(self, positions: Tensor) -> Float[Tensor, "*batch L half"]:
+        known = self.frequencies.near(positions) if self.frequency is None else self.frequency.float()
+        return _angles(positions, self.axes, known)
 
 
 class AxialRotary(Rotary):
@@ -155,11 +285,9 @@ class CentredRotary(AxialRotary):
         super().__init__(head_dim, base)
         self.extent = extent
 
-    def rotation(self, at):
-        size = torch.tensor(self.extent, device=at.device)
-        centred = 2 * torch.pi * ((2 * at + 1) / size - 1)  # (*, L, 2)
-        angle = _angles(centred, self.head_dim, self.axes, self.base) * _stands(at)  # (*, L, D / 2)
-        return _turn(angle.unsqueeze(-3))
+    def angles(self, positions):
+        size = torch.tensor(self.extent, device=positions.device)
+        return super().angles(2 * torch.pi * ((2 * positions + 1) / size - 1))
 
 
 class MixedRotary(Position):
@@ -181,11 +309,12 @@ class MixedRotary(Position):
         angle = torch.cat([turn.expand(-1, -1, len(size)), turn.expand(-1, -1, len(size)) + torch.pi / 2], -1)
         self.frequency = nn.Parameter(torch.stack([angle.sin(), angle.cos()]) * size.repeat(2))  # (2, depth, H, D / 2)
 
-    def rotations(self, at, depth):
-        place = (at * _stands(at)).float()[..., None, None, :, :, None]  # (*, 1, 1, L, 2, 1)
+    def rotations(self, positions, depth):
+        positions = as_tensor(positions)
+        place = (positions * _has_position(positions)).float()[..., None, None, :, :, None]  # (*, 1, 1, L, 2, 1)
         row, column = self.frequency[..., None, :]  # (depth, H, 1, D / 2)
         angles = place[..., 0, :] * row + place[..., 1, :] * column  # (*, depth, H, L, D / 2)
-        return [_turn(angle) for angle in angles.unbind(-4)]
+        return [Rotation.by(angle) for angle in angles.unbind(-4)]
 
 
 class ALiBi(Position):
@@ -203,12 +332,13 @@ class ALiBi(Position):
         self.slopes: Tensor
         self.register_buffer("slopes", 2.0 ** (-8 * torch.arange(1, heads + 1) / heads), persistent=False)
 
-    def bias(self, at, seen):
-        place = seen[..., 0] - seen[..., :1, 0]  # distances alone count: small numbers are exact
-        lo = place % 256
-        w = torch.stack([place - lo, lo], -1).float()  # (*, M, 2)
+    def bias(self, positions, key_positions):
+        key = as_tensor(key_positions)[..., 0]
+        key = key - key[..., :1]  # distances alone count: small numbers are exact
+        lo = key % 256
+        w = torch.stack([key - lo, lo], -1).float()  # (*, M, 2)
         w = w[None, None] if w.dim() == 2 else w[:, None]  # (B|1, 1, M, 2)
-        u = self.slopes[:, None, None].expand(1, -1, at.shape[-2], 2)  # (1, H, L, 2)
+        u = self.slopes[:, None, None].expand(1, -1, as_tensor(positions).shape[-2], 2)  # (1, H, L, 2)
         return LowRankBias(u, w)
 
 
@@ -228,8 +358,9 @@ class Relative(Position):
         self.buckets, self.farthest = buckets, farthest
         self.table = nn.Parameter(torch.zeros(buckets, heads))
 
-    def bias(self, at, seen):
-        distance = seen[..., None, :, 0] - at[..., :, None, 0]  # (*, L, M), j - i
+    def bias(self, positions, key_positions):
+        query, key = as_tensor(positions), as_tensor(key_positions)
+        distance = key[..., None, :, 0] - query[..., :, None, 0]  # (*, L, M), j - i
         values = self.table[self.bucket(distance)]  # (*, L, M, H)
         values = values.movedim(-1, -3)  # (*, H, L, M)
         return PairBias(values if values.dim() == 4 else values[None])
@@ -279,31 +410,16 @@ def make_position(config: PositionConfig, model: TransformerConfig, extent: tupl
             return MixedRotary(heads, head_dim, model.depth, config.base)
 
 
-def _stands(at: Tensor) -> Tensor:
-    """(*, L, A) -> (*, L, 1): 0 for tokens that stand nowhere."""
-    return (at >= 0).all(-1, keepdim=True)
+def _has_position(positions: Tensor) -> Tensor:
+    """(*, L, A) -> (*, L, 1): False for tokens without a position."""
+    return (positions >= 0).all(-1, keepdim=True)
 
 
-def _turn(angle: Tensor, size: float = 1.0) -> Rotation:
-    """Turns the pair of features (d, d + D/2) by angle (*, H|1, L, D/2), and makes them `size` times as large."""
-    cos, sin = angle.cos(), angle.sin()
-    if size != 1:
-        cos, sin = cos * size, sin * size
-
-    def rotate(x: Tensor) -> Tensor:
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
-
-    return rotate
-
-
-def _angles(at: Tensor, width: int, axes: int, base: float) -> Tensor:
-    """(*, L, A) -> (*, L, width / 2): θ = position · base^(-2n / share), a share of the width for each axis."""
-    if at.shape[-1] != axes:
-        raise ValueError(f"this position has {axes} axes, the tokens were placed on {at.shape[-1]}")
-    share = width // axes
-    frequency = base ** (-torch.arange(0, share, 2, device=at.device, dtype=torch.float32) / share)
-    return (at[..., None].float() * frequency).flatten(-2)
+def _angles(positions: Tensor, axes: int, frequencies: Tensor) -> Float[Tensor, "*batch L half"]:
+    """(*, L, A) -> (*, L, A · n): position · frequency, axis by axis."""
+    if positions.shape[-1] != axes:
+        raise ValueError(f"this position has {axes} axes, the tokens were placed on {positions.shape[-1]}")
+    return (positions[..., None].float() * frequencies).flatten(-2)
 
 
 def _check_width(what: str, width: int, axes: int) -> None:

@@ -47,7 +47,6 @@ class Probe:
     ):
         self.read = read or (() if edit else ("*.attention",))
         self.edits, self.reduce = edit or {}, reduce
-        self.block = 0
         self.values: dict[str, Tensor] = {}
         for name in (*self.read, *self.edits):
             _, _, site = name.partition(".")
@@ -63,7 +62,18 @@ class Probe:
         """The attention probabilities of all probed blocks, first block first."""
         return [value for name, value in self.values.items() if name.endswith(".attention")]
 
-    def see(
+    def block(self, number: int) -> "BlockProbe":
+        """Return what reads and edits in one block."""
+        return BlockProbe(self, number)
+
+
+class BlockProbe:
+    """The part of a Probe that belongs to one block."""
+
+    def __init__(self, probe: Probe, number: int):
+        self.probe, self.number = probe, number
+
+    def record_qkv(
         self,
         q: Float[Tensor, "B H L D"],
         k: Float[Tensor, "B G M D"],
@@ -71,7 +81,7 @@ class Probe:
         mask: Mask,
         bias: Bias | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What an attention layer is about to attend with."""
+        """Read and edit what an attention layer is about to attend with."""
         q, k, v = self.edit("q", q), self.edit("k", k), self.edit("v", v)
         if self.wants("attention"):
             self.keep("attention", probabilities(q, k, mask=mask, bias=bias))
@@ -79,16 +89,16 @@ class Probe:
 
     def edit(self, site: str, value: Tensor) -> Tensor:
         """The tensor at a site: kept if it is read, after it was edited if it is."""
-        for name, change in self.edits.items():
-            if fnmatchcase(f"{self.block}.{site}", name):
+        for name, change in self.probe.edits.items():
+            if fnmatchcase(f"{self.number}.{site}", name):
                 value = change(value)
         if self.wants(site):
             self.keep(site, value)
         return value
 
     def wants(self, site: str) -> bool:
-        return any(fnmatchcase(f"{self.block}.{site}", name) for name in self.read)
+        return any(fnmatchcase(f"{self.number}.{site}", name) for name in self.probe.read)
 
     def keep(self, site: str, value: Tensor) -> None:
-        name = f"{self.block}.{site}"
-        self.values[name] = value.detach() if self.reduce is None else self.reduce(name, value.detach())
+        name, reduce = f"{self.number}.{site}", self.probe.reduce
+        self.probe.values[name] = value.detach() if reduce is None else reduce(name, value.detach())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar  # of Python 3.13: it knows a default
 
 from core.cache import BlockCache, Cache
-from core.layers import BlockBias, Transformer
+from core.layers import Transformer
 from core.masks import Everything, Mask
 from core.probe import Probe
 
@@ -28,8 +28,7 @@ class Tokens(NamedTuple):
 
     x: Tensor  # (B, L, C)
     mask: Mask = Everything()
-    bias: BlockBias = None
-    at: Tensor | None = None  # (L, A) or (B, L, A)
+    positions: Tensor | None = None  # (L, A) or (B, L, A); 0, 1, 2 … if None
 
 
 class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
@@ -47,9 +46,9 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
     def tokens(self, batch: Batch) -> Tokens:
         """The batch as tokens."""
 
-    @abstractmethod
     def head(self, hidden: Tensor, tokens: Tokens) -> Predictions:
-        """Hidden states (B, L, C) to predictions."""
+        """Hidden states (B, L, C) to predictions. An adapter with a `forward` of its own needs none."""
+        raise NotImplementedError
 
     @abstractmethod
     def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
@@ -64,10 +63,24 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
         """
 
     def forward(
-        self, batch: Batch, *, cache: Cache[BlockCache] | None = None, probe: Probe | None = None
+        self,
+        batch: Batch,
+        *,
+        mask: Mask = Everything(),
+        cache: Cache[BlockCache] | None = None,
+        probe: Probe | None = None,
+        last: int | None = None,
     ) -> Predictions:
+        """Predictions for a batch.
+
+        Args:
+            mask: hides more than the domain's own mask.
+            cache, probe: as of the Transformer.
+            last: predict at the last n tokens alone.
+        """
         tokens = self.tokens(batch)
-        hidden = self.transformer(**tokens._asdict(), cache=cache, probe=probe)
+        tokens = tokens._replace(mask=tokens.mask & mask)
+        hidden = self.transformer(**tokens._asdict(), cache=cache, probe=probe, last=last)
         return self.head(hidden, tokens)
 
     @property

@@ -94,9 +94,8 @@ def said(
     adapter: DomainAdapter, scene: Scene, copies: int = 1, hide: Mask = Everything(), probe: Probe | None = None
 ) -> Tensor:
     """What the model says of some copies of a scene, (B, N, K)."""
-    tokens = adapter.tokens({name: tensor.expand(copies, *tensor.shape[1:]) for name, tensor in scene.batch.items()})
-    hidden = adapter.transformer(**tokens._replace(mask=tokens.mask & hide)._asdict(), probe=probe)
-    return scene.distribution(adapter.head(hidden, tokens)).float()
+    batch = {name: tensor.expand(copies, *tensor.shape[1:]) for name, tensor in scene.batch.items()}
+    return scene.distribution(adapter(batch, mask=hide, probe=probe)).float()
 
 
 def without_heads(adapter: DomainAdapter, scene: Scene, layer: int, removed: Tensor) -> Tensor:

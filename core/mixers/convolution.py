@@ -32,8 +32,19 @@ class Convolution(nn.Module):
         self.conv = nn.Conv1d(dim, dim, kernel, groups=dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
 
+    def make_cache(self, capacity: int) -> State:
+        return State()
+
     def forward(
-        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+        self,
+        x: Float[Tensor, "B L C"],
+        *,
+        mask,
+        bias=None,
+        rotation=None,
+        cache: State | None = None,
+        probe=None,
+        last=None,
     ) -> Float[Tensor, "B L C"]:
         causal, valid = visible("convolution", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         gate, value = self.split(x).chunk(2, dim=-1)  # (B, L, C) each

@@ -36,8 +36,19 @@ class LinearAttention(MultiHeadAttention):
             return linear.elu_features(x)
         return linear.performer_features(x * self.head_dim**-0.25, self.directions)
 
+    def make_cache(self, capacity: int) -> State:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return State()
+
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+        self,
+        x: Float[Tensor, "B L C"],
+        *,
+        mask,
+        bias=None,
+        rotation=None,
+        cache: State | None = None,
+        probe=None,
+        last=None,
     ) -> Float[Tensor, "B L C"]:
         causal, valid = visible(self.name, mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         q, k, v = self.project(x, rotation)
@@ -71,8 +82,19 @@ class DeltaAttention(MultiHeadAttention):
         if self.keep is not None:
             nn.init.constant_(self.keep.bias, 4.0)  # α = 0.98 at first: a memory of some fifty tokens
 
+    def make_cache(self, capacity: int) -> State:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return State()
+
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+        self,
+        x: Float[Tensor, "B L C"],
+        *,
+        mask,
+        bias=None,
+        rotation=None,
+        cache: State | None = None,
+        probe=None,
+        last=None,
     ) -> Float[Tensor, "B L C"]:
         causal, valid = visible(self.name, mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         if not causal:

@@ -26,8 +26,19 @@ class Recurrence(nn.Module):
         self.gru = nn.GRU(dim, dim, batch_first=True, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
 
+    def make_cache(self, capacity: int) -> State:
+        return State()
+
     def forward(
-        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, probe=None
+        self,
+        x: Float[Tensor, "B L C"],
+        *,
+        mask,
+        bias=None,
+        rotation=None,
+        cache: State | None = None,
+        probe=None,
+        last=None,
     ) -> Float[Tensor, "B L C"]:
         causal, valid = visible("recurrence", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
         valid = None if valid is None else valid[:, -x.shape[1] :]

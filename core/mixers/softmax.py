@@ -5,6 +5,7 @@ Shapes: B batch · L tokens · M keys seen · C width · H query heads · G key/
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from core.bias import Bias
 from core.cache import KeysAndValues, LastKeysAndValues
 from core.masks import Everything, Mask, Window
 from core.positions import Rotation
-from core.probe import Probe
+from core.probe import BlockProbe
 
 
 class MultiHeadAttention(nn.Module):
@@ -54,6 +55,7 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"the {heads} query heads must be a multiple of the {kv_heads} key/value heads")
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
         self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
+        self.qk_norm = qk_norm
         self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.out = nn.Linear(dim, dim, bias=bias)
@@ -62,15 +64,25 @@ class MultiHeadAttention(nn.Module):
     def project(
         self, x: Float[Tensor, "B L C"], rotation: Rotation | None = None
     ) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B G L D"], Float[Tensor, "B G L D"]]:
-        """Tokens as queries, keys and values, normalised and turned."""
+        """Tokens as queries, keys and values, normalised and rotated."""
         H, G = self.heads, self.kv_heads
-        q, k, v = self.qkv(x).unflatten(-1, (H + 2 * G, self.head_dim)).transpose(1, 2).split((H, G, G), dim=1)
-        q, k = self.q_norm(q), self.k_norm(k)
-        return (q, k, v) if rotation is None else (rotation(q), rotation(k), v)
+        heads = self.qkv(x).view(*x.shape[:2], H + 2 * G, self.head_dim).transpose(1, 2)  # (B, H + 2 G, L, D)
+        qk, v = heads.split_with_sizes((H + G, G), dim=1)
+        if self.qk_norm:
+            q, k = qk.split_with_sizes((H, G), dim=1)
+            qk = torch.cat([self.q_norm(q), self.k_norm(k)], dim=1)
+        if rotation is not None:
+            qk = rotation.rotate(qk)
+        q, k = qk.split_with_sizes((H, G), dim=1)
+        return q, k, v
 
     def join(self, heads: Float[Tensor, "B H L D"]) -> Float[Tensor, "B L C"]:
         """What the heads gathered, side by side and projected."""
         return self.out(heads.transpose(1, 2).flatten(2))
+
+    def make_cache(self, capacity: int) -> KeysAndValues | LastKeysAndValues:
+        """What this layer keeps of earlier tokens, `capacity` at most."""
+        return LastKeysAndValues(self.within.left) if isinstance(self.within, Window) else KeysAndValues(capacity)
 
     def forward(
         self,
@@ -80,14 +92,18 @@ class MultiHeadAttention(nn.Module):
         bias: Bias | None = None,
         rotation: Rotation | None = None,
         cache: KeysAndValues | LastKeysAndValues | None = None,
-        probe: Probe | None = None,
-    ) -> Float[Tensor, "B L C"]:
+        probe: BlockProbe | None = None,
+        last: int | None = None,
+    ) -> Float[Tensor, "B n C"]:
+        """Args: last: compute the last n tokens alone; the others are keys and values."""
         mask = mask & self.within
         q, k, v = self.project(x, rotation)  # (B, H, L, D), (B, G, L, D), (B, G, L, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, M, D)
         if probe is not None:
-            q, k, v = probe.see(q=q, k=k, v=v, mask=mask, bias=bias)
+            q, k, v = probe.record_qkv(q=q, k=k, v=v, mask=mask, bias=bias)
+        if last is not None:
+            q, bias = q[:, :, -last:], None if bias is None else bias.last(last)
         heads = (self.attend or attend)(q, k, v, mask=mask, bias=bias)  # (B, H, L, D)
         if probe is not None:
             heads = probe.edit("heads", heads)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from core.bias import Bias
-from core.masks import And, Causal, Everything, Lengths, Mask, Padding
+from core.masks import And, Causal, Everything, LeftPadding, Lengths, Mask, Padding
 
 
 def visible(name: str, mask: Mask, batch: int, keys: int, bias: Bias | None) -> tuple[bool, Tensor | None]:
@@ -25,6 +25,8 @@ def visible(name: str, mask: Mask, batch: int, keys: int, bias: Bias | None) -> 
             index = torch.arange(keys, device=_device(mask))
             b = torch.arange(batch, device=_device(mask))[:, None]
             return False, mask.allows(b, b, index, index[None])
+        case LeftPadding(starts):
+            return False, torch.arange(keys, device=starts.device) >= starts[:, None]
         case And(first, second):
             one, two = visible(name, first, batch, keys, None), visible(name, second, batch, keys, None)
             known = [valid for _, valid in (one, two) if valid is not None]

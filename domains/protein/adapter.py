@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.cache import BlockCache, Cache
 from core.config import PositionConfig
-from core.layers import Transformer
-from core.masks import Padding
+from core.layers import Transformer, add_biases
+from core.masks import Everything, Mask, Padding
 from core.positions import Learned, make_position
+from core.probe import Probe
 from domains.adapter import Batch, DomainAdapter, Tokens, share
 from domains.protein.config import Bins, Channel, ModelConfig
 from domains.protein.data import SITES, pair_width
 from domains.protein.metrics import CONTACT, NEAR, precision
-from domains.protein.pair import PairBlock, PairTrack, by_rows, make_outer
+from domains.protein.pair import PairBlock, by_rows, make_outer
 
 STATES_WEIGHT = 0.2  # of secondary structure in the loss, where the training chains have it
 NEAR_WEIGHT = 0.1  # in the loss, of pairs fewer than 6 residues apart, which are easy and say little
@@ -134,33 +136,53 @@ class Adapter(DomainAdapter[Prediction]):
             nn.init.zeros_(self.distogram.weight)
             nn.init.zeros_(self.distogram.bias)
 
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        mask: Mask = Everything(),
+        cache: Cache[BlockCache] | None = None,
+        probe: Probe | None = None,
+        last: int | None = None,
+    ) -> Prediction:
+        """Pair block, Transformer block, pair block …: each updates its own and reads the other."""
+        assert (cache, last) == (None, None), "every residue sees every other"
+        tokens, valid = self.tokens(batch), batch["valid"]
+        x, blocks = self.transformer.prepare(tokens.x, positions=tokens.positions, mask=tokens.mask & mask, probe=probe)
+        z, baseline = self.pair_representation(batch, tokens.x)  # (B, L, L, P), (B, L, L)
+        pair_mask = (valid[:, :, None] & valid[:, None, :])[..., None].to(z.dtype)  # (B, L, L, 1)
+        for pair_block, (block, inputs) in zip(self.blocks, blocks, strict=True):
+            z, bias = pair_block(z, x, pair_mask)  # (B, L, L, P), (B, H, L, L)
+            x = block(x, **inputs | {"bias": add_biases(inputs["bias"], bias)})  # (B, L, C)
+        x = self.transformer.norm(x)
+        z = z + self.last(x)
+        logits = by_rows(lambda z: self.distogram(self.norm(z)), z + z.transpose(1, 2))  # a distance has no direction
+        if self.baseline is not None and baseline is not None:
+            logits = logits + self.baseline.logits((baseline + baseline.mT) / 2)
+        return Prediction(logits, None if self.states is None else self.states(x))
+
     def tokens(self, batch: Batch) -> Tokens:
-        """A token is made of the sequence and profile around a residue, a pair at first of tokens and separation."""
+        """A token is made of the sequence and profile around a residue."""
         place, valid = batch["place"], batch["valid"]  # (B, L)
         own = F.one_hot(batch["sequence"], self.kinds + 1)[..., :-1]  # (B, N, F); zeros for an unknown residue
         known = [batch["sites"]] if Channel.sites in self.channels else []
         chain = torch.cat([own.to(batch["profile"].dtype), batch["profile"], *known], -1)  # (B, N, 2F), or 3 more
         x = self.embed_norm(self.embed(chain.mT).mT)  # (B, N, C)
         x = x.gather(1, place[..., None].expand(-1, -1, x.shape[-1]))  # (B, L, C)
-        separation = (place[:, None] - place[:, :, None]).clamp(-self.config.reach, self.config.reach)  # j - i
-        z = self.apart(separation + self.config.reach) + self.first(x)  # (B, L, L, P)
+        return Tokens(x, Padding(valid), positions=place[..., None])
+
+    def pair_representation(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Pairs of tokens x (B, L, C) and of their separation, (B, L, L, P); and the baseline (B, L, L), if any."""
+        place, reach = batch["place"], self.config.reach
+        separation = (place[:, None] - place[:, :, None]).clamp(-reach, reach)  # j - i
+        z = self.apart(separation + reach) + self.first(x)  # (B, L, L, P)
         if self.pairs is not None:
             z = z + self.pairs(batch["pairs"])
-        track = PairTrack(self.blocks, z, valid)
-        if self.baseline is not None:
-            p = batch["profile"].gather(1, place[..., None].expand(-1, -1, self.kinds))  # (B, L, F)
-            baseline = self.baseline(p, place)
-            track.baseline, track.z = baseline, z + self.told(baseline[..., None])
-        return Tokens(x, Padding(valid), track, place[..., None])
-
-    def head(self, hidden: Tensor, tokens: Tokens) -> Prediction:
-        assert isinstance(tokens.bias, PairTrack)
-        z = tokens.bias.z + self.last(hidden)
-        logits = by_rows(lambda z: self.distogram(self.norm(z)), z + z.transpose(1, 2))  # a distance has no direction
-        if self.baseline is not None and tokens.bias.baseline is not None:
-            b = tokens.bias.baseline
-            logits = logits + self.baseline.logits((b + b.mT) / 2)
-        return Prediction(logits, None if self.states is None else self.states(hidden))
+        if self.baseline is None:
+            return z, None
+        p = batch["profile"].gather(1, place[..., None].expand(-1, -1, self.kinds))  # (B, L, F)
+        baseline = self.baseline(p, place)
+        return z + self.told(baseline[..., None]), baseline
 
     def loss(self, predictions: Prediction, batch: Batch) -> Tensor:
         """The mean surprise of distances, and that of secondary structure with its own weight, in nats."""

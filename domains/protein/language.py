@@ -99,7 +99,9 @@ class LanguageModel(DomainAdapter):
         rotary = position.kind is PositionKind.rotary and not position.table
         self.transformer = Transformer(
             config,
-            KeptRotary(C // config.heads, position.base) if rotary else make_position(position, config, (LONGEST,)),
+            Rotary(C // config.heads, base=position.base, save_frequencies=True)
+            if rotary
+            else make_position(position, config, (LONGEST,)),
         )
         self.dense, self.norm = nn.Linear(C, C), make_norm(config)
         self.bias = nn.Parameter(torch.zeros(len(ALPHABET)))
@@ -170,24 +172,3 @@ class LanguageModel(DomainAdapter):
 
         self.transformer(**self.tokens({"tokens": tokens})._asdict(), probe=Probe("*.attention", reduce=weigh))
         return ((logits + self.contact.bias.float()).sigmoid() * both)[:, 1:-1, 1:-1]
-
-
-class KeptRotary(Rotary):
-    """Rotary at frequencies that are kept with the weights, and not trained.
-
-    Those of ESM-2 were rounded to float16 in training; with exact ones its logits are others.
-
-    Source: Su et al. 2021; the rounding: transformers' converter of ESM-2's checkpoints.
-
-    Args:
-        head_dim: head width D, a multiple of 2.
-        base: the frequencies start as base^(-2n / D).
-    """
-
-    def __init__(self, head_dim: int, base: float):
-        super().__init__(head_dim, base=base)
-        self.axes = head_dim // 2  # each pair of features has an axis of its own, and turns by 1 a step on it
-        self.frequency = nn.Parameter(base ** (-torch.arange(0, head_dim, 2) / head_dim), requires_grad=False)
-
-    def rotation(self, at):
-        return super().rotation(at * self.frequency.float())  # (*, L, 1) -> (*, L, D / 2)

@@ -20,30 +20,6 @@ HEADS = 4  # of triangle attention, at most: as many as divide P
 CHUNK = 2**22  # numbers that are worked on at once where no gradient is wanted: 16 MB in float32
 
 
-class PairTrack:
-    """The pairs of one forward pass, updated by the residues before each block of the Transformer.
-
-    It is what the Transformer takes as `bias`: a function of (block number, residues) that returns that block's bias.
-
-    Args:
-        blocks: one update for each block of the Transformer.
-        z: (B, L, L, P), the pairs to begin with.
-        valid: (B, L), False where a residue is padding.
-    Attributes:
-        z: the pairs after the updates so far.
-        baseline: (B, L, L), what was known of them before, if the model has it.
-    """
-
-    def __init__(self, blocks: nn.ModuleList, z: Tensor, valid: Tensor):
-        self.blocks, self.z = blocks, z
-        self.baseline: Tensor | None = None
-        self.both = (valid[:, :, None] & valid[:, None, :])[..., None].to(z.dtype)  # (B, L, L, 1)
-
-    def __call__(self, number: int, x: Tensor) -> Bias:
-        self.z, bias = self.blocks[number](self.z, x, self.both)
-        return bias
-
-
 def by_rows(f: Callable[..., Tensor], *pairs: Tensor) -> Tensor:
     """f, which treats each pair by itself, of tensors (B, L, L, *): some rows at a time where no gradient is wanted."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():

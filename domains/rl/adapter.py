@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.attention import attend
-from core.cache import Cache, KeysAndValues, LastKeysAndValues
-from core.config import Mixer, PositionConfig
-from core.layers import Transformer, TransformerBlock
+from core.cache import Cache
+from core.config import PositionConfig
+from core.layers import Transformer
 from core.masks import Causal
-from core.mixers.softmax import MultiHeadAttention
 from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Tokens, share
 from domains.rl.actions import make_actions
@@ -68,8 +66,8 @@ class Adapter(DomainAdapter):
         step = [s, a]
         if self.embed_return is not None:
             step = [exactly(self.embed_return, batch["returns"][..., None] / self.spec["return_scale"]), s, a]
-        at = batch["steps"].repeat_interleave(self.per_step, dim=1)[..., None]  # (B, L, 1)
-        return Tokens(torch.stack(step, 2).flatten(1, 2), mask=Causal(), at=at)  # (B, L, C)
+        positions = batch["steps"].repeat_interleave(self.per_step, dim=1)[..., None]  # (B, L, 1)
+        return Tokens(torch.stack(step, 2).flatten(1, 2), mask=Causal(), positions=positions)  # (B, L, C)
 
     def _seen(self, states: Tensor) -> Tensor:
         """States (B, K, S) or images to their tokens (B, K, C)."""
@@ -126,13 +124,10 @@ class Adapter(DomainAdapter):
             cache: what came before, up to the state of the step before the last.
         """
         tokens = self.tokens(batch)
-        assert tokens.at is not None
+        assert tokens.positions is not None
         new = slice(self.per_step - 1 if cache is not None and cache.length else 0, -1)
-        x, at = tokens.x[:, new], tokens.at[:, new]
-        if self.config.mixer in (Mixer.softmax, Mixer.window):
-            hidden = last_hidden(self.transformer, x, at, cache)
-        else:
-            hidden = self.transformer(x, mask=tokens.mask, at=at, cache=cache)[:, -1]
+        x, positions = tokens.x[:, new], tokens.positions[:, new]
+        hidden = self.transformer(x, positions=positions, mask=tokens.mask, cache=cache, last=1)[:, 0]  # (B, C)
         return self.actions.outward(exactly(self.act, hidden))
 
 
@@ -151,30 +146,3 @@ def make_hope(config: ModelConfig) -> nn.Module:
             " model.returns=true: behaviour cloning is asked for nothing"
         )
     return nn.Sequential(nn.Linear(config.dim + 1, config.dim), nn.GELU(), nn.Linear(config.dim, 1))
-
-
-def last_hidden(transformer: Transformer, x: Tensor, at: Tensor, cache: Cache | None = None) -> Tensor:
-    """transformer(x, mask=Causal(), at=at, cache=cache)[:, -1], (B, C), of a model that is not in training.
-
-    In the last block all tokens but one are only keys and values.
-
-    Args:
-        transformer: one of softmax attention.
-        x: (B, L, C).
-        at: (B, L, 1).
-        cache: what came before; filled with these tokens.
-    """
-    position, depth = transformer.position, len(transformer.blocks)
-    *before, last = transformer.blocks
-    assert isinstance(last, TransformerBlock)
-    assert isinstance(last.mixer, MultiHeadAttention)
-    seen, kept = (at, [None] * depth) if cache is None else (cache.see(at), cache.blocks)
-    x, rotations = transformer.embed_norm(position.add(x, at)), position.rotations(at, depth)
-    for block, rotation, keys in zip(before, rotations, kept, strict=False):
-        x = block(x, mask=Causal(), bias=position.bias(at, seen), rotation=rotation, cache=keys)
-    q, k, v = last.mixer.project(last.norm1(x), rotations[-1])
-    if isinstance(kept[-1], KeysAndValues | LastKeysAndValues):
-        k, v = kept[-1].append(k, v)
-    mask, bias = Causal() & last.mixer.within, position.bias(at[:, -1:], seen)
-    x = x[:, -1:] + last.scale1(last.mixer.join(attend(q[:, :, -1:], k, v, mask=mask, bias=bias)))  # (B, 1, C)
-    return transformer.norm(x + last.scale2(last.feed_forward(last.norm2(x))))[:, 0]

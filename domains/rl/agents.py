@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.cache import Cache, RecurrentState, WindowCache
+from core.cache import Cache, WindowCache
 from core.config import Mixer
 from domains.adapter import Batch, to_device
 from domains.rl.adapter import Adapter
@@ -97,14 +97,11 @@ def make_cache(adapter: Adapter) -> Cache:
         ValueError: for softmax over a single step, in which nothing is to be remembered.
     """
     config, context = adapter.config, adapter.spec["context"]
-    match config.mixer:
-        case Mixer.softmax if context < 2:
+    if config.mixer is Mixer.softmax:
+        if context < 2:
             raise ValueError("data.recall=cached needs data.context >= 2; with 1 there is nothing to remember")
-        case Mixer.softmax:
-            return WindowCache(config.depth, adapter.per_step * (context - 1) - 1)
-        case Mixer.window:
-            return WindowCache(config.depth, config.window)
-    return RecurrentState(config.depth)
+        return WindowCache(config.depth, adapter.per_step * (context - 1) - 1)
+    return adapter.transformer.make_cache(adapter.per_step * adapter.spec["limit"])
 
 
 def make_agent(adapter: Adapter, targets: Sequence[float] | None, seeds: Sequence[int]) -> ReturnConditioned:

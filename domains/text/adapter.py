@@ -90,7 +90,7 @@ class Adapter(DomainAdapter):
             row = torch.arange(len(self.orders), device=self.device) * (NOTHING + 1)
             x = x + self.recall(batch["recalled"] + row).sum(-2)  # of (B, L, O, C)
         mask = Causal() & Documents(batch["documents"]) if "documents" in batch else Causal()
-        return Tokens(x, mask=mask, at=batch["places"][..., None] if "places" in batch else None)
+        return Tokens(x, mask=mask, positions=batch["places"][..., None] if "places" in batch else None)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         table = self.embed if self.config.tied else self.next

@@ -10,11 +10,11 @@ import torch
 from domains.scene import Element, Form, Scene, percent
 from domains.text.adapter import Adapter
 from domains.text.data import Data
+from domains.text.decoder import batch_of
 from domains.text.evaluate import check_tokens
 from domains.text.memory import Memory
 from domains.text.predict import read
 from domains.text.prompts import encode_prompts
-from domains.text.reading import batch_of
 
 MOST = 128  # tokens on one page
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}

@@ -15,10 +15,9 @@ from torch import Tensor
 from core.config import Mixer
 from domains.data_warnings import warn_data
 from domains.text.adapter import Adapter
+from domains.text.decoder import CachedDecoder, Token, UncachedDecoder
 from domains.text.memory import Memory
 from domains.text.prompts import encode_prompts
-from domains.text.reading import Forgetful, Word
-from domains.text.small import make_reader
 from domains.text.tokenizers import Tokenizer
 
 NGRAM = 3  # tokens at most that a guess looks up
@@ -67,7 +66,7 @@ class _Row:
         L = adapter.context
         memory = Memory(adapter.memory + bytes(prompt[:-L]), adapter.orders) if adapter.orders else None
         self.number, self.context, self.recall = number, L, memory.append if memory else lambda _: []
-        self.window: list[Word] = [(token, self.recall(token)) for token in prompt[-L:]]
+        self.window: list[Token] = [(token, self.recall(token)) for token in prompt[-L:]]
         self.said, self.written = set(prompt), 0
         self.draw = np.random.default_rng((seed, number))
 
@@ -101,17 +100,17 @@ class Draft:
     """
 
     def __init__(self, adapter: Adapter, capacity: int):
-        self.reader, self.read = make_reader(adapter.eval(), capacity), list[int]()
+        self.decoder, self.read = CachedDecoder(adapter.eval(), capacity), list[int]()
 
     def __call__(self, tokens: list[int], count: int) -> list[int]:
         stands = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.read, tokens[:-1], strict=False)))
-        self.reader.crop(stands)
+        self.decoder.crop(stands)
         new, guesses = tokens[stands:], list[int]()
         for _ in range(count):
-            scores = self.reader.step([[(token, []) for token in new]])  # (1, L, V)
-            new = [int(scores[0, -1].argmax())]
+            logits = self.decoder.step([[(token, []) for token in new]])  # (1, L, V)
+            new = [int(logits[0, -1].argmax())]
             guesses += new
-        self.read = [*tokens, *guesses][: self.reader.columns]
+        self.read = [*tokens, *guesses][: self.decoder.length]
         return guesses
 
 
@@ -143,18 +142,18 @@ def write(
     rows = [_Row(adapter, number, prompt, how.seed) for number, prompt in enumerate(prompts)]
     capacity = min(adapter.context, max(map(len, prompts)) + how.length)
     guesses = Draft(draft, capacity) if draft else repeated
-    reader, guess, scores = None, [], torch.empty(0)
+    decoder, guess, logits = None, [], torch.empty(0)
     while rows:
-        if reader is None or reader.columns == capacity:
+        if decoder is None or decoder.length == capacity:
             for row in rows:
                 row.restart()
-            reader, guess = make_reader(adapter, capacity) if cached else Forgetful(adapter), []
-            scores = reader.begin([row.window for row in rows])  # (B, 1, V)
+            decoder, guess = CachedDecoder(adapter, capacity) if cached else UncachedDecoder(adapter), []
+            logits = decoder.prefill([row.window for row in rows])  # (B, 1, V)
         else:
-            guess = guesses(rows[0].tokens(), min(count, capacity - reader.columns - 1)) if count else []
-            scores = reader.step([[row.window[-1], *((token, []) for token in guess)] for row in rows])  # (B, L, V)
+            guess = guesses(rows[0].tokens(), min(count, capacity - decoder.length - 1)) if count else []
+            logits = decoder.step([[row.window[-1], *((token, []) for token in guess)] for row in rows])  # (B, L, V)
         gone, t = set[int](), 0
-        for t, following in enumerate(scores.unbind(1)):
+        for t, following in enumerate(logits.unbind(1)):
             for n, token in enumerate(choose(following, how, [row.said for row in rows], [row.draw for row in rows])):
                 rows[n].append(token)
                 yield rows[n].number, token
@@ -163,9 +162,9 @@ def write(
             if gone or (t < len(guess) and rows[0].window[-1][0] != guess[t]):
                 break
         if guess:
-            reader.crop(reader.columns - len(guess) + t)
+            decoder.crop(decoder.length - len(guess) + t)
         if gone and len(gone) < len(rows):
-            reader.keep([n for n in range(len(rows)) if n not in gone])
+            decoder.keep([n for n in range(len(rows)) if n not in gone])
         rows = [row for n, row in enumerate(rows) if n not in gone]
 
 

@@ -24,7 +24,7 @@ FEW, MANY = 36, 1024  # tokens: fewer, or so many, are warned of
 class Adapter(DomainAdapter):
     """Image patches as tokens (Dosovitskiy et al. 2020), and their mean or a class token as the image.
 
-    Class token and registers come first and stand nowhere.
+    Class token and registers come first and have no position.
 
     Args:
         config: sizes and choices.
@@ -68,6 +68,9 @@ class Adapter(DomainAdapter):
         else:
             self.patch = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
         self.extra = config.class_token + config.registers
+        self.positions: Tensor  # (L, 2)
+        positions = torch.cartesian_prod(*(torch.arange(n) for n in self.grid))
+        self.register_buffer("positions", F.pad(positions, (0, 0, self.extra, 0), value=-1), persistent=False)
         if self.extra:
             self.first = nn.Parameter(torch.randn(self.extra, config.dim) * 0.02)
         self.transformer = Transformer(config, make_position(position, config, self.grid))
@@ -86,12 +89,9 @@ class Adapter(DomainAdapter):
     def tokens(self, batch: Batch) -> Tokens:
         pixels = (batch["images"] - self.mean).div_(self.std).to(next(self.patch.parameters()).dtype)
         x = self.patch(pixels).flatten(2).mT  # (B, h·w, C)
-        rows, columns = (torch.arange(n, device=x.device) for n in self.grid)
-        at = torch.cartesian_prod(rows, columns)  # (h·w, 2)
         if self.extra:
             x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1)  # (B, L, C)
-            at = F.pad(at, (0, 0, self.extra, 0), value=-1)  # (L, 2)
-        return Tokens(x, at=at)
+        return Tokens(x, positions=self.positions)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         patches = hidden[:, self.extra :]

@@ -1,14 +1,17 @@
 """Whole Transformers: causality, padding, order, caches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.cache import KeysAndValues, KVCache
-from core.config import ON_A_GRID, Activation, Norm, PositionConfig, PositionKind, TransformerConfig
-from core.layers import DropPath, FeedForward, MultiHeadAttention, Transformer
+from core.config import ON_A_GRID, Activation, Mixer, Norm, PositionConfig, PositionKind, TransformerConfig
+from core.layers import DropPath, FeedForward, Transformer, add_biases
 from core.masks import Causal, Padding, Window
+from core.mixers.softmax import MultiHeadAttention
 from core.positions import make_position
 from core.probe import Probe
 
@@ -52,6 +55,27 @@ def test_cached_equals_full(kind, style, chunks):
     parts = [trunk(part, mask=Causal(), cache=cache) for part in x.split(chunks, dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), trunk(x, mask=Causal()), rtol=1e-4, atol=1e-5)
     assert cache.length == L
+
+
+@pytest.mark.parametrize("mixer", Mixer)
+@pytest.mark.parametrize("kind", [PositionKind.learned, PositionKind.rotary])
+@torch.no_grad()
+def test_rows_that_begin_later_are_read_as_if_alone(mixer, kind):
+    """Left padding, of any content, changes nothing; nor does it where rows leave the batch."""
+    config = replace(STYLES["classic"], mixer=mixer, window=4)
+    torch.manual_seed(3)
+    trunk = Transformer(config, make_position(PositionConfig(kind), config, (L,))).eval()
+    x, starts = tokens(), torch.tensor([5, 0])
+    cache = trunk.make_cache(L)
+    cache.starts = starts
+    got = [trunk(part, mask=Causal(), cache=cache)[:, -1] for part in x[:, :11].split([7, 1, 3], dim=1)]
+    cache.reorder(torch.tensor([0]))
+    got.append(trunk(x[:1, 11:12], mask=Causal(), cache=cache)[:, -1])
+    for row, start in enumerate(starts.tolist()):
+        alone = trunk(x[row : row + 1, start:12], mask=Causal())[0]
+        for stop, found in zip((7, 8, 11, 12), got, strict=True):
+            if row < len(found):
+                torch.testing.assert_close(found[row], alone[stop - start - 1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_full_cache_says_so_and_keeps_what_it_has():
@@ -109,22 +133,32 @@ def test_without_positions_tokens_are_a_set():
 def test_places_can_be_given():
     trunk, x = model(PositionKind.learned), tokens()
     at = torch.arange(L)[:, None]
-    torch.testing.assert_close(trunk(x, at=at), trunk(x))
-    torch.testing.assert_close(trunk(x, at=at.expand(B, L, 1)), trunk(x))
-    assert not torch.allclose(trunk(x, at=at.flip(0)), trunk(x))
+    torch.testing.assert_close(trunk(x, positions=at), trunk(x))
+    torch.testing.assert_close(trunk(x, positions=at.expand(B, L, 1)), trunk(x))
+    assert not torch.allclose(trunk(x, positions=at.flip(0)), trunk(x))
 
 
 def test_a_bias_may_differ_from_block_to_block():
     trunk, x = model(), tokens()
-    seen = []
+    hidden, blocks = trunk.prepare(x)
+    assert len(blocks) == DEPTH
+    for number, (block, inputs) in enumerate(blocks):
+        bias = torch.full((1, HEADS, L, L), float(number)).tril()
+        hidden = block(hidden, **inputs | {"bias": add_biases(inputs["bias"], bias)})
+    assert not torch.allclose(trunk.norm(hidden), trunk(x))
+    hidden, blocks = trunk.prepare(x)
+    for block, inputs in blocks:
+        hidden = block(hidden, **inputs)
+    assert torch.equal(trunk.norm(hidden), trunk(x))
 
-    def bias(number, hidden):
-        seen.append((number, hidden.shape))
-        return torch.full((1, HEADS, L, L), float(number)).tril()
 
-    out = trunk(x, bias=bias)
-    assert seen == [(n, (B, L, C)) for n in range(DEPTH)]
-    assert not torch.allclose(out, trunk(x))
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("kind", SEQUENTIAL)
+@torch.no_grad()
+def test_the_last_tokens_alone_are_those_of_all(kind, style):
+    trunk, x = model(kind, style), tokens()
+    for n in (1, 3, L):
+        torch.testing.assert_close(trunk(x, mask=Causal(), last=n), trunk(x, mask=Causal())[:, -n:])
 
 
 @torch.no_grad()

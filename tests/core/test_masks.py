@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from core.masks import (
-    And,
     Blocks,
     Causal,
     Dense,
     Documents,
     Everything,
     Grid,
+    LeftPadding,
     Lengths,
     Not,
     Padding,
@@ -78,17 +78,31 @@ def test_algebra():
     assert isinstance(~a, Not)
 
 
-def test_simplify_changes_nothing_that_a_real_query_sees():
-    lengths = Lengths(torch.tensor([7, 4]))
-    assert isinstance((Causal() & lengths).simplify(), Causal)
-    assert isinstance((lengths & Causal()).simplify(), Causal)
-    short = (Window(2, 3) & Causal()).simplify()
-    assert isinstance(short, Window)
-    assert torch.equal(table(short), table(Window(2, 3) & Causal()))
-    both = Causal() & lengths
-    for n, length in enumerate((7, 4)):
-        assert torch.equal(table(both.simplify())[n, :, :length], table(both)[n, :, :length])
-    assert isinstance((Causal() & Padding(torch.ones(B, N, dtype=torch.bool))).simplify(), And)
+@pytest.mark.parametrize("queries", [1, 3, N])
+def test_simplify_changes_nothing(queries):
+    starts = LeftPadding(torch.tensor([0, 4]))
+    masks = [Causal(), Window(2, 3), Window(N, 0), Window(N, N), Window(2, 3) & Causal(), Causal() & starts]
+    for mask in [*masks, Window(N) & Causal() & starts, Causal() | Prefix(2)]:
+        simple = mask.simplify(queries, N)
+        allowed = [m.dense(B, 1, queries, N).expand(B, 1, queries, N) for m in (simple, mask)]
+        assert torch.equal(*allowed)
+    assert isinstance(Causal().simplify(1, N), Everything)
+    assert isinstance((Window(N) & Causal()).simplify(N, N), Causal)
+    assert isinstance((Window(2, 3) & Causal()).simplify(N, N), Window)
+
+
+@pytest.mark.parametrize("queries", [1, 3, N])
+def test_what_masks_promise_holds(queries):
+    """Kernels skip the care for keys that nobody sees, and for queries that see nothing, where a mask promises none."""
+    starts, ids = LeftPadding(torch.tensor([0, 4])), torch.tensor([[0] * 3 + [1] * (N - 3)] * B)
+    masks = [Causal(), Window(1, 2), Documents(ids), starts, Causal() & starts, Causal() & Documents(ids)]
+    for mask in [*masks, Prefix(2), Causal() | Prefix(2), Padding(torch.ones(B, N, dtype=torch.bool)), ~Causal()]:
+        allowed = mask.dense(B, 1, queries, N).expand(B, 1, queries, N)
+        real = torch.arange(N) >= (starts.starts[:, None] if "LeftPadding" in str(mask) else 0)  # (B, N)
+        if mask.sees_itself():
+            assert allowed.diagonal(N - queries, -2, -1).all()
+        if mask.last_sees_all():
+            assert (allowed[:, 0, -1] | ~real).all()
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def a_whole_trunk(rank):
     for block in trunk.blocks:
         vars(block.get_submodule("mixer"))["attend"] = Ulysses()
     at = torch.arange(L)[:, None]
-    torch.testing.assert_close(trunk(mine(x, rank), mask=Causal(), at=mine(at, rank)), mine(want, rank))
+    torch.testing.assert_close(trunk(mine(x, rank), mask=Causal(), positions=mine(at, rank)), mine(want, rank))
 
 
 def errors(rank):

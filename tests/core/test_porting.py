@@ -75,7 +75,7 @@ def test_half_split_turns_adjacent_pairs_into_ours():
     pairs = torch.view_as_complex(x.unflatten(-1, (heads, D // 2, 2)).contiguous())  # (1, L, H, D / 2)
     turned = torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)[:, None]).flatten(2)  # (1, L, HD)
     order = half_split(heads, D)
-    rotate = Rotary(D).rotation(at)
+    rotate = Rotary(D).rotation(at).rotate
     ours = rotate(x[..., order].unflatten(-1, (heads, D)).transpose(1, 2)).transpose(1, 2).flatten(2)
     torch.testing.assert_close(ours, turned[..., order], atol=1e-6, rtol=0)
     assert torch.equal(reordered(order).back(reordered(order).into([x[0].T]))[0], x[0].T)

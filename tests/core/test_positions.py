@@ -24,7 +24,7 @@ def dots(rotary, at):
     """Scores of one query and key vector at every pair of places."""
     rng = torch.Generator().manual_seed(0)
     q, k = (torch.randn(1, 1, 1, D, generator=rng, dtype=torch.float64).expand(1, 1, len(at), D) for _ in range(2))
-    rotate = rotary.rotation(at)
+    rotate = rotary.rotation(at).rotate
     return (rotate(q) @ rotate(k).mT)[0, 0]  # (L, L)
 
 
@@ -47,8 +47,7 @@ def test_axial_rotary_depends_on_row_and_column_distance():
 
 def test_rotary_keeps_lengths_and_place_zero():
     x = torch.randn(2, 3, L, D)
-    rotate = Rotary(D).rotation(torch.arange(L)[:, None])
-    assert rotate is not None
+    rotate = Rotary(D).rotation(torch.arange(L)[:, None]).rotate
     torch.testing.assert_close(rotate(x).norm(dim=-1), x.norm(dim=-1))
     torch.testing.assert_close(rotate(x)[:, :, 0], x[:, :, 0])
 
@@ -137,9 +136,9 @@ def test_a_token_that_stands_nowhere_is_left_alone(kind, table):
     added = position.add(x, at)
     assert torch.equal(added[:, 0], x[:, 0])
     assert torch.equal(added[:, 1], x[:, 1]) != (table or kind is PositionKind.learned)
-    for rotate in position.rotations(at, 2):
-        if rotate is not None:
-            turned = rotate(q)
+    for rotation in position.rotations(at, 2):
+        if rotation is not None:
+            turned = rotation.rotate(q)
             assert torch.equal(turned[:, :, 0], q[:, :, 0])
             assert not torch.allclose(turned[:, :, 1:], q[:, :, 1:])
 
@@ -149,12 +148,12 @@ def test_centred_rotary_is_in_parts_of_the_image():
     few = CentredRotary(D, (2, 2)).rotation(torch.tensor([[0, 0]]))
     many = CentredRotary(D, (6, 6)).rotation(torch.tensor([[1, 1]]))
     x = torch.randn(1, 1, 1, D)
-    torch.testing.assert_close(few(x), many(x))
+    torch.testing.assert_close(few.rotate(x), many.rotate(x))
 
 
 def test_mixed_rotary_turns_every_head_of_every_block_its_own_way():
     at = torch.tensor([[2, 3]])
     x = torch.randn(1, 1, 1, D).expand(1, 3, 1, D)
-    turned = torch.stack([rotate(x) for rotate in MixedRotary(3, D, depth=2).rotations(at, 2)])  # (2, 1, 3, 1, D)
+    turned = torch.stack([each.rotate(x) for each in MixedRotary(3, D, depth=2).rotations(at, 2)])  # (2, 1, 3, 1, D)
     assert len({tuple(row) for row in turned.flatten(0, -2).tolist()}) == 6
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1).expand(2, 1, 3, 1))

@@ -5,14 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from core.config import Activation, Mixer, Norm, PositionConfig, PositionKind
+from core.cache import State
+from core.config import Activation, Mixer, Norm, PositionConfig, PositionKind, TransformerConfig
+from core.mixers.registry import MIXERS
+from core.mixers.visible import visible
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
+from domains.text.decoder import CachedDecoder, Decoder, UncachedDecoder
 from domains.text.generate import Draft, Sampling, Speech, choose, generate, texts, write
 from domains.text.memory import Memory
-from domains.text.reading import Attending, Forgetful, Reader, Recurrent
-from domains.text.small import Small, make_reader
 from domains.text.tokenizers import Bytes, Characters
 
 CONTEXT, VOCABULARY = 23, 31
@@ -66,43 +69,69 @@ def test_cached_text_is_the_uncached_text_and_that_of_every_row_alone(mixer, kin
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("kind", [*KINDS, *SCORED], ids=lambda kind: kind.value)
 @torch.inference_mode()
-def test_readers_score_as_the_model_does(settings, kind):
-    """Prompts of one length and of several, then words one by one and two at once."""
+def test_decoders_give_the_logits_of_the_model(settings, kind):
+    """Prompts of one length and of several, then tokens one by one and two at once."""
     adapter = make(kind=kind, **settings)
     for prompts in ([PROMPTS[0]] * 2, PROMPTS[:2]):
-        readers: list[Reader] = [Forgetful(adapter), Attending(adapter, CONTEXT), Small(adapter, CONTEXT)]
-        scores = [[reader.begin([words(prompt) for prompt in prompts])] for reader in readers]
+        decoders: list[Decoder] = [UncachedDecoder(adapter), CachedDecoder(adapter, CONTEXT)]
+        logits = [[decoder.prefill([plain(prompt) for prompt in prompts])] for decoder in decoders]
         for new in ([3], [8], [1, 4], [6]):
-            for reader, seen in zip(readers, scores, strict=True):
-                seen.append(reader.step([words(new), words([token + 2 for token in new])]))
-        want, *others = (torch.cat(seen, 1) for seen in scores)
+            for decoder, seen in zip(decoders, logits, strict=True):
+                seen.append(decoder.step([plain(new), plain([token + 2 for token in new])]))
+        want, got = (torch.cat(seen, 1) for seen in logits)
         assert want.std() > 0.3
-        for got in others:
-            rounding = 5e-5 * want.abs().max().item()  # float32 roundings in another order, which deep blocks amplify
-            torch.testing.assert_close(got, want, rtol=1e-4, atol=max(2e-5, rounding))
+        rounding = 5e-5 * want.abs().max().item()  # float32 roundings in another order, which deep blocks amplify
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=max(2e-5, rounding))
 
 
-def words(tokens: list[int]) -> list[tuple[int, list[int]]]:
+def plain(tokens: list[int]) -> list[tuple[int, list[int]]]:
     return [(token, []) for token in tokens]
 
 
-def test_every_model_has_its_reader():
-    assert type(make_reader(make(), 7)) is Small
-    assert type(make_reader(make(Mixer.window), 7)) is Attending
-    assert type(make_reader(make(Mixer.gated_delta), 7)) is Recurrent
+class Means(nn.Module):
+    """A mixer that no file of the project knows: the mean of the tokens so far."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def make_cache(self, capacity: int) -> State:
+        return State()
+
+    def forward(self, x, *, mask, bias=None, rotation=None, cache=None, probe=None, last=None):
+        causal, valid = visible("means", mask, len(x), x.shape[1] + (cache.length if cache else 0), bias)
+        assert causal
+        weight = torch.ones(x.shape[:2]) if valid is None else valid[:, -x.shape[1] :].to(x.dtype)  # (B, L)
+        new = torch.cat([x * weight[..., None], weight[..., None]], -1)  # (B, L, C + 1)
+        sums = new.cumsum(1) + (cache.tensors[0] if cache and cache.tensors else 0)
+        if cache is not None:
+            cache.keep(x.shape[1], sums[:, -1:])
+        return self.out(sums[..., :-1] / sums[..., -1:].clamp(min=1))
 
 
-@pytest.mark.parametrize("reader", [Attending, Small])
+def test_a_mixer_that_is_registered_generates(monkeypatch):
+    """Cached as uncached, in rows of several lengths, without a line of its own."""
+    monkeypatch.setitem(MIXERS, Mixer.recurrence, Means)
+    adapter = make(Mixer.recurrence)
+    assert isinstance(adapter.transformer.blocks[0].mixer, Means)
+    for temperature in (0.0, 1.0):
+        how = Sampling(length=2 * CONTEXT, temperature=temperature)
+        rows = rows_of(adapter, how)
+        assert rows == rows_of(adapter, how, cached=False)
+        assert temperature or rows == [list(generate(adapter, prompt, how)) for prompt in PROMPTS]
+    assert all(len(set(row)) > 3 for row in rows)
+
+
 @torch.inference_mode()
-def test_what_is_forgotten_was_never_read(reader):
+def test_what_is_cropped_was_never_read():
     adapter = make()
-    one, other = reader(adapter, CONTEXT), reader(adapter, CONTEXT)
+    one, other = CachedDecoder(adapter, CONTEXT), CachedDecoder(adapter, CONTEXT)
     for each in (one, other):
-        each.begin([words(PROMPTS[0])])
-    one.step([words([1, 2, 3])])
+        each.prefill([plain(PROMPTS[0])])
+    one.step([plain([1, 2, 3])])
     one.crop(8)
-    other.step([words([1])])
-    got, want = one.step([words([9])]), other.step([words([9])])  # what was kept came of products of other shapes
+    other.step([plain([1])])
+    got, want = one.step([plain([9])]), other.step([plain([9])])  # what was kept came of products of other shapes
     torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * max(1.0, want.abs().max().item()))
 
 
@@ -129,19 +158,27 @@ def test_recalled_words_are_those_of_the_whole_text():
     memory = Memory(b"abcabdab", [1, 3])
     first = [(token, memory.append(token)) for token in prompts[0]]
     with torch.inference_mode():
-        want = Forgetful(adapter).begin([first])[0, -1].argmax().item()
+        want = UncachedDecoder(adapter).prefill([first])[0, -1].argmax().item()
     assert next(generate(adapter, prompts[0], how)) == want
 
 
 # Guesses
 
 
+def steps_of(adapter: Adapter) -> list[int]:
+    """How many tokens each forward pass of a model reads, from now on."""
+    steps: list[int] = []
+    adapter.transformer.register_forward_pre_hook(
+        lambda _, given, named: steps.append(named["x"].shape[1]), with_kwargs=True
+    )
+    return steps
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.2])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
-def test_guesses_save_steps_and_change_nothing(monkeypatch, temperature, penalty):
-    adapter, steps = make(), []
-    step = Small.step
-    monkeypatch.setattr(Small, "step", lambda self, rows: steps.append(len(rows[0])) or step(self, rows))
+def test_guesses_save_steps_and_change_nothing(temperature, penalty):
+    adapter = make()
+    steps = steps_of(adapter)
     plain = Sampling(length=3 * CONTEXT, temperature=temperature, repetition_penalty=penalty, seed=5, top_k=None)
     guessed = Sampling(**(vars(plain) | {"lookup": 4}))
     for prompt in PROMPTS:
@@ -165,36 +202,23 @@ def test_guesses_that_cannot_be(adapter, prompts):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
-def test_a_draft_saves_steps_and_changes_nothing(monkeypatch, temperature):
-    """One that writes as the model does, one that seldom does, and one that reads by torch."""
-    adapter, like, steps = make(), make(), []
+def test_a_draft_saves_steps_and_changes_nothing(temperature):
+    """One that writes as the model does, and one that seldom does."""
+    adapter, like = make(), make()
     with torch.no_grad():
         for parameter in like.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
     unlike = make(kind=PositionKind.learned, kv_heads=2, activation=Activation.relu)
-    monkeypatch.setattr("domains.text.generate.make_reader", lambda model, capacity: Counted(model, capacity, steps))
-    how = Sampling(length=3 * CONTEXT, temperature=temperature, seed=5, top_k=None)
+    how, steps = Sampling(length=3 * CONTEXT, temperature=temperature, seed=5, top_k=None), steps_of(adapter)
     for prompt in PROMPTS:
+        steps.clear()
         want = list(generate(adapter, prompt, how))
-        assert steps.count(adapter) == 3 * CONTEXT
+        assert len(steps) == 3 * CONTEXT
         for draft in (like, unlike):
             steps.clear()
             got = [token for _, token in write(adapter, [prompt], how, draft=draft)]
             assert got == want
-            assert steps.count(adapter) < (2 * CONTEXT if draft is like and temperature == 0 else 3 * CONTEXT + 1)
-        steps.clear()
-
-
-class Counted(Small):
-    """Notes whose step each was."""
-
-    def __init__(self, adapter: Adapter, capacity: int, steps: list[Adapter]):
-        super().__init__(adapter, capacity)
-        self.steps = steps
-
-    def step(self, rows):
-        self.steps.append(self.adapter)
-        return super().step(rows)
+            assert len(steps) < (2 * CONTEXT if draft is like and temperature == 0 else 3 * CONTEXT + 1)
 
 
 @torch.inference_mode()

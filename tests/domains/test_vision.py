@@ -183,8 +183,8 @@ def test_class_token_and_registers_are_no_patches(data, pool):
     batch = data.batch("test", range(3))
     tokens = adapter.tokens(batch)
     assert tokens.x.shape == (3, 3 + 16, 24)
-    assert tokens.at is not None
-    assert (tokens.at[:3] == -1).all()
+    assert tokens.positions is not None
+    assert (tokens.positions[:3] == -1).all()
     hidden = torch.randn(3, 19, 24)
     changed = hidden.clone()
     changed[:, 1:3] += 1.0  # registers stand for nothing

@@ -114,8 +114,8 @@ def test_the_encoder_is_the_vit_on_the_visible_patches():
     ]
     vit.load_state_dict(model.state_dict(), strict=False)
     whole, tokens = vit.tokens(batch), model.tokens(batch)
-    assert tokens.at is not None
-    for row, at, x in zip(whole.x, tokens.at, tokens.x, strict=True):
+    assert tokens.positions is not None
+    for row, at, x in zip(whole.x, tokens.positions, tokens.x, strict=True):
         index = [0, *(1 + 5 * r + c for r, c in at[1:].tolist())]
         assert len(set(index)) == 15
         torch.testing.assert_close(x, row[index], rtol=0, atol=1e-6)

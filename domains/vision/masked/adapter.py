@@ -65,23 +65,21 @@ class Adapter(vision.Adapter):
     def tokens(self, batch: Batch) -> Tokens:
         seen, E = self.visible(batch["noise"]), self.extra  # (B, V)
         tokens = super().tokens({"images": self.masked(batch["images"], batch["noise"], self.mean)})  # (B, E + L, W)
-        assert tokens.at is not None
         index = F.pad(seen + E, (E, 0))  # (B, E + V)
         index[:, :E] = torch.arange(E, device=index.device)
         x = tokens.x.gather(1, index[..., None].expand(-1, -1, tokens.x.shape[2]))  # (B, E + V, W)
-        return Tokens(x, at=tokens.at[index])
+        return Tokens(x, positions=self.positions[index])
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Every patch as the decoder paints it, (B, L, P)."""
-        assert tokens.at is not None
+        assert tokens.positions is not None
         E, (h, w) = self.extra, self.grid
         x = self.narrow(self.norm(hidden))  # (B, E + V, D)
-        row, column = tokens.at[:, E:].unbind(-1)
+        row, column = tokens.positions[:, E:].unbind(-1)
         index = (row * w + column)[..., None].expand_as(x[:, E:])  # (B, V, D)
         blank = self.blank.to(x.dtype).expand(x.shape[0], h * w, -1)
         x = torch.cat([x[:, :E], blank.scatter(1, index, x[:, E:])], 1)  # (B, E + L, D)
-        at = torch.cartesian_prod(*(torch.arange(n, device=x.device) for n in (h, w)))  # (L, 2)
-        x = self.decoder(x, at=F.pad(at, (0, 0, E, 0), value=-1))
+        x = self.decoder(x, positions=self.positions)
         return self.paint(x[:, E:])
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:

@@ -1,0 +1,34 @@
+"""The token mixers that a configuration can name.
+
+A mixer is a module of one interface:
+
+    forward(x, *, mask, bias, rotation, cache, probe, last) -> (B, L, C), or (B, n, C) of the last n tokens
+    make_cache(capacity) -> BlockCache       what it keeps of earlier tokens
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from core.config import Mixer, TransformerConfig
+from core.mixers.convolution import Convolution
+from core.mixers.kinds import DeltaAttention, LinearAttention
+from core.mixers.recurrence import Recurrence
+from core.mixers.softmax import MultiHeadAttention
+
+
+def _attention(c: TransformerConfig) -> dict[str, Any]:
+    return {"dim": c.dim, "heads": c.heads, "kv_heads": c.kv_heads, "qk_norm": c.qk_norm, "bias": c.bias}
+
+
+MIXERS: dict[Mixer, Callable[[TransformerConfig], nn.Module]] = {
+    Mixer.softmax: lambda c: MultiHeadAttention(**_attention(c)),
+    Mixer.window: lambda c: MultiHeadAttention(**_attention(c), window=c.window),
+    Mixer.linear: lambda c: LinearAttention(**_attention(c)),
+    Mixer.performer: lambda c: LinearAttention(**_attention(c), features=4 * c.dim // c.heads),
+    Mixer.delta: lambda c: DeltaAttention(**_attention(c), gated=False),
+    Mixer.gated_delta: lambda c: DeltaAttention(**_attention(c), gated=True),
+    Mixer.convolution: lambda c: Convolution(c.dim, bias=c.bias),
+    Mixer.recurrence: lambda c: Recurrence(c.dim, bias=c.bias),
+}
