@@ -288,8 +288,8 @@ there the modern preset takes {part:.2f} of the GPT-2 preset's ([text_seconds.js
 
 - **Precision.** `trainer.precision=auto` is bfloat16 on a GPU that has it, float32 on a CPU, where bfloat16 is
   far slower without instructions for it. The first line of a training says which it is, and why.
-- **The kernel.** `core.planner.plan` says which runs and why; a trained bias, dropout on attention and a window are
-  where torch alone is slow. Default models take no unfused path.
+- **The kernel.** `core.planner.plan` says which runs and why; a trained bias and a window are where torch alone is
+  slow. Default models take no unfused path.
 - **Threads.** Small models gain nothing from a second one: `OMP_NUM_THREADS=1 attend …`, and several runs side by side.
 - **Data.** `data.workers=4` for images that are decoded; the digits, texts and trajectories lie in memory.
 - **Not measured here:** several devices, and any GPU. `mfu` in a run's `summary.json` is the share of your device's own

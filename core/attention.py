@@ -5,7 +5,6 @@ keys, of values; * any leading dimensions
 """
 
 from math import prod
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,7 +27,6 @@ def attend(
     mask: Mask = Everything(),
     bias: Bias | Tensor | None = None,
     scale: float | None = None,
-    dropout: float = 0.0,
     backend: str = "auto",
     strict: bool = False,
 ) -> Float[Tensor, "*batch H L E"]:
@@ -53,7 +51,6 @@ def attend(
         k, v: keys and values, H a multiple of G; query head h reads key/value head h // (H / G).
         bias: added to the scores in the dtype of q; broadcasts to (B, H, L, M), with leading dimensions in one.
         scale: 1 / √D if None.
-        dropout: probability of dropping an attention weight. No fused kernel on a CPU has it.
         backend: "auto", or the name of a kernel; `core.planner.plan` says what "auto" will do. "flex" compiles the mask
             into a kernel of its own, and has no gradient on a CPU.
         strict: refuse to run without a fused kernel.
@@ -67,9 +64,7 @@ def attend(
     shape, width = q.shape[:-1], v.shape[-1]
     q, k, v = _fold(q), _fold(k), _fold(v)  # (B, H, L, D), (B, G, M, D), (B, G, M, D)
     factor = float(q.shape[-1] ** -0.5) if scale is None else scale
-    chosen = plan(q, k, v, mask=mask, bias=bias, dropout=dropout, backend=backend, strict=strict).backend
-    if dropout and chosen in ("reference", "local", "pair_bias"):
-        raise ValueError(f"backend={chosen} has no attention dropout; use backend='sdpa'")
+    chosen = plan(q, k, v, mask=mask, bias=bias, backend=backend, strict=strict).backend
     if chosen == "reference":
         return reference(q, k, v, mask=mask, bias=bias, scale=factor).reshape(*shape, width)
     q, k, v, dense, factor = fold(q, k, v, bias, factor)
@@ -82,7 +77,7 @@ def attend(
     elif chosen == "flex":
         out = flex(q, k, v, mask, dense, factor)
     else:
-        out = sdpa(q, k, v, mask, dense, factor, dropout)
+        out = sdpa(q, k, v, mask, dense, factor)
     return out[..., :width].reshape(*shape, width)
 
 
@@ -124,35 +119,6 @@ def probabilities(
         scores, hidden = scores + added, hidden | added.isneginf()
     lowest = torch.finfo(scores.dtype).min  # finite, so that a row that sees nothing has finite gradients
     return scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
-
-
-class Partial(NamedTuple):
-    """Attention over some of the keys: what was gathered, and how much there was to gather."""
-
-    out: Float[Tensor, "B H L E"]
-    lse: Float[Tensor, "B H L"]  # log of the sum of exponentiated scores; -inf where no key was seen
-
-
-def partial(
-    q: Float[Tensor, "B H L D"],
-    k: Float[Tensor, "B G M D"],
-    v: Float[Tensor, "B G M E"],
-    *,
-    mask: Mask = Everything(),
-    scale: float | None = None,
-) -> Partial:
-    """`reference` with its normaliser, for `merge`."""
-    (B, H, L, D), M = q.shape, k.shape[-2]
-    scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
-    lse = scores.masked_fill(~mask.dense(B, H, L, M, q.device), -torch.inf).logsumexp(-1)
-    return Partial(reference(q, k, v, mask=mask, scale=scale), lse)
-
-
-def merge(a: Partial, b: Partial) -> Partial:
-    """Attention over the keys of both, from the attention over each (Liu et al. 2023, ring attention)."""
-    lse = torch.logaddexp(a.lse, b.lse)
-    share_a, share_b = ((part.lse - lse).exp().nan_to_num(0.0)[..., None] for part in (a, b))
-    return Partial(share_a * a.out + share_b * b.out, lse)
 
 
 def _seen(mask: Mask, q: Tensor, k: Tensor) -> Tensor:

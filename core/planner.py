@@ -58,7 +58,6 @@ def plan(
     *,
     mask: Mask | None = None,
     bias: Bias | Tensor | None = None,
-    dropout: float = 0.0,
     backend: str = "auto",
     grad: bool | None = None,
     device: str | None = None,
@@ -80,7 +79,7 @@ def plan(
         raise ValueError(f"unknown attention backend {backend!r}; possible: {', '.join(BACKENDS)}")
     mask = Everything() if mask is None else mask
     bias = PairBias(bias) if isinstance(bias, Tensor) else bias
-    call = _Call.of(q, k, v, mask, bias, dropout, grad, device)
+    call = _Call.of(q, k, v, mask, bias, grad, device)
     objections = {
         "local": _local(call, mask, forced=backend == "local"),
         "pair_bias": _pair_bias(call),
@@ -122,11 +121,10 @@ class _Call:
     bias: bool
     trained: bool  # a gradient of the bias is wanted
     grad: bool  # any gradient is wanted
-    dropout: bool
     contiguous: bool
 
     @staticmethod
-    def of(q, k, v, mask, bias, dropout, grad, device) -> "_Call":
+    def of(q, k, v, mask, bias, grad, device) -> "_Call":
         (B, H, L, D), M = q.shape, k.shape[-2]
         parts = () if bias is None else bias.parts
         pairs = [part.values for part in parts if isinstance(part, PairBias)]
@@ -148,7 +146,6 @@ class _Call:
             bias=bool(pairs),
             trained=bool(pairs) and wanted(*pairs),
             grad=wanted(q, k, v, *(t for part in low for t in (part.u, part.w))),
-            dropout=dropout > 0,
             contiguous=bool(rank) or all(t.stride(-1) == 1 for t in (q, k, v)),
         )
 
@@ -188,8 +185,6 @@ def _local(call: _Call, mask: Mask, forced: bool) -> list[str]:
         objections.append("reach that is most of the sequence")
     if call.bias:
         objections.append("bias of pairs")
-    if call.dropout:
-        objections.append("attention dropout")
     return objections
 
 
@@ -197,8 +192,6 @@ def _pair_bias(call: _Call) -> list[str]:
     objections = []
     if not call.trained:
         objections.append("bias without a gradient (the fused kernels take that)")
-    if call.dropout:
-        objections.append("attention dropout")
     return objections
 
 
@@ -206,8 +199,6 @@ def _flex(call: _Call) -> list[str]:
     objections = []
     if call.trained:
         objections.append("bias that needs a gradient (its sum would differ from run to run)")
-    if call.dropout:
-        objections.append("attention dropout")
     if call.device == "cpu" and call.grad:
         objections.append("gradient on a CPU (torch has the forward pass alone: use torch.no_grad())")
     if call.device == "cuda" and call.dtype not in (*HALF, torch.float32):
@@ -221,8 +212,6 @@ def _flex(call: _Call) -> list[str]:
 
 def _cpu_flash(call: _Call) -> list[str]:
     objections = []
-    if call.dropout:
-        objections.append("attention dropout")
     if call.trained:
         objections.append("bias that needs a gradient")
     if call.widths[0] != call.widths[1]:

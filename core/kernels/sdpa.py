@@ -16,38 +16,30 @@ from core.masks import Causal, Everything, Mask
 CUDA_ORDER = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale: float, dropout: float) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale: float) -> Tensor:
     """Args: q (B,H,L,D), k and v (B,G,M,D), bias broadcastable to (B,H,L,M) or None. Returns: (B,H,L,D)."""
     (B, H, L, _), M = q.shape, k.shape[-2]
     if bias is None and plain(mask, L, M):
         causal = isinstance(mask, Causal) and bool(L > 1)  # torch counts from the top left, which is right if L = M
-        return _torch(q, k, v, None, scale, dropout, causal)
+        return _torch(q, k, v, None, scale, causal)
     allowed = None if isinstance(mask, Everything) else mask.dense(B, H, L, M, q.device)  # (B|1, H|1, L|1, M)
-    return fused(q, k, v, allowed, scale, bias, dropout)
+    return fused(q, k, v, allowed, scale, bias)
 
 
-def fused(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    allowed: Tensor | None,
-    scale: float,
-    bias: Tensor | None = None,
-    dropout: float = 0.0,
-) -> Tensor:
+def fused(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, scale: float, bias: Tensor | None = None) -> Tensor:
     """Attention under a dense mask, allowed (B|1, H|1, L|1, M).
 
     On every kernel a query that may see nothing gives 0, and a key that no query may see is not read, be it NaN.
     """
     if allowed is None:
-        return _torch(q, k, v, bias, scale, dropout)
+        return _torch(q, k, v, bias, scale)
     hidden = unseen(allowed)
     k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
     blind = ~allowed.any(-1, keepdim=True)  # these see everything instead, and their output is dropped
     attn_mask = allowed | blind
     if bias is not None:
         attn_mask = bias.masked_fill(~attn_mask, float("-inf"))
-    return _torch(q, k, v, attn_mask, scale, dropout).masked_fill(blind, 0.0)
+    return _torch(q, k, v, attn_mask, scale).masked_fill(blind, 0.0)
 
 
 def unseen(allowed: Tensor) -> Tensor:
@@ -60,7 +52,7 @@ def plain(mask: Mask, queries: int, keys: int) -> bool:
     return isinstance(mask, Everything) or (isinstance(mask, Causal) and queries in (1, keys))
 
 
-def _torch(q, k, v, attn_mask: Tensor | None, scale: float, dropout: float, causal: bool = False) -> Tensor:
+def _torch(q, k, v, attn_mask: Tensor | None, scale: float, causal: bool = False) -> Tensor:
     if attn_mask is not None and attn_mask.dtype != torch.bool:
         attn_mask = attn_mask.to(q.dtype)
     with sdpa_kernel(CUDA_ORDER, set_priority=True) if q.is_cuda else nullcontext():
@@ -69,7 +61,6 @@ def _torch(q, k, v, attn_mask: Tensor | None, scale: float, dropout: float, caus
             k,
             v,
             attn_mask=attn_mask,
-            dropout_p=dropout,
             is_causal=causal,
             scale=scale,
             enable_gqa=q.shape[-3] != k.shape[-3],

@@ -96,7 +96,7 @@ class Attending(Reader):
         for block, mixer, kept in zip(self.blocks, self.mixers, self.cache.blocks, strict=True):
             q, k, v = mixer.project(block.norm1(x), turn)
             k, v = kept.append(k, v)  # (B, G, M, D)
-            x = x + block.scale1(mixer.join(sdpa(q, k, v, mask, bias, self.scale, 0.0)))
+            x = x + block.scale1(mixer.join(sdpa(q, k, v, mask, bias, self.scale)))
             x = x + block.scale2(block.feed_forward(block.norm2(x)))
         return self.leave(x, tokens)
 

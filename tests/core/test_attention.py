@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.attention import attend, merge, partial, probabilities, reference
+from core.attention import attend, probabilities, reference
 from core.bias import LowRankBias, PairBias
 from core.masks import Causal, Dense, Documents, Everything, Grid, Lengths, Padding, Prefix, Window, bigbird
 from core.planner import plan
@@ -178,14 +178,6 @@ def test_in_the_definition_nan_reaches_those_alone_who_see_it(mask, same_gradien
     same_gradients(out[~seen], (q, k, broken), clean[~seen], (q, k, v))
 
 
-def test_attention_over_parts_merges():
-    q, k, v = (t.detach() for t in tensors(H))
-    parts = [partial(q, k[:, :, cut], v[:, :, cut]) for cut in (slice(0, 4), slice(4, 9), slice(9, M))]
-    torch.testing.assert_close(merge(merge(parts[0], parts[1]), parts[2]).out, reference(q, k, v))
-    nothing = partial(q, k, v, mask=Padding(torch.zeros(B, M, dtype=torch.bool)))
-    torch.testing.assert_close(merge(nothing, parts[0]).out, parts[0].out)
-
-
 def test_one_value_by_hand():
     """Scores 0 and ln 3 give weights ¼ and ¾: ¼·8 + ¾·4 = 5."""
     q = torch.tensor([[[[1.0]]]])
@@ -288,18 +280,6 @@ def test_a_plan_of_flash_is_what_torch_can_run(kernel):
     assert plan(q, k, v, **options).backend == "sdpa/flash"
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises where the fused kernel does not apply
         attend(q, k, v, **options).sum().backward()
-
-
-def test_dropout_leaves_the_fused_kernels_and_the_plan_says_so():
-    q, k, v = tensors(dtype=torch.float32)
-    chosen = plan(q, k, v, dropout=0.5)
-    assert chosen.backend == "sdpa/math"
-    assert "attention dropout" in str(chosen)
-    assert chosen.bytes == 3 * 4 * B * H * L * M
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION), pytest.raises(RuntimeError, match="No available kernel"):
-        attend(q, k, v, dropout=0.5)
-    with pytest.raises(ValueError, match="attention dropout"):
-        attend(q, k, v, dropout=0.5, strict=True)
 
 
 def test_a_bias_that_is_trained_has_its_own_kernel():

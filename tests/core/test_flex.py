@@ -157,7 +157,6 @@ SPARSE = Causal() & Documents(torch.zeros(B, LONG, dtype=torch.int64))
         (Causal(), {"backend": "flex", "keys": 2 * LONG}, "flex"),
         (bigbird(LONG, 64), {"backend": "flex", "bias": True, "grad": False}, "flex"),
         (SPARSE, {"backend": "flex", "width": 8}, "no head width below 16"),
-        (SPARSE, {"backend": "flex", "dropout": 0.1}, "no attention dropout"),
         (SPARSE, {"backend": "flex", "dtype": torch.float64}, "no float64"),
         (SPARSE, {"backend": "flex", "bias": True, "grad": True}, "no bias that needs a gradient"),
         (SPARSE, {"backend": "flex", "device": "mps"}, "no mps tensors"),
