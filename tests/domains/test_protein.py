@@ -10,7 +10,6 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 import domains.protein.pair
 from core.config import Mixer, PositionConfig, PositionKind
@@ -40,7 +39,6 @@ from domains.protein.metrics import (
 from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
 from domains.protein.predict import predict, predicted, write
 from domains.sampling import StepDataset
-from experiments.runs import typed
 
 
 def rngs(*seeds: int):
@@ -425,12 +423,9 @@ def test_models_that_cannot_be_are_refused(data, wrong):
 
 
 def test_the_neighbourhood_of_a_token_is_not_what_its_mixer_sees(data):
-    """The core's window has a name of its own, which an older run's config.yaml gave to the neighbourhood."""
     adapter: Any = make_adapter(data, mixer=Mixer.window, window=5)
     assert adapter.embed.kernel_size == (2 * 2 + 1,)
     assert [block.mixer.within.left for block in adapter.transformer.blocks] == [5, 5]
-    old = typed(ModelConfig, OmegaConf.create({"window": 7}))
-    assert old.neighbourhood == 7
 
 
 # metrics
