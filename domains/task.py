@@ -108,7 +108,7 @@ class AttentionTask(LightningModule):
         checkpoint["record"], checkpoint["recent"] = self.record, list(self.recent)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.recent.extend(checkpoint.get("recent", ()))
+        self.recent.extend(checkpoint["recent"])
 
     def _skip(self, loss: float, batch: Batch, number: int) -> None:
         why = self._why(loss, batch, number)

@@ -27,7 +27,7 @@ from domains.data_warnings import record_data_warnings
 from domains.parallel import gathered, parallelize
 from domains.task import AttentionTask, TaskData
 from experiments.checkpoints import Checkpoints, to_resume
-from experiments.config import Accelerator, TrainConfig, TrainerConfig
+from experiments.config import Accelerator, TrainerConfig
 from experiments.costs import Costs, matrix_peak, peak_memory
 from experiments.curves import join, set_aside
 from experiments.faults import in_plain_words
@@ -313,7 +313,7 @@ def _check_same(config: DictConfig, before: Any) -> None:
     now = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     assert isinstance(now, dict)
     for group, value in now.items():
-        earlier = before.get(group, getattr(TrainConfig, str(group), None))  # a run may be older than a setting
+        earlier = before.get(group)
         if group not in MAY_CHANGE and earlier != value:
             raise ValueError(
                 f"{config.run} was trained with {group}={earlier}; it cannot go on with {group}={value}. "

@@ -1,28 +1,21 @@
 """BinaryCIF: mmCIF's tables as columns of numbers, each packed by a chain of encodings, inside of MessagePack.
 
-Source: the specifications of BinaryCIF 0.3 (Sehnal et al. 2020) and of MessagePack. Biopython's reader fails on files
-of the PDB itself (an empty column of strings), and wants a package that it does not install.
+Source: the specification of BinaryCIF 0.3 (Sehnal et al. 2020). Biopython's reader fails on files of the PDB itself (an
+empty column of strings).
 """
 
-import struct
 from itertools import pairwise
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from domains.unpack import check_room
 
 TYPES = {1: "<i1", 2: "<i2", 3: "<i4", 4: "<u1", 5: "<u2", 6: "<u4", 32: "<f4", 33: "<f8"}
-FIXED = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"}  # numbers of MessagePack
-FIXED |= {0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
 NUMBER = 40  # bytes that one takes in a list
-DAMAGE = (KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError, struct.error)  # what it may lead to
-DAMAGE += (RecursionError, ArithmeticError)
-CONSTANT = {0xC0: None, 0xC2: False, 0xC3: True}
-SIZED = {0xC4: "bin", 0xC5: "bin", 0xC6: "bin", 0xD9: "str", 0xDA: "str", 0xDB: "str"}
-SIZED |= {0xDC: "array", 0xDD: "array", 0xDE: "map", 0xDF: "map"}
-LENGTH = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}
-LENGTH |= {0xDC: ">H", 0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}
+MOST = 2**16  # members of a list or table; msgpack takes memory for as many as a list says that it has
+DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what it may lead to
 
 
 def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> tuple[dict[str, list], int]:
@@ -34,7 +27,11 @@ def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> tuple[dict[str
         ValueError: if it is no BinaryCIF, or cut short.
     """
     try:
-        blocks = unpack(data)["dataBlocks"]
+        told = msgpack.unpackb(data, max_array_len=MOST, max_map_len=MOST)
+    except ValueError as error:
+        raise ValueError("it is no BinaryCIF file, or cut short") from error
+    try:
+        blocks = told["dataBlocks"]
         those = [b for b in blocks if any(category["name"] == categories[0] for category in b["categories"])]
         block = (those or blocks)[0]
         columns = {
@@ -46,48 +43,6 @@ def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> tuple[dict[str
     except DAMAGE as error:
         raise ValueError("it is no BinaryCIF file, or cut short") from error
     return columns, max(0, len(those) - 1)
-
-
-def unpack(data: bytes) -> Any:
-    """The value that MessagePack wrote. Raises struct.error at the end of the data."""
-    at = 0
-
-    def take(count: int) -> bytes:
-        nonlocal at
-        at += count
-        if at > len(data):
-            raise struct.error("the data end")
-        return data[at - count : at]
-
-    def number(form: str) -> Any:
-        return struct.unpack(form, take(struct.calcsize(form)))[0]
-
-    def value() -> Any:
-        head = take(1)[0]
-        if head <= 0x7F or head >= 0xE0:
-            return head if head <= 0x7F else head - 256
-        if head in CONSTANT:
-            return CONSTANT[head]
-        if head in FIXED:
-            return number(FIXED[head])
-        if head in SIZED:
-            kind, size = SIZED[head], number(LENGTH[head])
-        elif head < 0xC0:
-            kind = "map" if head < 0x90 else "array" if head < 0xA0 else "str"
-            size = head & (31 if kind == "str" else 15)
-        else:
-            raise struct.error(f"byte {head:#x} stands for nothing here")
-        match kind:
-            case "bin":
-                return take(size)
-            case "str":
-                return take(size).decode()
-            case "array":
-                return [value() for _ in range(size)]
-            case _:
-                return {value(): value() for _ in range(size)}
-
-    return value()
 
 
 def _column(column: dict[str, Any]) -> list:

@@ -82,7 +82,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
             folder / "precision.png", {name: [*values.values()] for name, values in long.items()}, [*SHARES]
         ),
     ]
-    probable = calibration(found.contacts, true)
+    brier, bins = calibration(found.contacts, true)
     measures = {f"{name} P@{cut}": value for name, values in long.items() for cut, value in values.items()}
     measures |= {
         f"{name} {span} P@{cut}": float(values[:, r, c].mean())
@@ -95,9 +95,9 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         "loss": found.loss,
         "loss, sequence alone": alone.loss,
         "lDDT": float(np.mean([lddt(*pair) for pair in zip(found.distances, true, strict=True)])),
-        "Brier": probable.brier,
-        "ECE": probable.ece,
-        "calibration": [[None if np.isnan(x) else x for x in pair] for pair in probable.shares.tolist()],
+        "Brier": brier,
+        "ECE": bins.error,
+        "calibration": [[p, share] if n else [None, None] for n, p, share in np.stack(bins, -1).tolist()],
         "chains": len(chains),
     }
     return Evaluation(

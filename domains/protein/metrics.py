@@ -8,10 +8,10 @@ Shapes: L residues · F amino acids
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from domains.calibration import Reliability, reliability
 from domains.protein.chain import Chain, one_hot
 
 CONTACT = 8.0  # Å
@@ -85,18 +85,10 @@ def median_distance(probability: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return low[k] + (high - low)[k] * np.clip((0.5 - before) / np.maximum(inside, 1e-9), 0, 1)
 
 
-class Calibration(NamedTuple):
-    """What probabilities of contact are worth as probabilities."""
+def calibration(probabilities: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> tuple[float, Reliability]:
+    """The Brier score (1950) and the reliability of P(contact), of lists of (L, L).
 
-    brier: float  # mean squared error
-    ece: float  # expected calibration error: mean of |P(contact) - share of contacts|, in bins of probability
-    shares: np.ndarray  # (BINS, 2): mean P(contact) and share of contacts in each bin; NaN in an empty one
-
-
-def calibration(probabilities: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Calibration:
-    """Over all pairs of all chains, at least 6 apart in sequence, whose distance is known: lists of (L, L).
-
-    Source: Naeini et al. 2015; Brier 1950.
+    Over all pairs of all chains, at least 6 apart in sequence, whose distance is known.
     """
     p, y = [], []
     for probability, distance in zip(probabilities, true, strict=True):
@@ -104,13 +96,8 @@ def calibration(probabilities: Sequence[np.ndarray], true: Sequence[np.ndarray])
         known = np.isfinite(distance[i, j])
         p.append(probability[i, j][known])
         y.append(distance[i, j][known] < CONTACT)
-    p, y = np.concatenate(p).astype(float), np.concatenate(y).astype(float)
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    sums = np.stack([np.bincount(bins, values, minlength=BINS) for values in (p, y)], -1)  # (BINS, 2)
-    shares = np.divide(sums, count[:, None], out=np.full((BINS, 2), np.nan), where=count[:, None] > 0)
-    gap = np.abs(sums[:, 0] - sums[:, 1]).sum() / max(1, len(p))
-    return Calibration(float(((p - y) ** 2).mean()) if len(p) else 0.0, float(gap), shares)
+    p, y = np.concatenate(p).astype(float), np.concatenate(y)
+    return float(((p - y) ** 2).mean()) if len(p) else 0.0, reliability(p, y, BINS)
 
 
 class SeparationPrior:

@@ -1,13 +1,9 @@
-"""Files of the PDB's tables: mmCIF, by gemmi or Biopython, and BinaryCIF."""
+"""Files of the PDB's tables: mmCIF and BinaryCIF."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from io import StringIO
 
-from Bio.PDB.MMCIF2Dict import MMCIF2Dict
+import gemmi
 
 from domains.protein.binarycif import parse_binary_cif
 from domains.protein.chain import Chain
@@ -22,18 +18,14 @@ OTHERS = "models or blocks behind the first, left out"
 def parse_cif(text: str, stem: str, remarks: Remarks) -> list[Chain]:
     """The protein chains of the first block with atoms in an mmCIF file, and of the first model in it.
 
-    gemmi reads it where it is installed: ten times faster.
-
     Raises:
         ValueError: what is wrong with the file.
     """
-    blocks = _blocks(text)
-    with_atoms = [block for block in blocks if "_atom_site." in block] or blocks
     try:
-        columns = _gemmi_columns(with_atoms[0]) if find_spec("gemmi") else MMCIF2Dict(StringIO(with_atoms[0]))
-    except (ValueError, RuntimeError, LookupError, ArithmeticError, StopIteration) as error:
+        columns, others = _columns(text)
+    except (ValueError, RuntimeError, LookupError) as error:
         raise ValueError("it is no mmCIF file, or cut short") from error
-    return _cif_chains(columns, len(with_atoms) - 1, stem, remarks)
+    return _cif_chains(columns, others, stem, remarks)
 
 
 def parse_bcif(data: bytes, stem: str, remarks: Remarks) -> list[Chain]:
@@ -42,28 +34,18 @@ def parse_bcif(data: bytes, stem: str, remarks: Remarks) -> list[Chain]:
     return _cif_chains(columns, others, stem, remarks)
 
 
-def _blocks(text: str) -> list[str]:
-    """The text of each data block; data_ inside of a text between lines that begin with ; is no beginning."""
-    if len(re.findall(r"(?mi)^data_", text)) < 2:
-        return [text]
-    starts, inside, at = [], False, 0
-    for line in text.splitlines(keepends=True):
-        if line.startswith(";"):
-            inside = not inside
-        elif not inside and line[:5].lower() == "data_":
-            starts.append(at)
-        at += len(line)
-    return [text[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)] or [text]
-
-
-def _gemmi_columns(text: str) -> dict[str, list[str]]:
-    plain = text.encode("ascii", "replace").decode()  # it takes other letters in quotes alone; here they are in no use
-    block = import_module("gemmi.cif").read_string(plain)[0]
-    return {
+def _columns(text: str) -> tuple[dict[str, list[str]], int]:
+    """The columns of the first block with atoms, and how many other blocks have some."""
+    plain = text.encode("ascii", "replace").decode()  # other letters may stand in quotes alone; here they are in no use
+    blocks = gemmi.cif.read_string(plain, check_level=0)  # several may have one name
+    with_atoms = [block for block in blocks if "_atom_site." in block.get_mmcif_category_names()] or [*blocks]
+    block = gemmi.cif.read_string(with_atoms[0].as_string())[0]  # once more: a tag that stands there twice is an error
+    columns = {
         f"{category}.{tag}": ["?" if value is None else value or "." for value in values]
         for category in CATEGORIES
         for tag, values in block.get_mmcif_category(f"{category}.").items()
     }
+    return columns, len(with_atoms) - 1
 
 
 def _table(columns: Mapping[str, list], category: str, *tags: str) -> list[tuple]:

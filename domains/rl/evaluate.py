@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from scipy.stats import rankdata
 
 from domains.adapter import Evaluation, Score, mean_measures
 from domains.rl.adapter import Adapter
@@ -116,9 +117,7 @@ def summary(env: str | EnvSpec, played: Trajectories, which: np.ndarray) -> dict
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's: 1 if what is achieved rises with what is asked, without exception. None if all of one are equal."""
-    ranks = [(np.sum(x[:, None] > x, axis=1) + np.sum(x[:, None] >= x, axis=1)) / 2 for x in (a, b)]  # ties share one
-    spread = ranks[0].std() * ranks[1].std()
-    return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread) if spread else None
+    return None if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def offline_score(adapter: Adapter, data: Data, split: str, measures: dict[str, Any]) -> Score:

@@ -73,7 +73,6 @@ class Adapter(DomainAdapter):
         self.widths: Tensor  # (V,): bytes that a token stands for
         widths = torch.from_numpy(self.tokenizer.widths()) if self.tokenizer else torch.empty(0)
         self.register_buffer("widths", widths, persistent=False)
-        self.register_load_state_dict_pre_hook(_of_version_0_1)
         if config.lora is not None:
             attach(self.requires_grad_(False).transformer.blocks, config.lora)
 
@@ -129,12 +128,3 @@ def _as_gpt2(adapter: Adapter) -> None:
             nn.init.normal_(p, std=0.02 / (2 * adapter.config.depth) ** 0.5 if residual else 0.02)
         elif name.endswith(("qkv.bias", "up.bias", "out.bias")):
             nn.init.zeros_(p)
-
-
-def _of_version_0_1(adapter: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Rename its weights: the embedding was called `byte`, and there was a table for recall even without any."""
-    assert isinstance(adapter, Adapter)
-    if f"{prefix}byte.weight" in state:
-        state[f"{prefix}embed.weight"] = state.pop(f"{prefix}byte.weight")
-        if not adapter.orders:
-            del state[f"{prefix}recall.weight"]

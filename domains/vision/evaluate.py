@@ -8,16 +8,16 @@ from math import log, prod
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 from unicodedata import normalize
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from sklearn.svm import SVC
 from torch import Tensor
 
 from domains.adapter import Batch, Evaluation, Score
+from domains.calibration import reliability
 from domains.faults import listed
 from domains.vision.adapter import Adapter
 from domains.vision.data import Data
@@ -52,7 +52,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
     right = guess == labels
     K, classes = len(adapter.classes), adapter.classes
     confusion = torch.bincount(labels * K + guess, minlength=K * K).view(K, K)  # (true, predicted)
-    bins = reliability(chance.numpy(), right.numpy())
+    bins = reliability(chance.numpy(), right.numpy(), BINS)
     rival, its_accuracy = baseline(data, split)
     measures: dict[str, Any] = {
         name: value.double().mean().item() for name, value in adapter.measure(logs, {"labels": labels}).items()
@@ -70,7 +70,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
     }
     write_confusion(folder / "confusion.csv", confusion, classes)
     draw_confusion(confusion.numpy(), classes, folder / "confusion.png")
-    draw_reliability(bins.images, bins.confidence, bins.accuracy, bins.error, folder / "reliability.png")
+    draw_reliability(bins.counts, bins.confidence, bins.accuracy, bins.error, folder / "reliability.png")
     figures = [folder / "confusion.png", folder / "reliability.png"]
     if can_look(adapter):
         shown = first_of_each_class(labels, K)[:SHOWN]
@@ -116,27 +116,6 @@ def log_chances(adapter: Adapter, images: Float[Tensor, "B C Y X"], flips: bool 
     each = torch.stack([adapter({"images": view}) for view in views])
     each = each.to(torch.promote_types(each.dtype, torch.float32)).log_softmax(-1)  # 16 bits are too few for an average
     return each.logsumexp(0) - log(len(views))
-
-
-class Reliability(NamedTuple):
-    """Images in bins of equal width by P(predicted class): how many, their mean P, and the share that is right."""
-
-    images: np.ndarray  # (M,)
-    confidence: np.ndarray  # (M,); 0 in an empty bin, and so is the accuracy
-    accuracy: np.ndarray  # (M,)
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error Σ n_m / N |accuracy_m - confidence_m|, in [0, 1] (Guo et al. 2017, eq. 3)."""
-        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.images))
-
-
-def reliability(chance: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], bins: int = BINS) -> Reliability:
-    """Bin m holds those with P in ((m - 1) / M, m / M]."""
-    where = np.digitize(chance, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    images = np.bincount(where, minlength=bins)
-    confidence, accuracy = (np.bincount(where, values, bins) / np.maximum(images, 1) for values in (chance, right))
-    return Reliability(images, confidence, accuracy)
 
 
 def throughput(adapter: Adapter, data: Data, split: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 import domains.protein.pair
 from core.config import Mixer, PositionConfig, PositionKind
@@ -40,7 +39,6 @@ from domains.protein.metrics import (
 from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
 from domains.protein.predict import predict, predicted, write
 from domains.sampling import StepDataset
-from experiments.runs import typed
 
 
 def rngs(*seeds: int):
@@ -425,12 +423,9 @@ def test_models_that_cannot_be_are_refused(data, wrong):
 
 
 def test_the_neighbourhood_of_a_token_is_not_what_its_mixer_sees(data):
-    """The core's window has a name of its own, which an older run's config.yaml gave to the neighbourhood."""
     adapter: Any = make_adapter(data, mixer=Mixer.window, window=5)
     assert adapter.embed.kernel_size == (2 * 2 + 1,)
     assert [block.mixer.within.left for block in adapter.transformer.blocks] == [5, 5]
-    old = typed(ModelConfig, OmegaConf.create({"window": 7}))
-    assert old.neighbourhood == 7
 
 
 # metrics
@@ -502,13 +497,13 @@ def test_calibration_by_hand():
     probability, distance = np.full((8, 8), 0.5), np.full((8, 8), 5.0)
     probability[0, 6] = probability[1, 7] = 0.9
     distance[1, 7], probability[0, 7], distance[0, 7] = 9.0, 0.05, 9.0
-    found = calibration([probability], [distance])
-    assert found.brier == pytest.approx((0.01 + 0.81 + 0.0025) / 3)
-    assert found.ece == pytest.approx((2 * 0.4 + 0.05) / 3)
-    assert np.allclose(found.shares[[0, 9]], [[0.05, 0], [0.9, 0.5]])
-    assert np.isnan(found.shares[1:9]).all()
+    brier, bins = calibration([probability], [distance])
+    assert brier == pytest.approx((0.01 + 0.81 + 0.0025) / 3)
+    assert bins.error == pytest.approx((2 * 0.4 + 0.05) / 3)
+    assert bins.counts.tolist() == [1, *[0] * 7, 2, 0]  # 0.9 ends a bin
+    assert np.allclose((bins.confidence[[0, 8]], bins.accuracy[[0, 8]]), [[0.05, 0.9], [0, 0.5]])
     distance[0, 7] = np.nan
-    assert calibration([probability], [distance]).brier == pytest.approx(0.41)
+    assert calibration([probability], [distance])[0] == pytest.approx(0.41)
 
 
 def test_the_scale_of_log_odds_is_the_likeliest(data):

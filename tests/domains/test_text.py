@@ -204,22 +204,6 @@ def test_bytes_alone_can_be_recalled():
         Adapter(ModelConfig(), PositionConfig(), spec_of(101) | {"orders": ORDERS})
 
 
-@pytest.mark.parametrize("orders", [ORDERS, []])
-def test_weights_of_version_0_1_still_load(data, orders):
-    """Its spec named no vocabulary, its embedding was called `byte`, and there was a recall table without recall."""
-    spec = {name: value for name, value in data.spec().items() if name != "vocabulary"} | {"orders": orders}
-    ours, other = (Adapter(ModelConfig(dim=24, heads=3), PositionConfig(), spec) for _ in range(2))
-    state = {"byte.weight" if name == "embed.weight" else name: value for name, value in ours.state_dict().items()}
-    state.setdefault("recall.weight", torch.randn(NOTHING + 1, 24))
-    keys = set(state)
-    other.load_state_dict(state)
-    assert torch.equal(other.embed.weight, ours.embed.weight)
-    assert set(state) == keys
-    state["other.weight"] = state.pop("byte.weight")
-    with pytest.raises(RuntimeError, match=r"embed\.weight"):
-        other.load_state_dict(state)
-
-
 def test_measures_count_scored_bytes_and_start_at_eight_bits(data):
     adapter = make_adapter(data)
     torch.nn.init.zeros_(adapter.next.weight)

@@ -14,6 +14,7 @@ from core.attention import probabilities
 from core.config import Mixer, PositionConfig
 from core.maps import Fusion, gradient_rollout, rollout
 from core.probe import Probe
+from domains.calibration import reliability
 from domains.vision import evaluate as evaluating
 from domains.vision import predict as predicting
 from domains.vision.adapter import Adapter
@@ -24,7 +25,6 @@ from domains.vision.evaluate import (
     evaluate,
     log_chances,
     mean_accuracy,
-    reliability,
     svm_accuracy,
     write_classes,
 )
@@ -217,7 +217,7 @@ def test_maps_of_one_image_are_those_of_it_among_others():
 def test_calibration_by_hand():
     chance = np.array([0.2, 0.19, 0.5, 0.5, 1.0])  # of 5 bins: 0.2 ends the first
     bins = reliability(chance, np.array([True, False, True, True, True]), bins=5)
-    assert bins.images.tolist() == [2, 0, 2, 0, 1]
+    assert bins.counts.tolist() == [2, 0, 2, 0, 1]
     np.testing.assert_allclose(bins.confidence, [0.195, 0, 0.5, 0, 1])
     np.testing.assert_allclose(bins.accuracy, [0.5, 0, 1, 0, 1])
     assert bins.error == pytest.approx((2 * 0.305 + 2 * 0.5 + 0) / 5)

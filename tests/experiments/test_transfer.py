@@ -72,17 +72,6 @@ def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path, same
         assert torch.equal(whole[name], weight) is fixed, name
 
 
-def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
-    words = [*VISION, "trainer.val_check_interval=1", f"run={tmp_path}"]
-    with make_progress() as progress:
-        train(compose("config", [*words, "trainer.max_steps=1"]), tmp_path, progress)
-        kept = (tmp_path / "config.yaml").read_text()
-        (tmp_path / "config.yaml").write_text(kept.replace("frozen: false\n", ""))
-        with pytest.raises(ValueError, match="was trained with frozen=False; it cannot go on with frozen=True"):
-            train(compose("config", [*words, "trainer.max_steps=2", "frozen=true"]), tmp_path, progress)
-        assert train(compose("config", [*words, "trainer.max_steps=2"]), tmp_path, progress)["steps"] == 2
-
-
 def test_the_runs_that_there_are(tmp_path):
     chosen = plan("pretrain=[vision]", "finetune=[vision]", "seeds=2", "scale=0.1", f"output={tmp_path}")
     first = transfer.pretraining(chosen)
