@@ -68,6 +68,11 @@ class Rotation:
             cos, sin = cos * size, sin * size
         return Rotation(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 
+    @property
+    def per_head(self) -> bool:
+        """Whether heads have angles of their own."""
+        return self.cos.dim() > 2 and self.cos.shape[-3] > 1
+
     def __len__(self) -> int:
         return len(self.cos)
 

@@ -5,7 +5,6 @@ Shapes: B batch · L tokens · M keys seen · C width · H query heads · G key/
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -67,13 +66,14 @@ class MultiHeadAttention(nn.Module):
         """Tokens as queries, keys and values, normalised and rotated."""
         H, G = self.heads, self.kv_heads
         heads = self.qkv(x).view(*x.shape[:2], H + 2 * G, self.head_dim).transpose(1, 2)  # (B, H + 2 G, L, D)
-        qk, v = heads.split_with_sizes((H + G, G), dim=1)
+        q, k, v = heads.split_with_sizes((H, G, G), dim=1)
         if self.qk_norm:
-            q, k = qk.split_with_sizes((H, G), dim=1)
-            qk = torch.cat([self.q_norm(q), self.k_norm(k)], dim=1)
-        if rotation is not None:
-            qk = rotation.rotate(qk)
-        q, k = qk.split_with_sizes((H, G), dim=1)
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is None:
+            return q, k, v
+        if self.qk_norm or rotation.per_head:
+            return rotation.rotate(q), rotation.rotate(k), v
+        q, k = rotation.rotate(heads[:, : H + G]).split_with_sizes((H, G), dim=1)  # both at once: half the operations
         return q, k, v
 
     def join(self, heads: Float[Tensor, "B H L D"]) -> Float[Tensor, "B L C"]:
