@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from domains.adapter import mean_loss
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from domains.parallel import parallelize
@@ -64,7 +65,7 @@ def measure(words: list[str]) -> int:
     rngs = (np.random.default_rng(n) for n in range(size))
     batch = data.batch("train", list(range(size)), rngs)
     small = make_adapter(compose("config", [*words, "model.depth=1", "model.dim=16", "model.heads=1"]), spec)
-    small.loss(small(batch), batch).backward()  # what torch loads at its first step is not the model's
+    mean_loss(small.loss(small(batch), batch)).backward()  # what torch loads at its first step is not the model's
     del small
     gc.collect()
     before = held("VmRSS")
@@ -74,7 +75,7 @@ def measure(words: list[str]) -> int:
     for step in range(3):
         if step == 1:
             Path("/proc/self/clear_refs").write_text("5")
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
     return held("VmHWM") - before

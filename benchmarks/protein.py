@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from core.bias import PairBias
 from core.config import PositionConfig, PositionKind
-from domains.adapter import Batch
+from domains.adapter import Batch, mean_loss
 from domains.config import OptimizerConfig, Rule
 from domains.optimizers import make_optimizer, make_schedule
 from domains.protein.adapter import Adapter, Prediction
@@ -103,7 +103,7 @@ def train(model: Adapter, data: Data, seconds: float, seed: int) -> int:
     def learn(optimizer: torch.optim.Optimizer, step: int) -> None:
         batch = batches[step]
         optimizer.zero_grad()
-        model.loss(model(batch), batch).backward()
+        mean_loss(model.loss(model(batch), batch)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

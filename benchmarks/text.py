@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.config import Activation, Norm, PositionConfig, PositionKind
+from domains.adapter import mean_loss
 from domains.config import OptimizerConfig, Rule
 from domains.optimizers import make_optimizer, make_schedule
 from domains.sampling import StepDataset
@@ -184,7 +185,7 @@ class Training:
         batch = self.batches[self.steps]
         self.adapter.train()
         self.optimizer.zero_grad()
-        self.adapter.loss(self.adapter(batch), batch).backward()
+        mean_loss(self.adapter.loss(self.adapter(batch), batch)).backward()
         nn.utils.clip_grad_norm_(self.adapter.parameters(), self.clip)
         self.optimizer.step()
         self.schedule.step()
@@ -280,7 +281,7 @@ def training(turns: int) -> list[dict[str, Any]]:
     def step(name: str) -> None:
         model, optimizer = rules[name]
         optimizer.zero_grad()
-        loss = model(ids, targets) if isinstance(model, PlainGPT2) else model.loss(model(batch), batch)
+        loss = model(ids, targets) if isinstance(model, PlainGPT2) else mean_loss(model.loss(model(batch), batch))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

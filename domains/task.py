@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 
-from domains.adapter import Batch, DomainAdapter
+from domains.adapter import Batch, DomainAdapter, Loss, mean_loss
 from domains.config import OptimizerConfig
 from domains.data import REPEATED, DomainData, place
 from domains.faults import listed, source_of_nan
@@ -65,7 +66,7 @@ class AttentionTask(LightningModule):
     def training_step(self, batch: Batch, number: int) -> Tensor:
         chance = np.random.SeedSequence((self.seed, number, place(self.trainer)[0]))
         torch.manual_seed(int(chance.generate_state(1)[0]))
-        loss = self.adapter.loss(self.adapter(batch), batch)
+        loss = global_mean(self.adapter.loss(self.adapter(batch), batch))
         if isfinite(value := loss.item()):
             self.recent.append(value)
         else:
@@ -125,6 +126,18 @@ class AttentionTask(LightningModule):
             f"the loss of step {self.global_step} is {loss}: {source}; samples "
             f"{samples} of the training split. Look at these, or lower optimizer.lr"
         )
+
+
+def global_mean(loss: Loss) -> Tensor:
+    """The part of this process, one of R, in the mean loss of a step. Gradients are averaged over all:
+
+    1/R Σ_r R sum_r / Σ_r count_r = Σ_r sum_r / Σ_r count_r        for each term
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return mean_loss(loss)
+    count = loss.count.detach().float().clone()
+    dist.all_reduce(count)
+    return mean_loss(Loss(loss.sum * dist.get_world_size(), count))
 
 
 class TaskData(LightningDataModule):

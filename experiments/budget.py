@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch.nn.utils import clip_grad_norm_
 
-from domains.adapter import to_device
+from domains.adapter import mean_loss, to_device
 from domains.config import OptimizerConfig
 from domains.optimizers import make_optimizer
 from experiments.compose import compose
@@ -76,7 +76,7 @@ def trial(config: DictConfig) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         clip_grad_norm_(adapter.parameters(), 1.0)
         optimizer.step()
 

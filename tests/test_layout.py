@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 OURS = {"core", "domains", "conf", "experiments"}
+TRAINING = {"task", "faults", "optimizers", "parallel"}
 DOMAINS = {path.parent.name for path in (ROOT / "domains").glob("*/config.py")}
 
 
@@ -46,6 +47,11 @@ def test_no_domain_imports_another_and_none_imports_experiments():
         others = {name for name in imports(path) if name.startswith("domains.")}
         named = {name.split(".")[1] for name in others} & DOMAINS
         assert named <= {room}, path
+
+
+def test_processes_are_known_to_training_alone():
+    for path in files("domains"):
+        assert not any(name.startswith("torch.distributed") for name in imports(path)) or path.stem in TRAINING, path
 
 
 def test_nothing_but_experiments_and_conf_imports_hydra():

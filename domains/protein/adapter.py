@@ -16,7 +16,7 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.masks import Padding
 from core.positions import Learned, make_position
-from domains.adapter import Batch, DomainAdapter, Tokens, share
+from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.protein.config import Bins, Channel, ModelConfig
 from domains.protein.data import SITES, pair_width
 from domains.protein.metrics import CONTACT, NEAR, precision
@@ -162,16 +162,15 @@ class Adapter(DomainAdapter[Prediction]):
             logits = logits + self.baseline.logits((b + b.mT) / 2)
         return Prediction(logits, None if self.states is None else self.states(hidden))
 
-    def loss(self, predictions: Prediction, batch: Batch) -> Tensor:
-        """The mean surprise of distances, and that of secondary structure with its own weight, in nats."""
+    def loss(self, predictions: Prediction, batch: Batch) -> Loss:
+        """The surprise of distances, and that of secondary structure with its own weight, in nats."""
         weight = self.weight(batch)
-        total = weight.sum()
-        loss = (self.surprise(predictions, batch) * weight).sum() / total.clamp(min=1) * share(total)
+        distance = Loss.of((self.surprise(predictions, batch) * weight).sum(), weight.sum())
         if predictions.states is None or "states" not in batch:
-            return loss
+            return distance
         known = (batch["states"] >= 0).sum()
         wrong = F.cross_entropy(predictions.states.mT.float(), batch["states"], ignore_index=-1, reduction="sum")
-        return loss + STATES_WEIGHT * wrong / known.clamp(min=1) * share(known)
+        return Loss.joined([distance, Loss.of(STATES_WEIGHT * wrong, known)])
 
     def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from core.attention import attend
 from core.masks import Causal, Padding, Window
+from domains.adapter import mean_loss
 from experiments.compose import compose
 from experiments.runs import make_adapter, make_data
 
@@ -68,7 +69,7 @@ def step(words: list[str], half: bool) -> None:
         to_cuda(adapter, fake)
         batch = tree_map(lambda tensor: fake.from_tensor(tensor).to("cuda"), given)
         with autocast(half):
-            loss = adapter.loss(adapter(batch), batch)
+            loss = mean_loss(adapter.loss(adapter(batch), batch))
         loss.backward()
         assert loss.device.type == "cuda", loss.device
         assert loss.dtype == torch.float32, loss.dtype

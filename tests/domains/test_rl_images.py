@@ -10,6 +10,7 @@ from gymnasium.wrappers import AddRenderObservation, TransformObservation
 
 import domains.rl.evaluate
 from core.config import PositionConfig
+from domains.adapter import mean_loss
 from domains.config import OptimizerConfig
 from domains.data_warnings import DataWarning
 from domains.optimizers import make_optimizer
@@ -124,7 +125,7 @@ def test_what_is_seen_is_learnt(tmp_path):
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
     for step in range(170):
         batch = steps[step]
-        loss = adapter.loss(adapter(batch), batch)
+        loss = mean_loss(adapter.loss(adapter(batch), batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from domains.adapter import mean_measures
+from domains.adapter import mean_loss, mean_measures
 from experiments.compose import compose
 from experiments.evaluate import evaluate
 from experiments.joint.adapter import Adapter
@@ -76,8 +76,8 @@ def test_a_window_is_that_of_the_core_in_every_domain():
 def test_the_loss_is_the_weighted_sum_and_every_weight_learns(joint):
     _, _, adapter, batch = joint
     adapter.train().zero_grad()
-    loss = adapter.loss(adapter(batch), batch)
-    each = {name: part.loss(part(batch[name]), batch[name]) for name, part in adapter.adapters()}
+    loss = mean_loss(adapter.loss(adapter(batch), batch))
+    each = {name: mean_loss(part.loss(part(batch[name]), batch[name])) for name, part in adapter.adapters()}
     torch.testing.assert_close(loss, each["vision"] + each["protein"] + each["rl"] + 0.5 * each["text"])
     loss.backward()
     assert not [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.isfinite().all()]

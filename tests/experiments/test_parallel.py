@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from domains.adapter import mean_loss
 from domains.data import REPEATED
 from domains.parallel import SideBySide, joined, parallelize
 from domains.rl.collect import collect
@@ -168,7 +169,7 @@ def test_recomputation_changes_no_gradient():
         if recompute:
             parallelize(adapter, None, recompute=True)
         adapter.zero_grad()
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         gradients.append([p.grad for p in adapter.parameters() if p.grad is not None])
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again, rtol=0, atol=0)

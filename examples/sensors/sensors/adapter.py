@@ -9,7 +9,7 @@ from torch import nn
 
 from core.layers import Transformer
 from core.positions import make_position
-from domains.adapter import DomainAdapter, Tokens
+from domains.adapter import DomainAdapter, Loss, Tokens
 
 
 class Adapter(DomainAdapter):
@@ -36,7 +36,7 @@ class Adapter(DomainAdapter):
         return self.classify(hidden.mean(1))  # (B, K)
 
     def loss(self, predictions, batch):
-        return F.cross_entropy(predictions, batch["labels"])
+        return Loss.of(F.cross_entropy(predictions, batch["labels"], reduction="sum"), len(predictions))
 
     def measure(self, predictions, batch):
         right = predictions.argmax(-1) == batch["labels"]
