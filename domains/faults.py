@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 from domains.adapter import Batch, DomainAdapter
 
 SHOWN = 16  # samples and names in a message
+LATEST = 25  # losses whose mean is logged: one batch says little
 
 
 def spoilt(named: Iterable[tuple[str, Tensor]]) -> str:
@@ -31,7 +32,7 @@ def source_of_nan(adapter: DomainAdapter, batch: Batch, shared: bool = False) ->
         return f"the batch's {names} are not finite"
     weights = ((name, p.to_local() if isinstance(p, DTensor) else p) for name, p in adapter.named_parameters())
     if names := spoilt(weights):
-        return f"the weights {names} are not finite since the step before"
+        return f"the weights {names} are not finite"
     if shared:
         return "the batch and the weights before it are finite"
     found: list[str] = []
@@ -64,6 +65,37 @@ def tensors(output: Any) -> Iterator[Tensor]:
 def listed(things: Iterable[Any]) -> str:
     names = [str(thing) for thing in things]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+class LossHistory:
+    """The last losses, and the first that was not finite: tensors on the losses' device, so that no host waits for it.
+
+    Attributes:
+        recent: up to LATEST losses, oldest first, in float64 where the device has it.
+        first_nonfinite: number of the first batch whose loss was not finite, -1 if there is none; None before any loss.
+    """
+
+    def __init__(self):
+        self.recent, self.first_nonfinite = torch.zeros(0, dtype=torch.float64), None
+
+    def check(self, loss: Tensor, number: int) -> None:
+        """Note the number of a batch whose loss is not finite, if it is the first."""
+        if self.first_nonfinite is None:
+            self.first_nonfinite = torch.full_like(loss, -1, dtype=torch.int64)
+        self.first_nonfinite.masked_fill_((self.first_nonfinite < 0) & ~loss.isfinite(), number)
+
+    def append(self, loss: Tensor) -> None:
+        wide = torch.float32 if loss.device.type == "mps" else torch.float64
+        self.recent = torch.cat([self.recent.to(loss.device, wide), loss[None].to(wide)])[-LATEST:]
+
+    def mean(self) -> Tensor:
+        return self.recent.mean().to(torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
+
+    def nonfinite(self) -> int | None:
+        """Wait for the device, and return the number of the first batch whose loss was not finite; None if all were."""
+        number = -1 if self.first_nonfinite is None else int(self.first_nonfinite)
+        self.first_nonfinite = None
+        return None if number < 0 else number
 
 
 class Logbook:

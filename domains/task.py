@@ -1,9 +1,6 @@
 """The one training loop body for every domain."""
 
-from collections import deque
 from collections.abc import Callable
-from math import isfinite
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,12 +11,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 from torchmetrics import MeanMetric, MetricCollection
 
 from domains.adapter import Batch, DomainAdapter, Loss, mean_loss
 from domains.config import OptimizerConfig
 from domains.data import REPEATED, DomainData, place
-from domains.faults import listed, source_of_nan
+from domains.faults import LossHistory, listed, source_of_nan
 from domains.optimizers import make_optimizer, make_schedule
 from domains.parallel import clip
 
@@ -35,9 +33,11 @@ class AttentionTask(LightningModule):
         seed: of the run.
         spread: spreads the adapter over the devices of a mesh, or of none, before it is trained.
         skips: at most this many consecutive steps are left out when their loss is not finite: no weight changes, the
-            schedule goes on.
+            schedule goes on. If there are any, the host waits for the device in every step; otherwise only in a step
+            that is logged, and on a CPU, where it waits for nothing.
     Raises:
-        ValueError: in training, for a loss that is not finite after so many skips; it says where that comes from.
+        ValueError: in training, for a loss that is not finite after so many skips; it says where that comes from. It
+            is raised when the host reads the loss, and always before a checkpoint is written.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class AttentionTask(LightningModule):
         self.spread, self.skips = spread, skips
         self.spoilt, self.skipped = False, 0  # whether this step has a loss that is not finite; steps left out in a row
         self.record = record or {}
-        self.recent: deque[float] = deque(maxlen=25)
+        self.losses = LossHistory()
         self.scores = MetricCollection({name: MeanMetric() for name in adapter.measures})
 
     def configure_model(self) -> None:
@@ -67,21 +67,40 @@ class AttentionTask(LightningModule):
         chance = np.random.SeedSequence((self.seed, number, place(self.trainer)[0]))
         torch.manual_seed(int(chance.generate_state(1)[0]))
         loss = global_mean(self.adapter.loss(self.adapter(batch), batch))
-        if isfinite(value := loss.item()):
-            self.recent.append(value)
-        else:
-            self._skip(value, batch, number)
-        self.log("train/loss", fmean(self.recent or [value]), sync_dist=True)  # one batch says little
+        self.losses.check(loss.detach(), number)
+        logged = self._is_logged()
+        may_wait = logged or self.skips > 0 or loss.device.type == "cpu"  # there a number is at hand
+        if not (may_wait and self.check_losses(batch, loss)):
+            self.losses.append(loss.detach())
+        if logged:
+            self.log("train/loss", self.losses.mean(), sync_dist=True)
         return loss
 
+    def check_losses(self, batch: Batch | None = None, loss: Tensor | None = None) -> bool:
+        """Wait for the losses since the last call; of all processes, which call this together.
+
+        Args:
+            batch, loss: of this step, if it has changed no weights yet.
+        Returns:
+            Whether one was not finite, and its step is left out.
+        Raises:
+            ValueError: if one was not finite, and no step may be left out, or no more of them.
+        """
+        first = self.losses.nonfinite()
+        if not self.trainer.strategy.reduce_boolean_decision(first is not None, all=False):  # of any process
+            return False
+        why = "a loss of another process is not finite" if first is None else self._why(first, batch, loss)
+        if self.skipped >= self.skips:
+            raise ValueError(why)
+        if first is not None:
+            print(f"  left out, {self.skipped + 1} of {self.skips} in a row: {why}")
+        self.spoilt = True
+        return first is not None
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if not self.skips:
-            return
-        if self.trainer.strategy.reduce_boolean_decision(self.spoilt, all=False):  # of any process
+        if self.spoilt:
             optimizer.zero_grad(set_to_none=True)  # a weight without a gradient stays as it is
-            self.skipped += 1
-        else:
-            self.skipped = 0
+        self.skipped = self.skipped + 1 if self.spoilt else 0
         self.spoilt = False
 
     def validation_step(self, batch: Batch, _: int) -> None:
@@ -106,26 +125,30 @@ class AttentionTask(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["record"], checkpoint["recent"] = self.record, list(self.recent)
+        checkpoint["record"], checkpoint["recent"] = self.record, self.losses.recent.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.recent.extend(checkpoint.get("recent", ()))
+        self.losses.recent = torch.tensor(checkpoint.get("recent", ()), dtype=torch.float64)
 
-    def _skip(self, loss: float, batch: Batch, number: int) -> None:
-        why = self._why(loss, batch, number)
-        if self.skipped >= self.skips:
-            raise ValueError(why)
-        print(f"  left out, {self.skipped + 1} of {self.skips} in a row: {why}")
-        self.spoilt = True
+    def _is_logged(self) -> bool:
+        """Whether Lightning writes down what is logged in this step, or it is the last one."""
+        trainer: Any = self.trainer
+        step, every = trainer.global_step + 1, trainer.log_every_n_steps
+        return step == trainer.max_steps or (every > 0 and step % every == 0)
 
-    def _why(self, loss: float, batch: Batch, number: int) -> str:
-        loader: Any = self.trainer.train_dataloader
-        samples = listed(loader.dataset.indices(number))
+    def _why(self, number: int, batch: Batch | None, loss: Tensor | None) -> str:
+        """Why the loss of a batch was not finite; where it is noticed too late, the batch is made again."""
+        datasets = tree_map(lambda loader: loader.dataset, self.trainer.train_dataloader)
+        samples = tree_map(lambda dataset: listed(dataset.indices(number)), datasets)  # for each domain, if joint
+        step = number // self.trainer.accumulate_grad_batches
+        if step == self.global_step and batch is not None and loss is not None:
+            what = f"the loss of step {step} is {loss.item()}"
+        else:
+            batch = self.trainer.strategy.batch_to_device(tree_map(lambda dataset: dataset[number], datasets))
+            what = f"the loss first was not finite at step {step}, and the weights followed"
+        assert batch is not None
         source = source_of_nan(self.adapter, batch, shared=self.device_mesh is not None)
-        return (
-            f"the loss of step {self.global_step} is {loss}: {source}; samples "
-            f"{samples} of the training split. Look at these, or lower optimizer.lr"
-        )
+        return f"{what}: {source}; samples {samples} of the training split. Look at these, or lower optimizer.lr"
 
 
 def global_mean(loss: Loss) -> Tensor:

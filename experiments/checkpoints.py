@@ -63,6 +63,7 @@ class Checkpoints(Callback):
         _flush(trainer)
 
     def _save(self, trainer, pl_module) -> None:
+        pl_module.check_losses()
         if names := spoilt(pl_module.adapter.named_parameters()):
             raise ValueError(
                 f"after step {trainer.global_step} {names} are not finite; lower optimizer.lr. The last checkpoint is "

@@ -34,7 +34,7 @@ class TrainerConfig:
     log_every_n_steps: int = 25  # steps between lines of metrics.csv
     gradient_clip_val: float | None = 1.0  # the longest that the gradient of all weights may be
     accumulate_grad_batches: int = 1  # batches that make a step, one after the other, where memory holds no larger one
-    skip_nan: int = 0  # steps in a row that are left out if their loss is no number, before the run stops
+    skip_nan: int = 0  # steps in a row that are left out if their loss is no number; above 0, each step waits for a GPU
     picture_interval: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
     ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
 
