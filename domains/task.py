@@ -1,12 +1,13 @@
 """The one training loop body for every domain."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -16,7 +17,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from domains.adapter import Batch, DomainAdapter, Loss, mean_loss
 from domains.config import OptimizerConfig
-from domains.data import REPEATED, DomainData, place
+from domains.data import REPEATED, DomainData
 from domains.faults import LossHistory, listed, source_of_nan
 from domains.optimizers import make_optimizer, make_schedule
 from domains.parallel import clip
@@ -64,7 +65,7 @@ class AttentionTask(LightningModule):
             self.spread = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        chance = np.random.SeedSequence((self.seed, number, place(self.trainer)[0]))
+        chance = np.random.SeedSequence((self.seed, number, data_rank(self.trainer)[0]))
         torch.manual_seed(int(chance.generate_state(1)[0]))
         loss = global_mean(self.adapter.loss(self.adapter(batch), batch))
         self.losses.check(loss.detach(), number)
@@ -171,9 +172,21 @@ class TaskData(LightningDataModule):
         self.data = data
 
     def train_dataloader(self) -> Any:
-        self.data.trainer = self.trainer
-        return self.data.train_dataloader()
+        trainer: Any = self.trainer
+        first, steps = (n * trainer.accumulate_grad_batches for n in (trainer.global_step, trainer.max_steps))
+        return together(self.data.train_dataloader(*data_rank(trainer), first, steps), "min_size")
 
     def val_dataloader(self) -> Any:
-        self.data.trainer = self.trainer
-        return self.data.val_dataloader()
+        return together(self.data.eval_dataloader("val", *data_rank(self.trainer)), "max_size")
+
+
+def together(loaders: Any, mode: Literal["min_size", "max_size"]) -> Any:
+    """Several loaders by name as one."""
+    return CombinedLoader(loaders, mode) if isinstance(loaders, dict) else loaders
+
+
+def data_rank(trainer: Any) -> tuple[int, int]:
+    """(rank, world): which part of a batch this process reads, out of how many; processes of one tensor-parallel row
+    read the same part."""
+    shares = getattr(trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
+    return shares["rank"], shares["num_replicas"]

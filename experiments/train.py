@@ -22,10 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
 from domains.config import OptimizerConfig
-from domains.data import SPLITS, place
+from domains.data import SPLITS
 from domains.data_warnings import record_data_warnings
 from domains.parallel import gathered, parallelize
-from domains.task import AttentionTask, TaskData
+from domains.task import AttentionTask, TaskData, data_rank
 from experiments.checkpoints import Checkpoints, to_resume
 from experiments.config import Accelerator, TrainConfig, TrainerConfig
 from experiments.costs import Costs, matrix_peak, peak_memory
@@ -136,7 +136,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         write_weights(folder, weights)
         join(folder)
     parts = settings.accumulate_grad_batches  # of a step, of which this process counted its own of one
-    flops, tokens = costs.flops * parts * trainer.world_size, costs.tokens * parts * place(trainer)[1]
+    flops, tokens = costs.flops * parts * trainer.world_size, costs.tokens * parts * data_rank(trainer)[1]
     half = torch.bfloat16 if "bf16" in trainer.precision else torch.float32
     peak = trainer.world_size * matrix_peak(trainer.strategy.root_device, half)
     rate = trainer.global_step / max(costs.seconds, 1e-9)

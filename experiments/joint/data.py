@@ -44,22 +44,10 @@ class Data(DomainData):
             for name, part in self.parts.items()
         }
 
-    def train_dataloader(self) -> Any:
-        from lightning.pytorch.utilities import CombinedLoader
-
-        return CombinedLoader({name: part.train_dataloader() for name, part in self._attached()}, "min_size")
-
-    def val_dataloader(self) -> Any:
-        from lightning.pytorch.utilities import CombinedLoader
-
-        return CombinedLoader(self.eval_dataloader("val"), "max_size")
-
-    def eval_dataloader(self, split: str) -> Any:
+    def train_dataloader(self, *given: int, **named: int) -> Any:
         """One for each domain."""
-        return {name: part.eval_dataloader(split) for name, part in self._attached()}
+        return {name: part.train_dataloader(*given, **named) for name, part in self.parts.items()}
 
-    def _attached(self):
-        """The parts, which read rank and step off the trainer."""
-        for part in self.parts.values():
-            part.trainer = self.trainer
-        return self.parts.items()
+    def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> Any:
+        """One for each domain."""
+        return {name: part.eval_dataloader(split, rank, world) for name, part in self.parts.items()}

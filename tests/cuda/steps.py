@@ -1,4 +1,4 @@
-"""Training steps of all domains on a GPU that is not there: fake tensors on `cuda`, in their dtypes, and no wait for it.
+"""Training steps of all domains on a GPU that is not there: fake tensors on `cuda`, in their dtypes, without a wait.
 
 No kernel runs and no value is computed. Prints a JSON line for each case: its name, and its error if it has one.
 """
@@ -46,7 +46,7 @@ CASES = {
 
 
 class NoWait(TorchDispatchMode):
-    """Raise an error where values go from the GPU to the host or back; FakeTensorMode does where a size depends on one."""
+    """Raise an error if values go from the GPU to the host or back. FakeTensorMode does if a size depends on one."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))

@@ -73,8 +73,8 @@ class Data(DomainData):
         tokens = encode([sequence[start : start + self.config.longest]])  # (1, L)
         return corrupt(tokens, torch.Generator().manual_seed(int(rng.integers(2**62))), hidden)
 
-    def train_dataloader(self) -> DataLoader:
-        loader = super().train_dataloader()
+    def train_dataloader(self, *given: int, **named: int) -> DataLoader[Batch]:
+        loader = super().train_dataloader(*given, **named)
         assert isinstance(loader.dataset, StepDataset)
         lengths = np.array([min(len(sequence), self.config.longest) for sequence in self.splits["train"]])
         self.drawn = LikeLengths(loader.dataset, lengths)
