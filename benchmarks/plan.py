@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from domains.adapter import mean_loss
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
-from domains.parallel import parallelize
 from experiments.compose import compose
+from experiments.config import OptimizerConfig
+from experiments.environment import environment
 from experiments.plan import estimate
-from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.runs import make_adapter, make_data, typed, write_json
+from experiments.training.optimizers import make_optimizer
+from experiments.training.parallel import parallelize
 
 FILE = Path(__file__).parents[1] / "docs" / "plan.json"
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # malloc gives back what is freed, so that what is held is what is used

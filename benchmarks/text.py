@@ -27,8 +27,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.config import Activation, Norm, PositionConfig, PositionKind
 from domains.adapter import mean_loss
-from domains.config import OptimizerConfig, Rule
-from domains.optimizers import make_optimizer, make_schedule
 from domains.sampling import StepDataset
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
@@ -38,7 +36,10 @@ from domains.text.gguf import read_gguf
 from domains.text.ported import from_transformers
 from experiments.bench import clock, peak
 from experiments.compose import compose
-from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.config import OptimizerConfig, OptimizerName
+from experiments.environment import environment
+from experiments.runs import make_adapter, make_data, typed, write_json
+from experiments.training.optimizers import make_optimizer, make_schedule
 
 TOKENS = 200  # to write; 32 by a model from a GGUF file
 PROMPT = 8  # tokens
@@ -275,7 +276,7 @@ def training(turns: int) -> list[dict[str, Any]]:
         "plain GPT-2, torch's AdamW": (plain, torch.optim.AdamW(plain.parameters(), 1e-3, (0.9, 0.99))),
         "gpt2 preset, AdamW": (gpt2, make_optimizer(gpt2, OptimizerConfig())),
         "modern preset, AdamW": (modern, make_optimizer(modern, OptimizerConfig())),
-        "modern preset, Muon": (modern, make_optimizer(modern, OptimizerConfig(rule=Rule.muon))),
+        "modern preset, Muon": (modern, make_optimizer(modern, OptimizerConfig(rule=OptimizerName.muon))),
     }
 
     def step(name: str) -> None:

@@ -27,8 +27,8 @@ class DataConfig(Protocol):
 class DomainData(ABC):
     """Samples in three splits. A subclass loads them in `setup`, which may be called more than once.
 
-    It is no LightningDataModule (domains/task.py has one), for Lightning takes seconds to load, and only a training
-    needs it.
+    It is no LightningDataModule (experiments/training/task.py has one), for Lightning takes seconds to load, and only a
+    training needs it.
 
     Args:
         config: the domain's own DataConfig.

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from conf import schema
 from core.config import check_mixing
+from experiments import schemas
 from experiments.config import CompareConfig, PlanConfig, TransferConfig
 from experiments.foreign import read_config, read_overrides
 from experiments.overrides import as_typed, from_hydra, quote, to_hydra
@@ -38,7 +38,7 @@ def compose(name: str, words: list[str]) -> DictConfig:
     """
     if added := [word for word in words if word.startswith("+") and not word.lstrip("+").startswith("hydra")]:
         raise ValueError(f"{added[0]}: a key cannot be added, only set; leave out the +")
-    schema.register()
+    schemas.register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         overrides = in_hydra(name, words)
@@ -65,7 +65,7 @@ def in_hydra(name: str, words: list[str], sweep: bool = False) -> list[str]:
 
 def train_words(words: list[str], sweep: bool = False) -> list[str]:
     """The words of `attend train` in Hydra's grammar."""
-    schema.register()
+    schemas.register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         return in_hydra("config", words, sweep)

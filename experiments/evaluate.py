@@ -9,7 +9,8 @@ from rich.table import Table
 from domains.adapter import Evaluation
 from domains.data_warnings import record_data_warnings
 from experiments.config import EvaluateConfig
-from experiments.runs import environment, load_run, make_data, room, write_json
+from experiments.environment import environment
+from experiments.runs import load_run, make_data, room, write_json
 from experiments.terminal import terminal, waiting
 
 

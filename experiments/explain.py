@@ -22,8 +22,9 @@ from core.probe import Probe
 from domains.adapter import DomainAdapter
 from domains.data_warnings import record_data_warnings
 from domains.scene import Scene
+from experiments.environment import environment
 from experiments.report.explorer import write_explorer
-from experiments.runs import environment, load_run, make_data, room
+from experiments.runs import load_run, make_data, room
 from experiments.terminal import terminal, waiting
 
 AT_ONCE = 8  # copies of an example in one pass

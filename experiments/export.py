@@ -6,9 +6,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from core.config import PositionConfig
-from experiments.checkpoints import kept, last_weights
 from experiments.runs import load_run, room, typed, write_weights
 from experiments.terminal import terminal
+from experiments.training.checkpoints import kept, last_weights
 
 
 def run(config: DictConfig) -> None:

@@ -27,15 +27,15 @@ from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from domains.adapter import Batch, mean_loss
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
-from domains.parallel import DATA, TENSOR, parallelize
 from experiments.compose import compose
-from experiments.config import PlanConfig, TrainerConfig
-from experiments.costs import Held, counter
-from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.config import OptimizerConfig, PlanConfig, TrainerConfig
+from experiments.environment import environment
+from experiments.runs import make_adapter, make_data, typed, write_json
 from experiments.terminal import terminal
 from experiments.train import quiet
+from experiments.training.costs import MemoryTracker, counter
+from experiments.training.optimizers import make_optimizer
+from experiments.training.parallel import DATA, TENSOR, parallelize
 
 
 class Device(NamedTuple):
@@ -119,7 +119,7 @@ def estimate(config: DictConfig, devices: int, length: int | None = None, half: 
             p.grad = torch.zeros_like(p) if p.requires_grad else None
         optimizer.step()
         optimizer.zero_grad()
-        held = Held()
+        held = MemoryTracker()
         held.tell([*adapter.parameters(), *adapter.buffers(), *moments(optimizer), *batch.values()])
         with counter() as counted, held, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # of a CPU's kernel

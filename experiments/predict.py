@@ -5,7 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from domains.data_warnings import record_data_warnings
-from experiments.runs import environment, load_run, room, write_json
+from experiments.environment import environment
+from experiments.runs import load_run, room, write_json
 from experiments.terminal import terminal, waiting
 
 

@@ -15,9 +15,7 @@ from omegaconf import OmegaConf
 import domains.protein.pair
 from core.config import Mixer, PositionConfig, PositionKind
 from domains.adapter import mean_loss
-from domains.config import OptimizerConfig
 from domains.data_warnings import DataWarning
-from domains.optimizers import make_optimizer
 from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain, one_hot, virtual_cb
 from domains.protein.config import Bins, DataConfig, ModelConfig, Product
@@ -41,7 +39,9 @@ from domains.protein.metrics import (
 from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
 from domains.protein.predict import predict, predicted, write
 from domains.sampling import StepDataset
+from experiments.config import OptimizerConfig
 from experiments.runs import typed
+from experiments.training.optimizers import make_optimizer
 
 
 def rngs(*seeds: int):

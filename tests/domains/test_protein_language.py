@@ -9,8 +9,6 @@ from core.config import Mixer, PositionConfig, PositionKind, TransformerConfig
 from core.masks import Padding
 from core.probe import Probe
 from domains.adapter import mean_loss, mean_measures
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
 from domains.protein.language import (
     ALPHABET,
     CLS,
@@ -25,6 +23,8 @@ from domains.protein.language import (
     corrupt,
     encode,
 )
+from experiments.config import OptimizerConfig
+from experiments.training.optimizers import make_optimizer
 
 C, DEPTH, HEADS = 42, 3, 3
 CONFIG = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS)

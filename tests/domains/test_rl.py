@@ -13,8 +13,6 @@ from PIL import Image, ImageSequence
 from core.cache import KVCache
 from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_loss, mean_measures
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
 from domains.rl.adapter import Adapter
 from domains.rl.agents import ReturnConditioned
 from domains.rl.cartpole import cartpole
@@ -26,6 +24,8 @@ from domains.rl.predict import predict
 from domains.rl.rollout import rollout
 from domains.rl.trajectories import windows
 from domains.sampling import StepDataset
+from experiments.config import OptimizerConfig
+from experiments.training.optimizers import make_optimizer
 
 CONTEXT = 7
 LOW, HIGH = [-2.0, 5.0, -0.5], [6.0, 8.0, -0.25]

@@ -26,7 +26,7 @@ from domains.text.adapter import Adapter as Text
 from domains.text.config import ModelConfig as TextConfig
 from experiments.compose import compose
 from experiments.runs import write_config, write_weights
-from experiments.start import start
+from experiments.training.init_from import start
 
 T, K, S = 23, 7, 5  # steps of the longest episode, context, state width
 LENGTHS = np.array([23, 4, 11, 17, 1])

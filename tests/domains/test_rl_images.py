@@ -11,9 +11,7 @@ from gymnasium.wrappers import AddRenderObservation, TransformObservation
 import domains.rl.evaluate
 from core.config import PositionConfig
 from domains.adapter import mean_loss
-from domains.config import OptimizerConfig
 from domains.data_warnings import DataWarning
-from domains.optimizers import make_optimizer
 from domains.rl.adapter import Adapter
 from domains.rl.agents import DecisionActor, ReturnConditioned
 from domains.rl.collect import collect
@@ -26,6 +24,8 @@ from domains.rl.rollout import rollout
 from domains.rl.states import ImageToToken
 from domains.rl.trajectories import read, write
 from domains.sampling import StepDataset
+from experiments.config import OptimizerConfig
+from experiments.training.optimizers import make_optimizer
 
 PIXELS, LAMP, STEPS = "CartPolePixels-v0", "Lamp-v0", 2
 

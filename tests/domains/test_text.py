@@ -12,8 +12,6 @@ import torch
 
 from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_loss, mean_measures
-from domains.config import OptimizerConfig, Rule
-from domains.optimizers import make_optimizer
 from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig
 from domains.text.data import IGNORED, Data
@@ -22,6 +20,8 @@ from domains.text.figures import picture
 from domains.text.generate import Sampling, generate
 from domains.text.memory import NOTHING, Memory, recalled
 from domains.text.predict import predict
+from experiments.config import OptimizerConfig, OptimizerName
+from experiments.training.optimizers import make_optimizer
 
 CONTEXT, BATCH = 37, 5
 ORDERS = [2, 3, 7]
@@ -54,7 +54,7 @@ def spec_of(vocabulary: int) -> dict[str, Any]:
 def trained(data) -> Adapter:
     adapter = make_adapter(data)
     torch.nn.init.zeros_(adapter.next.weight)
-    optimizer = make_optimizer(adapter, OptimizerConfig(rule=Rule.muon, lr=1e-2))
+    optimizer = make_optimizer(adapter, OptimizerConfig(rule=OptimizerName.muon, lr=1e-2))
     rng = np.random.default_rng(0)
     for _ in range(60):
         batch = data.batch("train", rng.integers(0, data.size("train"), 11).tolist())

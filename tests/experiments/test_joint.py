@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from domains.adapter import mean_loss, mean_measures
+from domains.joint.adapter import Adapter
 from experiments.compose import compose
 from experiments.evaluate import evaluate
-from experiments.joint.adapter import Adapter
 from experiments.predict import run as predict
-from experiments.progress import make_progress
 from experiments.runs import load_run, make_adapter, make_data, write_config, write_weights
-from experiments.start import start
 from experiments.train import train
+from experiments.training.init_from import start
+from experiments.training.progress import make_progress
 
 CORE = ["model.dim=14", "model.depth=2", "model.heads=7"]
 SMALL = ["data.rl.episodes=11", "data.text.recall=[]", "data.text.context=23"]
@@ -110,7 +110,7 @@ def test_the_core_goes_to_a_domain_and_comes_from_one(name, joint, tmp_path):
     write_config(tmp_path / name, plain, data.parts[name].spec())
     write_weights(tmp_path / name, one.state_dict())
     again = make_adapter(config, data.spec())
-    assert start(again, "experiments.joint", tmp_path / name).startswith("taken: transformer; anew: parts")
+    assert start(again, "domains.joint", tmp_path / name).startswith("taken: transformer; anew: parts")
     for (key, theirs), ours in zip(
         one.transformer.blocks.named_parameters(), again.transformer.blocks.parameters(), strict=True
     ):

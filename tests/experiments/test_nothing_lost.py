@@ -13,10 +13,11 @@ import torch
 from rich.progress import Progress
 
 import experiments.train as training
-from domains.faults import source_of_nan
 from domains.sampling import shuffled
-from experiments import checkpoints, runs
+from experiments import guards, runs
 from experiments.compose import compose
+from experiments.training.checkpoints import to_resume
+from experiments.training.nonfinite import source_of_nan
 
 # A tiny model of each domain, with all that a resumed run could forget: chance, an average, steps of several batches.
 STEPS, EVERY = 6, 2
@@ -78,7 +79,7 @@ def die(*_) -> None:
 
 def at_step(step: int, number: int) -> None:
     """In this process, a signal comes while that micro-batch is trained on."""
-    from domains.task import AttentionTask
+    from experiments.training.task import AttentionTask
 
     AttentionTask.training_step = after(step, AttentionTask.training_step, lambda: os.kill(os.getpid(), number))
 
@@ -102,7 +103,7 @@ def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path, sam
     assert step_of(last) == 3  # which it let come to its end
     assert ended(parts, *settings, spoil=partial(at_step, 4, signal.SIGKILL)) == -signal.SIGKILL
     assert step_of(last) == 4
-    assert ended(parts, *settings, spoil=lambda: setattr(runs, "_to_disk", after(7, runs._to_disk, die))) == -9
+    assert ended(parts, *settings, spoil=lambda: setattr(guards, "_to_disk", after(7, guards._to_disk, die))) == -9
     assert ended(parts, *settings, spoil=lambda: setattr(training, "write_weights", die)) == -9
     assert step_of(last) == STEPS
     assert ended(parts, *settings) == 0
@@ -126,7 +127,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(tmp_path,
     for damaged in damages:
         last.write_bytes(damaged)
         with pytest.warns(UserWarning, match=r"last\.ckpt is damaged") as told:
-            chosen = checkpoints.to_resume(tmp_path / "whole")
+            chosen = to_resume(tmp_path / "whole")
         assert len(told) == 1
         assert chosen == last.with_name("previous.ckpt")
         assert step_of(chosen) == STEPS - EVERY
@@ -286,7 +287,7 @@ def test_two_runs_cannot_write_one_folder(tmp_path):
     ready, go = get_context("fork").Event(), get_context("fork").Event()
 
     def hold():
-        with runs.only_writer(tmp_path / "run"):
+        with guards.run_lock(tmp_path / "run"):
             ready.set()
             go.wait(60)
 

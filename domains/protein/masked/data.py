@@ -93,7 +93,7 @@ class LikeLengths(Dataset):
     """
 
     def __init__(self, steps: StepDataset, lengths: np.ndarray):
-        self.steps, self.lengths, self.orders, self.logbook = steps, lengths, {}, steps.logbook
+        self.steps, self.lengths, self.orders, self.progress = steps, lengths, {}, steps.progress
 
     def __getitem__(self, step: int) -> Batch:
         return self.steps.read(step, self.indices(step))

@@ -1,6 +1,7 @@
 """One core under the adapters of several domains."""
 
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,8 +10,7 @@ from core.config import PositionConfig, PositionKind, TransformerConfig, check_m
 from core.layers import Transformer
 from domains.adapter import Batch, DomainAdapter, Loss
 from domains.data import REPEATED
-from experiments.joint.config import ModelConfig
-from experiments.runs import room
+from domains.joint.config import ModelConfig
 
 Parts = dict[str, Batch | None]  # by domain
 OWN = {"embed_norm"}  # of the tokens of a domain, before the core
@@ -41,7 +41,7 @@ class Adapter(DomainAdapter[dict[str, Any]]):
         for name, known in spec["parts"].items():
             own, place = getattr(config, name), getattr(config.positions, name)
             check(name, own, place, config)
-            part = room(f"domains.{name}", "adapter").Adapter(own, place, known)
+            part = import_module(f"domains.{name}.adapter").Adapter(own, place, known)
             share(self.transformer, part.transformer)
             self.parts[name] = part
         self.measures = tuple(f"{name}/{what}" for name, part in self.adapters() for what in part.measures)

@@ -1,21 +1,19 @@
-"""What went wrong in a training, found out after the fact: which step, which samples, which module, which worker."""
+"""Values that are not finite: in which step they came first, and in which module."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import get_worker_info
 
 from domains.adapter import Batch, DomainAdapter
+from domains.data_warnings import listed
 
-SHOWN = 16  # samples and names in a message
 LATEST = 25  # losses whose mean is logged: one batch says little
 
 
-def spoilt(named: Iterable[tuple[str, Tensor]]) -> str:
+def nonfinite(named: Iterable[tuple[str, Tensor]]) -> str:
     """The names of the tensors that hold NaN or infinity, as text; "" if none does."""
     return listed([name for name, tensor in named if tensor.is_floating_point() and not tensor.isfinite().all()])
 
@@ -28,10 +26,10 @@ def source_of_nan(adapter: DomainAdapter, batch: Batch, shared: bool = False) ->
     Args:
         shared: the model is divided among processes, and cannot be run by one that looks for a fault by itself.
     """
-    if names := spoilt(batch.items()):
+    if names := nonfinite(batch.items()):
         return f"the batch's {names} are not finite"
     weights = ((name, p.to_local() if isinstance(p, DTensor) else p) for name, p in adapter.named_parameters())
-    if names := spoilt(weights):
+    if names := nonfinite(weights):
         return f"the weights {names} are not finite"
     if shared:
         return "the batch and the weights before it are finite"
@@ -60,11 +58,6 @@ def tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, tuple | list | dict):
         for part in output.values() if isinstance(output, dict) else output:
             yield from tensors(part)
-
-
-def listed(things: Iterable[Any]) -> str:
-    names = [str(thing) for thing in things]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 class LossHistory:
@@ -96,26 +89,3 @@ class LossHistory:
         number = -1 if self.first_nonfinite is None else int(self.first_nonfinite)
         self.first_nonfinite = None
         return None if number < 0 else number
-
-
-class Logbook:
-    """What each data worker is reading, for the case that it dies: seen by all processes.
-
-    Args:
-        workers: how many there are.
-    """
-
-    def __init__(self, workers: int):
-        self.lines = torch.zeros(workers, 2, dtype=torch.int64).share_memory_()  # process, step + 1
-
-    def begin(self, step: int) -> None:
-        if worker := get_worker_info():
-            self.lines[worker.id] = torch.tensor([os.getpid(), step + 1])
-
-    def end(self) -> None:
-        if worker := get_worker_info():
-            self.lines[worker.id, 1] = 0
-
-    def step_of(self, process: int) -> int | None:
-        """Which step's batch a process was reading; None if none."""
-        return next((step - 1 for who, step in self.lines.tolist() if who == process and step), None)

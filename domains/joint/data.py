@@ -1,11 +1,11 @@
 """The data of several domains, side by side."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from domains.data import DomainData
 from domains.sampling import Rngs
-from experiments.runs import room
 
 
 class Data(DomainData):
@@ -24,7 +24,10 @@ class Data(DomainData):
         if min(config.weights.values()) < 0 or not any(config.weights.values()):
             raise ValueError(f"data.weights={config.weights} must not be negative, and one of them above 0")
         self.weights = {name: weight for name, weight in config.weights.items() if weight}
-        self.parts = {name: room(f"domains.{name}", "data").Data(getattr(config, name), seed) for name in self.weights}
+        modules = {name: import_module(f"domains.{name}.data") for name in self.weights}
+        self.parts: dict[str, DomainData] = {
+            name: module.Data(getattr(config, name), seed) for name, module in modules.items()
+        }
 
     def setup(self, stage: str | None = None) -> None:
         for part in self.parts.values():

@@ -16,11 +16,12 @@ from torch.utils._pytree import tree_map
 from torchmetrics import MeanMetric, MetricCollection
 
 from domains.adapter import Batch, DomainAdapter, Loss, mean_loss
-from domains.config import OptimizerConfig
 from domains.data import REPEATED, DomainData
-from domains.faults import LossHistory, listed, source_of_nan
-from domains.optimizers import make_optimizer, make_schedule
-from domains.parallel import clip
+from domains.data_warnings import listed
+from experiments.config import OptimizerConfig
+from experiments.training.nonfinite import LossHistory, source_of_nan
+from experiments.training.optimizers import make_optimizer, make_schedule
+from experiments.training.parallel import clip
 
 
 class AttentionTask(LightningModule):

@@ -1,0 +1,1 @@
+"""One core trained on several domains at once. It alone imports others' configurations, and loads the rest by name."""
