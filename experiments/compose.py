@@ -20,7 +20,7 @@ import conf
 from core.config import check_mixing
 from experiments import schemas
 from experiments.config import CompareConfig, PlanConfig, TransferConfig
-from experiments.foreign import read_config, read_overrides
+from experiments.foreign import load_domain, read_config, read_overrides
 from experiments.overrides import as_typed, from_hydra, quote, to_hydra
 
 # Commands about runs, whose command line holds the settings of these as well.
@@ -105,7 +105,7 @@ def check(config: DictConfig) -> None:
 
 def check_model(config: DictConfig) -> None:
     """Raises ValueError for a mixer that cannot do what the domain or its position needs, or a change of nothing."""
-    model = import_module(f"{config.domain.package}.config").ModelConfig
+    model = load_domain(config.domain.package).model_config
     if config.model.get("lora") is not None and config.init is None:
         raise ValueError(f"model.lora={config.model.lora} changes another run's weights: give init=FOLDER")
     check_mixing(config.model.mixer, config.position.kind, model.needs)
@@ -205,7 +205,7 @@ def begun(overrides: list[str]) -> list[str]:
     domain = compose("config", choice).domain
     if domain.name != before.domain.name:
         return overrides
-    known = {field.name for field in fields(import_module(f"{domain.package}.config").ModelConfig)}
+    known = {field.name for field in fields(load_domain(domain.package).model_config)}
     taken = {f"model.{key}": value for key, value in before.model.items() if key in known}
     if "position" not in given:
         taken |= {f"position.{key}": value for key, value in before.position.items()}

@@ -14,6 +14,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from domains.domain import Domain, find_domain
+
 LONGEST = 2**18  # bytes of a configuration
 DEEPEST = 20  # beyond, the parser's time grows with the square
 LARGEST = 2**30  # bytes of a spec.json, which may hold the text that a model recalls from
@@ -58,6 +60,16 @@ def read_spec(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return spec
+
+
+def load_domain(package: str) -> Domain:
+    """The record of a domain package that may be imported.
+
+    Raises:
+        ValueError: if it may not, or does not exist.
+    """
+    check_package(package)
+    return find_domain(package)
 
 
 def check_package(package: Any) -> None:

@@ -11,7 +11,6 @@ checkpoints/           last.ckpt and previous.ckpt, to resume from: `attend trai
 import json
 import os
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +24,23 @@ from core.config import PositionConfig
 from domains.adapter import DomainAdapter
 from domains.data import DomainData
 from experiments.environment import best_device
-from experiments.foreign import check_package, read_config, read_spec
+from experiments.foreign import load_domain, read_config, read_spec
 from experiments.guards import AllocationLimit, atomic_write
 from experiments.overrides import escape
 
 
-def room(package: str, name: str) -> Any:
-    """A module of a domain's package, such as its `adapter`.
-
-    Raises:
-        ValueError: if there is none, or the package is no domain.
-    """
-    check_package(package)
-    try:
-        return import_module(f"{package}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name and f"{package}.{name}".startswith(error.name):
-            raise ValueError(f"the domain package {package!r} has no module {name!r}") from error
-        raise
-
-
 def make_data(config: DictConfig) -> DomainData:
     """The data that a configuration names, ready to use."""
-    package = config.domain.package
-    data = room(package, "data").Data(typed(room(package, "config").DataConfig, config.data), config.seed)
+    domain = load_domain(config.domain.package)
+    data = domain.data(typed(domain.data_config, config.data), config.seed)
     data.setup()
     return data
 
 
 def make_adapter(config: DictConfig, spec: dict[str, Any]) -> DomainAdapter:
     """The untrained model that a configuration names, for data of this spec."""
-    package = config.domain.package
-    model = typed(room(package, "config").ModelConfig, config.model)
-    return room(package, "adapter").Adapter(model, typed(PositionConfig, config.position), spec)
+    domain = load_domain(config.domain.package)
+    return domain.adapter(typed(domain.model_config, config.model), typed(PositionConfig, config.position), spec)
 
 
 def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:

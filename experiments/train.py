@@ -25,7 +25,7 @@ from domains.data import SPLITS
 from domains.data_warnings import record_data_warnings
 from experiments.config import Accelerator, OptimizerConfig, TrainConfig, TrainerConfig
 from experiments.environment import environment
-from experiments.foreign import read_config
+from experiments.foreign import load_domain, read_config
 from experiments.guards import atomic_write, run_lock
 from experiments.pictures import Pictures
 from experiments.runs import make_adapter, make_data, typed, write_config, write_json, write_weights
@@ -107,7 +107,7 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     bar, costs = StepProgress(progress, f"{config.domain.name}: training"), Costs()
     callbacks: list[Callback] = [costs]
     if settings.picture_interval is not None:
-        callbacks.append(Pictures(config.domain.package, data, adapter, folder, settings.picture_interval))
+        callbacks.append(Pictures(load_domain(config.domain.package), data, adapter, folder, settings.picture_interval))
     trainer = make_trainer(settings, config, folder, bar, progress, callbacks)
     began = start(adapter, config.domain.package, Path(config.init)) if config.init and not checkpoint else None
     if trainer.is_global_zero:

@@ -1,7 +1,6 @@
 """One core under the adapters of several domains."""
 
 from dataclasses import fields
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from core.config import PositionConfig, PositionKind, TransformerConfig, check_m
 from core.layers import Transformer
 from domains.adapter import Batch, DomainAdapter, Loss
 from domains.data import REPEATED
+from domains.domain import find_domain
 from domains.joint.config import ModelConfig
 
 Parts = dict[str, Batch | None]  # by domain
@@ -41,7 +41,7 @@ class Adapter(DomainAdapter[dict[str, Any]]):
         for name, known in spec["parts"].items():
             own, place = getattr(config, name), getattr(config.positions, name)
             check(name, own, place, config)
-            part = import_module(f"domains.{name}.adapter").Adapter(own, place, known)
+            part = find_domain(f"domains.{name}").adapter(own, place, known)
             share(self.transformer, part.transformer)
             self.parts[name] = part
         self.measures = tuple(f"{name}/{what}" for name, part in self.adapters() for what in part.measures)

@@ -1,10 +1,10 @@
 """The data of several domains, side by side."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 from domains.data import DomainData
+from domains.domain import find_domain
 from domains.sampling import Rngs
 
 
@@ -24,10 +24,7 @@ class Data(DomainData):
         if min(config.weights.values()) < 0 or not any(config.weights.values()):
             raise ValueError(f"data.weights={config.weights} must not be negative, and one of them above 0")
         self.weights = {name: weight for name, weight in config.weights.items() if weight}
-        modules = {name: import_module(f"domains.{name}.data") for name in self.weights}
-        self.parts: dict[str, DomainData] = {
-            name: module.Data(getattr(config, name), seed) for name, module in modules.items()
-        }
+        self.parts = {name: find_domain(f"domains.{name}").data(getattr(config, name), seed) for name in self.weights}
 
     def setup(self, stage: str | None = None) -> None:
         for part in self.parts.values():

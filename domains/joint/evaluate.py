@@ -1,9 +1,9 @@
 """Every domain by its own measures."""
 
-from importlib import import_module
 from pathlib import Path
 
 from domains.adapter import Evaluation
+from domains.domain import find_domain
 from domains.joint.adapter import Adapter
 from domains.joint.data import Data
 
@@ -16,7 +16,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     """
     adapter.eval()
     found = {
-        name: import_module(f"domains.{name}.evaluate").evaluate(part, data.parts[name], folder / name, split)
+        name: find_domain(f"domains.{name}").evaluate(part, data.parts[name], folder / name, split)
         for name, part in adapter.adapters()
     }
     return Evaluation(

@@ -70,13 +70,15 @@ class AttentionTask(LightningModule):
         torch.manual_seed(int(chance.generate_state(1)[0]))
         loss = global_mean(self.adapter.loss(self.adapter(batch), batch))
         self.losses.check(loss.detach(), number)
-        logged = self._is_logged()
-        may_wait = logged or self.skips > 0 or loss.device.type == "cpu"  # there a number is at hand
-        if not (may_wait and self.check_losses(batch, loss)):
+        if not (self.may_wait(loss.device) and self.check_losses(batch, loss)):
             self.losses.append(loss.detach())
-        if logged:
+        if self._is_logged():
             self.log("train/loss", self.losses.mean(), sync_dist=True)
         return loss
+
+    def may_wait(self, device: torch.device) -> bool:
+        """Whether this step reads its loss from the device. On a CPU that waits for nothing."""
+        return device.type == "cpu" or self.skips > 0 or self._is_logged()
 
     def check_losses(self, batch: Batch | None = None, loss: Tensor | None = None) -> bool:
         """Wait for the losses since the last call; of all processes, which call this together.

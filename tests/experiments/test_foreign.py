@@ -63,7 +63,7 @@ def changed(run: Path, old: str, new: str, name: str = "config.yaml") -> None:
     [
         ("package: domains.vision", "package: evil", "'evil' is no domain"),
         ("package: domains.vision", "package: domains.vision/../../evil", "is no domain"),
-        ("package: domains.vision", "package: domains.nowhere", "has no module"),
+        ("package: domains.vision", "package: domains.nowhere", "there is no domain package"),
         ("package: domains.vision", "package: [os]", "is no domain"),
         ("seed: 0", "seed: !!python/object/apply:os.system ['touch planted']", "cannot be read"),
         ("seed: 0", "seed: ${oc.env:HOME}", "stands for a value"),

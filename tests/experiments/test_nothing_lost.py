@@ -158,6 +158,35 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert step_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == 1
 
 
+def test_a_loss_that_is_no_number_is_found_later_where_no_step_waits_for_it(tmp_path):
+    """As on a GPU: before a checkpoint is written, by when the weights have gone, too. The batch is made again."""
+    settings = [*QUICK, "data.batch_size=5", "trainer.val_check_interval=3", "trainer.log_every_n_steps=7"]
+    size = compose_data(settings).size("train")
+
+    def spoil():
+        from domains.vision.data import Data
+        from experiments.training.task import AttentionTask
+
+        whole, bad = Data.batch, samples(1, 5, size)
+
+        def batch(self, split, indices, *drawing):
+            found = whole(self, split, indices, *drawing)
+            if ", ".join(map(str, indices)) == bad:
+                found["images"][0, 0] = torch.nan
+            return found
+
+        pytest.MonkeyPatch().setattr(Data, "batch", batch)
+        pytest.MonkeyPatch().setattr(AttentionTask, "may_wait", lambda self, device: False)
+
+    assert ended(tmp_path / "run", *settings, spoil=spoil) == 2
+    told = (tmp_path / "run" / "said").read_text()
+    assert told.startswith(
+        "the loss first was not finite at step 1, and the weights followed: the batch's images are not"
+    )
+    assert f"; samples {samples(1, 5, size)} of the training split" in told
+    assert not [*(tmp_path / "run" / "checkpoints").glob("*")]
+
+
 @pytest.mark.parametrize("bad", [1, 2])
 def test_a_step_without_a_loss_may_be_left_out_but_not_two_in_a_row(tmp_path, capfd, bad):
     def spoil():
