@@ -13,9 +13,9 @@ from domains.data_warnings import listed
 LATEST = 25  # losses whose mean is logged: one batch says little
 
 
-def nonfinite(named: Iterable[tuple[str, Tensor]]) -> str:
+def nonfinite(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """The names of the tensors that hold NaN or infinity, as text; "" if none does."""
-    return listed([name for name, tensor in named if tensor.is_floating_point() and not tensor.isfinite().all()])
+    return listed([name for name, tensor in tensors if tensor.is_floating_point() and not tensor.isfinite().all()])
 
 
 def source_of_nan(adapter: DomainAdapter, batch: Batch, shared: bool = False) -> str:
@@ -26,7 +26,7 @@ def source_of_nan(adapter: DomainAdapter, batch: Batch, shared: bool = False) ->
     Args:
         shared: the model is divided among processes, and cannot be run by one that looks for a fault by itself.
     """
-    if names := nonfinite(batch.items()):
+    if names := nonfinite(named(batch)):
         return f"the batch's {names} are not finite"
     weights = ((name, p.to_local() if isinstance(p, DTensor) else p) for name, p in adapter.named_parameters())
     if names := nonfinite(weights):
@@ -48,6 +48,15 @@ def source_of_nan(adapter: DomainAdapter, batch: Batch, shared: bool = False) ->
     for hook in hooks:
         hook.remove()
     return f"the first output that is not finite is that of {found[0]}" if found else "all outputs are finite"
+
+
+def named(batch: Any, within: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a batch, or of one for each domain, by dotted names."""
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            yield from named(value, f"{within}{name}.")
+        else:
+            yield within + name, value
 
 
 def tensors(output: Any) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ from experiments.predict import run as predict
 from experiments.runs import load_run, make_adapter, make_data, write_config, write_weights
 from experiments.train import train
 from experiments.training.init_from import start
+from experiments.training.nonfinite import source_of_nan
 from experiments.training.progress import make_progress
 
 CORE = ["model.dim=14", "model.depth=2", "model.heads=7"]
@@ -87,6 +88,13 @@ def test_the_loss_is_the_weighted_sum_and_every_weight_learns(joint):
     torch.testing.assert_close(weight.grad, torch.stack(alone).sum(0))
 
 
+def test_what_is_no_number_is_named_with_its_domain(joint):
+    _, _, adapter, batch = joint
+    spoilt = {**batch, "vision": {**batch["vision"], "images": batch["vision"]["images"] / 0}}
+    assert source_of_nan(adapter, spoilt) == "the batch's vision.images are not finite"
+    assert source_of_nan(adapter, batch) == "all outputs are finite"
+
+
 def test_a_domain_that_is_at_its_end_is_left_out(joint):
     _, _, adapter, batch = joint
     some = batch | {"protein": None, "text": None}
@@ -148,6 +156,8 @@ def test_evaluation_is_that_of_each_domain_and_prediction_is_refused(tmp_path):
     assert [score.metric.split(":")[0] for score in found.scores] == ["vision", "rl", "rl", "rl"]
     assert found.measures["vision"]["images"] == data.parts["vision"].size("test")
     assert (tmp_path / "evaluate" / "rl" / "episodes.csv").is_file()
+    with pytest.raises(ValueError, match="flips=true is no option of evaluating domain=joint; possible: none"):
+        evaluate(tmp_path, tmp_path / "evaluate", flips=True)
     with pytest.raises(ValueError, match=r"does not know of which domain x\.png is; .* domain=vision init=FOLDER"):
         predict(compose("predict", [f"run={tmp_path}", "input=x.png"]))
 
