@@ -33,7 +33,7 @@ class AttentionTask(LightningModule):
         steps: optimizer steps of the whole run, for the schedule.
         record: what a checkpoint shall say of itself, as plain values, so that it loads under weights_only=True.
         seed: of the run.
-        spread: spreads the adapter over the devices of a mesh, or of none, before it is trained.
+        parallelize: spreads the adapter over the devices of a mesh, or of none, before it is trained.
         skips: at most this many consecutive steps are left out when their loss is not finite: no weight changes, the
             schedule goes on. If there are any, the host waits for the device in every step; otherwise only in a step
             that is logged, and on a CPU, where it waits for nothing.
@@ -49,21 +49,21 @@ class AttentionTask(LightningModule):
         steps: int,
         record: dict[str, Any] | None = None,
         seed: int = 0,
-        spread: Callable[[DomainAdapter, DeviceMesh | None], None] | None = None,
+        parallelize: Callable[[DomainAdapter, DeviceMesh | None], None] | None = None,
         skips: int = 0,
     ):
         super().__init__()
         self.adapter, self.optimizer, self.steps, self.seed = adapter, optimizer, steps, seed
-        self.spread, self.skips = spread, skips
-        self.spoilt, self.skipped = False, 0  # whether this step has a loss that is not finite; steps left out in a row
+        self.parallelize, self.skips = parallelize, skips
+        self.nonfinite, self.skipped = False, 0  # whether a loss of this step is; how many in a row were left out
         self.record = record or {}
         self.losses = LossHistory()
         self.scores = MetricCollection({name: MeanMetric() for name in adapter.measures})
 
     def configure_model(self) -> None:
-        if self.spread is not None:  # Lightning may call this more than once
-            self.spread(self.adapter, self.device_mesh)
-            self.spread = None
+        if self.parallelize is not None:  # Lightning may call this more than once
+            self.parallelize(self.adapter, self.device_mesh)
+            self.parallelize = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         chance = np.random.SeedSequence((self.seed, number, data_rank(self.trainer)[0]))
@@ -98,14 +98,14 @@ class AttentionTask(LightningModule):
             raise ValueError(why)
         if first is not None:
             print(f"  left out, {self.skipped + 1} of {self.skips} in a row: {why}")
-        self.spoilt = True
+        self.nonfinite = True
         return first is not None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.spoilt:
+        if self.nonfinite:
             optimizer.zero_grad(set_to_none=True)  # a weight without a gradient stays as it is
-        self.skipped = self.skipped + 1 if self.spoilt else 0
-        self.spoilt = False
+        self.skipped = self.skipped + 1 if self.nonfinite else 0
+        self.nonfinite = False
 
     def validation_step(self, batch: Batch, _: int) -> None:
         predictions = self.adapter(batch)
