@@ -21,7 +21,8 @@ from lm_eval.tasks import TaskManager
 
 from domains.text.adapter import Adapter
 from domains.text.harness import Harness
-from experiments.runs import environment, load_run, write_json
+from experiments.environment import environment
+from experiments.runs import load_run, write_json
 
 TASKS = (
     "anaphor_number_agreement",

@@ -26,7 +26,8 @@ from rich.progress import Progress
 from safetensors.torch import load_file
 
 from experiments.compose import compose
-from experiments.runs import environment, write_json
+from experiments.environment import environment
+from experiments.runs import write_json
 from experiments.train import train
 
 STEPS = 12

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
-from domains.parallel import parallelize
+from domains.adapter import mean_loss
 from experiments.compose import compose
+from experiments.config import OptimizerConfig
+from experiments.environment import environment
 from experiments.plan import estimate
-from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.runs import make_adapter, make_data, typed, write_json
+from experiments.training.optimizers import make_optimizer
+from experiments.training.parallel import parallelize
 
 FILE = Path(__file__).parents[1] / "docs" / "plan.json"
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # malloc gives back what is freed, so that what is held is what is used
@@ -64,7 +66,7 @@ def measure(words: list[str]) -> int:
     rngs = (np.random.default_rng(n) for n in range(size))
     batch = data.batch("train", list(range(size)), rngs)
     small = make_adapter(compose("config", [*words, "model.depth=1", "model.dim=16", "model.heads=1"]), spec)
-    small.loss(small(batch), batch).backward()  # what torch loads at its first step is not the model's
+    mean_loss(small.loss(small(batch), batch)).backward()  # what torch loads at its first step is not the model's
     del small
     gc.collect()
     before = held("VmRSS")
@@ -74,7 +76,7 @@ def measure(words: list[str]) -> int:
     for step in range(3):
         if step == 1:
             Path("/proc/self/clear_refs").write_text("5")
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
     return held("VmHWM") - before

@@ -23,20 +23,21 @@ from torch import Tensor, nn
 
 from core.bias import PairBias
 from core.config import PositionConfig, PositionKind
-from domains.adapter import Batch
-from domains.config import OptimizerConfig, Rule
-from domains.optimizers import make_optimizer, make_schedule
+from domains.adapter import Batch, mean_loss
 from domains.protein.adapter import Adapter, Prediction
 from domains.protein.config import Channel, DataConfig, ModelConfig, Source
 from domains.protein.data import Data
 from domains.protein.evaluate import SHARES, apply
 from domains.protein.metrics import distances, precision
 from domains.sampling import StepDataset
-from experiments.runs import environment, write_json
+from experiments.config import OptimizerConfig, OptimizerName
+from experiments.environment import environment
+from experiments.runs import write_json
+from experiments.training.optimizers import make_optimizer, make_schedule
 
 TRIAL = 10  # steps that are timed to know how many there will be
 FILE = Path(__file__).with_suffix(".json")
-OPTIMIZER = OptimizerConfig(rule=Rule.muon, lr=3e-3)
+OPTIMIZER = OptimizerConfig(rule=OptimizerName.muon, lr=3e-3)
 SIZES: dict[str, Any] = {"dim": 96, "heads": 4, "mlp_ratio": 2, "pair_dim": 32}
 
 
@@ -105,7 +106,7 @@ def train(model: Adapter, data: Data, seconds: float, seed: int) -> int:
     def learn(optimizer: torch.optim.Optimizer, step: int) -> None:
         batch = batches[step]
         optimizer.zero_grad()
-        model.loss(model(batch), batch).backward()
+        mean_loss(model.loss(model(batch), batch)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

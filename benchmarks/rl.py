@@ -23,7 +23,8 @@ from domains.rl.agents import Cached, ReturnConditioned
 from domains.rl.environments import make
 from domains.rl.ported import from_decision_transformer
 from domains.rl.rollout import rollout
-from experiments.runs import environment, write_json
+from experiments.environment import environment
+from experiments.runs import write_json
 
 ENV, CONTEXT, TARGET, SCALE = "HalfCheetah-v5", 20, 6000.0, 1000.0
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from domains.rl.trajectories import read
 from experiments.compose import compose
-from experiments.progress import make_progress
-from experiments.runs import environment, write_json
+from experiments.environment import environment
+from experiments.runs import write_json
 from experiments.train import train
+from experiments.training.progress import make_progress
 
 ENV, TARGET, FIRST, EPISODES, STEPS = "CartPole-v1", 500, 200, 50, 200
 SIZES = ["model.dim=32", "model.depth=1", "model.heads=2", "data.context=5"]

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.config import Activation, Norm, PositionConfig, PositionKind
-from domains.config import OptimizerConfig, Rule
-from domains.optimizers import make_optimizer, make_schedule
+from domains.adapter import mean_loss
 from domains.sampling import StepDataset
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
@@ -37,7 +36,10 @@ from domains.text.gguf import read_gguf
 from domains.text.ported import from_transformers
 from experiments.bench import clock, peak
 from experiments.compose import compose
-from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.config import OptimizerConfig, OptimizerName
+from experiments.environment import environment
+from experiments.runs import make_adapter, make_data, typed, write_json
+from experiments.training.optimizers import make_optimizer, make_schedule
 
 TOKENS = 200  # to write; 32 by a model from a GGUF file
 PROMPT = 8  # tokens
@@ -184,7 +186,7 @@ class Training:
         batch = self.batches[self.steps]
         self.adapter.train()
         self.optimizer.zero_grad()
-        self.adapter.loss(self.adapter(batch), batch).backward()
+        mean_loss(self.adapter.loss(self.adapter(batch), batch)).backward()
         nn.utils.clip_grad_norm_(self.adapter.parameters(), self.clip)
         self.optimizer.step()
         self.schedule.step()
@@ -274,13 +276,13 @@ def training(turns: int) -> list[dict[str, Any]]:
         "plain GPT-2, torch's AdamW": (plain, torch.optim.AdamW(plain.parameters(), 1e-3, (0.9, 0.99))),
         "gpt2 preset, AdamW": (gpt2, make_optimizer(gpt2, OptimizerConfig())),
         "modern preset, AdamW": (modern, make_optimizer(modern, OptimizerConfig())),
-        "modern preset, Muon": (modern, make_optimizer(modern, OptimizerConfig(rule=Rule.muon))),
+        "modern preset, Muon": (modern, make_optimizer(modern, OptimizerConfig(rule=OptimizerName.muon))),
     }
 
     def step(name: str) -> None:
         model, optimizer = rules[name]
         optimizer.zero_grad()
-        loss = model(ids, targets) if isinstance(model, PlainGPT2) else model.loss(model(batch), batch)
+        loss = model(ids, targets) if isinstance(model, PlainGPT2) else mean_loss(model.loss(model(batch), batch))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

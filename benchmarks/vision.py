@@ -18,7 +18,8 @@ import torch.nn.functional as F
 
 from domains.vision.ported import from_timm
 from experiments.bench import clock, peak
-from experiments.runs import best_device, environment, write_json
+from experiments.environment import best_device, environment
+from experiments.runs import write_json
 
 
 def main() -> None:

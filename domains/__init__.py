@@ -1,6 +1,7 @@
 """The adapters: each turns one kind of data into tokens for the shared core, and its hidden states into predictions.
 
-A domain is a package with the same rooms, found by these names; it imports `core` and never another domain:
+A domain is a package whose `__init__.py` holds `DOMAIN = Domain(__name__)` (domain.py): commands ask this record for
+its parts, which lie in modules of fixed names. It imports `core` and never another domain:
 
     config.py     DataConfig, ModelConfig: plain dataclasses, free of torch
     data.py       Data(DomainData): samples, splits, batches
@@ -9,7 +10,7 @@ A domain is a package with the same rooms, found by these names; it imports `cor
     predict.py    predict(adapter, source, folder) -> paths: the user's own input
     figures.py    the pictures
 
-and, where a domain has something to say there,
+and, where it has such a thing,
 
     ported.py     models of other libraries as adapters, and back
     export.py     export(adapter, position, folder) -> paths: for another library to load

@@ -7,10 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from typing_extensions import TypeVar  # of Python 3.13: it knows a default
 
@@ -29,6 +28,32 @@ class Tokens(NamedTuple):
     x: Tensor  # (B, L, C)
     mask: Mask = Everything()
     positions: Tensor | None = None  # (L, A) or (B, L, A); 0, 1, 2 … if None
+
+
+class Loss(NamedTuple):
+    """The loss of a batch as T terms, each a sum and the number of examples in it; training lowers Σ_t sum_t / count_t.
+
+    Sums and counts of several processes add up to those of the whole batch, where means would not.
+    """
+
+    sum: Tensor  # (T,); the weight of a term is inside of it
+    count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (T,)
+
+    @classmethod
+    def of(cls, sum: Tensor, count: Tensor | int) -> Self:
+        """A loss of one term."""
+        return cls(sum[None], torch.full_like(sum, count)[None] if isinstance(count, int) else count[None])
+
+    @classmethod
+    def joined(cls, losses: Iterable["Loss"]) -> Self:
+        """The terms of several losses."""
+        sums, counts = zip(*losses, strict=True)
+        return cls(torch.cat(sums), torch.cat(counts))
+
+
+def mean_loss(loss: Loss) -> Tensor:
+    """The scalar Σ_t sum_t / count_t; a term without examples is its sum."""
+    return (loss.sum / loss.count.clamp(min=1)).sum()
 
 
 class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
@@ -51,9 +76,11 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
         raise NotImplementedError
 
     @abstractmethod
-    def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
-        """The scalar that training lowers: the mean over the examples that count, times `share(count)` where processes
-        may count different numbers of them."""
+    def loss(self, predictions: Predictions, batch: Batch) -> Loss:
+        """What training lowers: for each term of the loss its sum over the examples that count, and their number.
+
+        It makes no host wait for a GPU: no `.item()`, no boolean indexing.
+        """
 
     @abstractmethod
     def measure(self, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
@@ -113,20 +140,6 @@ class Evaluation:
     measures: dict[str, Any]
     figures: list[Path] = field(default_factory=list)
     compared: Score | None = None
-
-
-def share(count: Tensor) -> Tensor | float:
-    """What this process's mean over `count` examples weighs in that of all processes: 1.0 if it is alone.
-
-        1/R Σ_r (n_r / n̄) mean_r = Σ_r sum_r / Σ_r n_r        over R processes, whose gradients are averaged
-
-    All processes must ask, each once in its loss.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return 1.0
-    total = count.detach().clone().float()
-    dist.all_reduce(total)
-    return count / (total / dist.get_world_size()).clamp(min=1e-9)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -1,8 +1,7 @@
-"""What configures training in every domain."""
+"""What every domain's configuration says, and where data are kept."""
 
 import os
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 
@@ -17,29 +16,3 @@ class DomainConfig:
 
     name: str = "???"
     package: str = "???"
-
-
-class Rule(Enum):
-    adamw = "adamw"
-    muon = "muon"
-
-
-class Schedule(Enum):
-    constant = "constant"
-    cosine = "cosine"
-    linear = "linear"
-
-
-@dataclass
-class OptimizerConfig:
-    """How weights are updated. Rates are per step; `warmup` and `decay` are fractions of all steps."""
-
-    rule: Rule = Rule.adamw  # how a gradient becomes a step
-    lr: float = 1e-3  # the highest learning rate; with rule=muon of all weights but the matrices inside the blocks
-    matrix_lr: float = 0.02  # of the matrices inside the blocks, for rule=muon
-    weight_decay: float = 0.01  # how fast matrices shrink, times the learning rate
-    layer_decay: float = 1.0  # a block's rate is this fraction of the next block's; for fine-tuning
-    beta2: float = 0.99  # of AdamW, whose β₁ is 0.9
-    schedule: Schedule = Schedule.cosine  # what follows the warm-up
-    warmup: float = 0.05  # linear from 0
-    decay: float = 1.0  # the last part of the run, in which a cosine or linear schedule falls to 0

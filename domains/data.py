@@ -1,6 +1,7 @@
 """What every domain's data offers to training: splits, and batches that are pure functions of the step."""
 
 import signal
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -26,19 +27,16 @@ class DataConfig(Protocol):
 class DomainData(ABC):
     """Samples in three splits. A subclass loads them in `setup`, which may be called more than once.
 
-    It is no LightningDataModule (domains/task.py has one), for Lightning takes seconds to load, and only a training
-    needs it.
+    It is no LightningDataModule (experiments/training/task.py has one), for Lightning takes seconds to load, and only a
+    training needs it.
 
     Args:
         config: the domain's own DataConfig.
         seed: decides order, augmentation and whatever the data themselves leave to chance.
-    Attributes:
-        trainer: Lightning's, in a training; it knows the step, and which share of a batch this process gets.
     """
 
     def __init__(self, config: DataConfig, seed: int = 0):
         self.config, self.seed = config, seed
-        self.trainer: Any = None
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
@@ -56,25 +54,15 @@ class DomainData(ABC):
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
         """The samples with these indices. With `rngs`, one generator for each, they may be augmented and cropped."""
 
-    def train_dataloader(self) -> DataLoader:
-        """The batches of the steps that are left; a resumed run goes on where it stopped."""
-        trainer = self.trainer
-        accumulate = trainer.accumulate_grad_batches
-        self.drawn = StepDataset(
-            self.size("train"),
-            self.config.batch_size,
-            self.seed,
-            self._train_batch,
-            *place(trainer),
-            self.config.workers,
-        )
-        steps = StepSampler(trainer.global_step * accumulate, trainer.max_steps * accumulate)
-        return self._loader(self.drawn, steps)
+    def train_dataloader(
+        self, rank: int = 0, world: int = 1, first_step: int = 0, steps: int = sys.maxsize
+    ) -> DataLoader[Batch]:
+        """The batches of the steps `first_step` to `steps` - 1, of which this process gets every `world`-th sample."""
+        size, config = self.size("train"), self.config
+        self.drawn = StepDataset(size, config.batch_size, self.seed, self._train_batch, rank, world, config.workers)
+        return self._loader(self.drawn, StepSampler(first_step, steps))
 
-    def val_dataloader(self) -> DataLoader:
-        return self.eval_dataloader("val")
-
-    def eval_dataloader(self, split: str) -> DataLoader:
+    def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Every sample of a split once, in order; under several processes each takes every n-th batch.
 
         All processes take as many: where there are not enough, a batch comes again, marked as REPEATED.
@@ -84,7 +72,6 @@ class DomainData(ABC):
         """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; possible: {', '.join(SPLITS)}")
-        rank, world = place(self.trainer) if self.trainer else (0, 1)
         size, each = self.size(split), self.config.batch_size
         if size == 0:
             possible = ", ".join(other for other in SPLITS if self.size(other))
@@ -112,13 +99,6 @@ def _leave_signals(_: int) -> None:
     """A terminal sends Ctrl-C to workers too; the training itself decides when to stop, and then ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def place(trainer: Any) -> tuple[int, int]:
-    """(rank, world): which part of a batch this process reads, out of how many; processes of one tensor-parallel row
-    read the same part."""
-    shares = getattr(trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
-    return shares["rank"], shares["num_replicas"]
 
 
 class _Eval:

@@ -5,8 +5,11 @@ its summary.json.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+SHOWN = 16  # names in a message
 
 
 class DataWarning(UserWarning):
@@ -56,3 +59,9 @@ def record_data_warnings(show: bool = True) -> Iterator[list[str]]:
 
         warnings.showwarning = record
         yield recorded
+
+
+def listed(things: Iterable[Any]) -> str:
+    """The first names of many, as a message shows them."""
+    names = [str(thing) for thing in things]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -4,14 +4,15 @@ What a step trains on depends on (seed, step) alone, and not on workers, on how 
 or on how many processes share the step's batch (but for images mixed in pairs, whose partner is of the same process).
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+import torch
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from domains.adapter import Batch
-from domains.faults import Logbook
 
 Rngs = Iterator[np.random.Generator]  # one for each sample of a batch
 MakeBatch = Callable[[Sequence[int], Rngs], Batch]
@@ -25,7 +26,7 @@ class StepDataset(Dataset):
         batch_size: samples a step, over all processes together.
         make_batch: (indices, a random generator for each) -> batch.
         rank, world: this process and how many there are; it gets every `world`-th sample of a step.
-        workers: processes that read for this one; `logbook` tells what each of them is at.
+        workers: processes that read for this one; `progress` tells what each of them is at.
     Raises:
         ValueError: if there is nothing to draw from, or the processes cannot share a batch evenly.
     """
@@ -36,7 +37,7 @@ class StepDataset(Dataset):
         if batch_size < 1 or batch_size % world:
             raise ValueError(f"data.batch_size={batch_size} must be a positive multiple of the {world} processes")
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.make_batch, self.rank, self.world, self.logbook = make_batch, rank, world, Logbook(workers)
+        self.make_batch, self.rank, self.world, self.progress = make_batch, rank, world, WorkerProgress(workers)
 
     def __getitem__(self, step: int) -> Batch:
         return self.read(step, self.indices(step))
@@ -46,14 +47,37 @@ class StepDataset(Dataset):
         return [int(shuffled(self.size, self.seed, n // self.size)[n % self.size]) for n in self.numbers(step)]
 
     def read(self, step: int, indices: Sequence[int]) -> Batch:
-        self.logbook.begin(step)
+        self.progress.begin(step)
         batch = self.make_batch(indices, (np.random.default_rng((self.seed, n)) for n in self.numbers(step)))
-        self.logbook.end()
+        self.progress.end()
         return batch
 
     def numbers(self, step: int) -> range:
         """The places of a step's samples in the stream of all passes."""
         return range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world)
+
+
+class WorkerProgress:
+    """What each data worker is reading, for the case that it dies: seen by all processes.
+
+    Args:
+        workers: how many there are.
+    """
+
+    def __init__(self, workers: int):
+        self.lines = torch.zeros(workers, 2, dtype=torch.int64).share_memory_()  # process, step + 1
+
+    def begin(self, step: int) -> None:
+        if worker := get_worker_info():
+            self.lines[worker.id] = torch.tensor([os.getpid(), step + 1])
+
+    def end(self) -> None:
+        if worker := get_worker_info():
+            self.lines[worker.id, 1] = 0
+
+    def step_of(self, process: int) -> int | None:
+        """Which step's batch a process was reading; None if none."""
+        return next((step - 1 for who, step in self.lines.tolist() if who == process and step), None)
 
 
 class StepSampler(Sampler[int]):

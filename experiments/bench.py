@@ -23,7 +23,8 @@ from core.bias import Bias, LowRankBias, PairBias
 from core.masks import Causal, Everything, Mask, Window
 from core.mixers import linear
 from core.planner import plan
-from experiments.runs import best_device, environment, write_json
+from experiments.environment import best_device, environment
+from experiments.runs import write_json
 from experiments.terminal import terminal
 
 Call = Callable[[], Any]

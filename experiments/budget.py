@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch.nn.utils import clip_grad_norm_
 
-from domains.adapter import to_device
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
+from domains.adapter import mean_loss, to_device
 from experiments.compose import compose
-from experiments.config import Equal
-from experiments.costs import counter
-from experiments.runs import best_device, make_adapter, make_data, typed, write_json
+from experiments.config import Equal, OptimizerConfig
+from experiments.environment import best_device
+from experiments.runs import make_adapter, make_data, typed, write_json
+from experiments.training.costs import counter
+from experiments.training.optimizers import make_optimizer
 
 ROUNDS = 9  # timed steps of each value, in turns; two more before that are not counted
 
@@ -76,7 +76,7 @@ def trial(config: DictConfig) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         clip_grad_norm_(adapter.parameters(), 1.0)
         optimizer.step()
 

@@ -159,14 +159,14 @@ def _complete(arguments: list[str]) -> None:
     """Answer a shell's TAB: a command first, then that command's keys, groups and choices, by Hydra."""
     import hydra
 
-    from conf import schema
+    from experiments import schemas
 
     words = os.environ.get("COMP_LINE", "").split(" ")
     if any(a.startswith("query") for a in arguments) and len(words) < 3:
         return print(" ".join(COMMANDS))
     command = words.pop(1) if len(words) > 2 and words[1] in COMMANDS else "train"
     os.environ["COMP_LINE"] = " ".join(words)
-    schema.register()
+    schemas.register()
     sys.argv = [sys.argv[0], *arguments]
     name = "config" if command == "train" else command
     hydra.main(config_path="pkg://conf", config_name=name, version_base="1.3")(lambda config: None)()

@@ -12,8 +12,9 @@ from rich.table import Table
 from experiments.comparison import size, summarise
 from experiments.compose import choices, compose
 from experiments.config import Equal
+from experiments.environment import environment
 from experiments.report.comparison import finite, write_comparison
-from experiments.runs import environment, write_json
+from experiments.runs import write_json
 from experiments.sweep import digest, found, launch, write_rows
 from experiments.terminal import terminal
 

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from conf import schema
 from core.config import check_mixing
+from experiments import schemas
 from experiments.config import CompareConfig, PlanConfig, TransferConfig
-from experiments.foreign import read_config, read_overrides
+from experiments.foreign import load_domain, read_config, read_overrides
 from experiments.overrides import as_typed, from_hydra, quote, to_hydra
 
 # Commands about runs, whose command line holds the settings of these as well.
@@ -38,7 +38,7 @@ def compose(name: str, words: list[str]) -> DictConfig:
     """
     if added := [word for word in words if word.startswith("+") and not word.lstrip("+").startswith("hydra")]:
         raise ValueError(f"{added[0]}: a key cannot be added, only set; leave out the +")
-    schema.register()
+    schemas.register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         overrides = in_hydra(name, words)
@@ -65,7 +65,7 @@ def in_hydra(name: str, words: list[str], sweep: bool = False) -> list[str]:
 
 def train_words(words: list[str], sweep: bool = False) -> list[str]:
     """The words of `attend train` in Hydra's grammar."""
-    schema.register()
+    schemas.register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         return in_hydra("config", words, sweep)
@@ -105,7 +105,7 @@ def check(config: DictConfig) -> None:
 
 def check_model(config: DictConfig) -> None:
     """Raises ValueError for a mixer that cannot do what the domain or its position needs, or a change of nothing."""
-    model = import_module(f"{config.domain.package}.config").ModelConfig
+    model = load_domain(config.domain.package).model_config
     if config.model.get("lora") is not None and config.init is None:
         raise ValueError(f"model.lora={config.model.lora} changes another run's weights: give init=FOLDER")
     check_mixing(config.model.mixer, config.position.kind, model.needs)
@@ -205,7 +205,7 @@ def begun(overrides: list[str]) -> list[str]:
     domain = compose("config", choice).domain
     if domain.name != before.domain.name:
         return overrides
-    known = {field.name for field in fields(import_module(f"{domain.package}.config").ModelConfig)}
+    known = {field.name for field in fields(load_domain(domain.package).model_config)}
     taken = {f"model.{key}": value for key, value in before.model.items() if key in known}
     if "position" not in given:
         taken |= {f"position.{key}": value for key, value in before.position.items()}

@@ -7,7 +7,33 @@ from typing import Any
 from omegaconf import MISSING
 
 from core.config import PositionConfig
-from domains.config import DomainConfig, OptimizerConfig
+from domains.config import DomainConfig
+
+
+class OptimizerName(Enum):
+    adamw = "adamw"
+    muon = "muon"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    cosine = "cosine"
+    linear = "linear"
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights are updated. Rates are per step; `warmup` and `decay` are fractions of all steps."""
+
+    rule: OptimizerName = OptimizerName.adamw  # how a gradient becomes a step
+    lr: float = 1e-3  # the highest learning rate; with rule=muon of all weights but the matrices inside the blocks
+    matrix_lr: float = 0.02  # of the matrices inside the blocks, for rule=muon
+    weight_decay: float = 0.01  # how fast matrices shrink, times the learning rate
+    layer_decay: float = 1.0  # a block's rate is this fraction of the next block's; for fine-tuning
+    beta2: float = 0.99  # of AdamW, whose β₁ is 0.9
+    schedule: Schedule = Schedule.cosine  # what follows the warm-up
+    warmup: float = 0.05  # linear from 0
+    decay: float = 1.0  # the last part of the run, in which a cosine or linear schedule falls to 0
 
 
 class Accelerator(Enum):
@@ -34,7 +60,7 @@ class TrainerConfig:
     log_every_n_steps: int = 25  # steps between lines of metrics.csv
     gradient_clip_val: float | None = 1.0  # the longest that the gradient of all weights may be
     accumulate_grad_batches: int = 1  # batches that make a step, one after the other, where memory holds no larger one
-    skip_nan: int = 0  # steps in a row that are left out if their loss is no number, before the run stops
+    skip_nan: int = 0  # steps in a row that are left out if their loss is no number; above 0, each step waits for a GPU
     picture_interval: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
     ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
 

@@ -12,13 +12,14 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from experiments.compose import compose
+from experiments.environment import environment
 from experiments.evaluate import evaluate, figure
 from experiments.explain import explained
-from experiments.progress import make_progress
 from experiments.report.explorer import write_demo
-from experiments.runs import environment, write_json
+from experiments.runs import write_json
 from experiments.terminal import terminal
 from experiments.train import train
+from experiments.training.progress import make_progress
 
 COLUMNS = ("domain", "metric", "result", "baseline", "data", "seconds", "parameters")
 

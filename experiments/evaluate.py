@@ -1,6 +1,5 @@
 """`attend evaluate`: score a trained run on data that it was not trained on."""
 
-from inspect import signature
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -9,14 +8,16 @@ from rich.table import Table
 from domains.adapter import Evaluation
 from domains.data_warnings import record_data_warnings
 from experiments.config import EvaluateConfig
-from experiments.runs import environment, load_run, make_data, room, write_json
+from experiments.environment import environment
+from experiments.foreign import load_domain
+from experiments.runs import load_run, make_data, write_json
 from experiments.terminal import terminal, waiting
 
 
 def run(config: DictConfig | EvaluateConfig) -> None:
     folder = Path(config.output)
     with waiting("evaluating …"):
-        evaluation = evaluate(Path(config.run), folder, config.split, config.flips)
+        evaluation = evaluate(Path(config.run), folder, config.split, flips=config.flips)
     console = terminal()
     table = Table("metric", "result", "baseline", "its result")
     for score in evaluation.scores:
@@ -26,20 +27,25 @@ def run(config: DictConfig | EvaluateConfig) -> None:
     console.print(f"wrote {folder}: {written}")
 
 
-def evaluate(run_folder: Path, folder: Path, split: str = "test", flips: bool = False) -> Evaluation:
+def evaluate(run_folder: Path, folder: Path, split: str = "test", **options: bool) -> Evaluation:
     """The domain's own evaluation of a run; figures, tables and summary.json go to `folder`.
 
+    Args:
+        options: switches of the domain's own; those that are off need not be known to it.
     Raises:
-        ValueError: if the run is not finished, the split unknown, or `flips` asked of what is no image.
+        ValueError: if the run is not finished, the split unknown, or an option none of the domain's.
     """
     config, adapter = load_run(run_folder)
-    score = room(config.domain.package, "evaluate").evaluate
-    if flips and "flips" not in signature(score).parameters:
-        raise ValueError(f"flips=true is for images; domain={config.domain.name} has none")
+    domain, chosen = load_domain(config.domain.package), {name: True for name, on in options.items() if on}
+    if unknown := chosen.keys() - {*domain.evaluate_options}:
+        possible = ", ".join(domain.evaluate_options) or "none"
+        raise ValueError(
+            f"{unknown.pop()}=true is no option of evaluating domain={config.domain.name}; possible: {possible}"
+        )
     with record_data_warnings() as data_warnings:
         data = make_data(config)
         data.eval_dataloader(split)  # complains of an unknown split before anything is written
-        evaluation = score(adapter, data, folder, split, **({"flips": True} if flips else {}))
+        evaluation = domain.evaluate(adapter, data, folder, split, **chosen)
     write_json(
         folder / "summary.json",
         {

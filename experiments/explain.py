@@ -22,8 +22,10 @@ from core.probe import Probe
 from domains.adapter import DomainAdapter
 from domains.data_warnings import record_data_warnings
 from domains.scene import Scene
+from experiments.environment import environment
+from experiments.foreign import load_domain
 from experiments.report.explorer import write_explorer
-from experiments.runs import environment, load_run, make_data, room
+from experiments.runs import load_run, make_data
 from experiments.terminal import terminal, waiting
 
 AT_ONCE = 8  # copies of an example in one pass
@@ -49,13 +51,15 @@ def explained(folder: Path, source: str | None = None) -> dict[str, Any]:
     if mixer not in ATTEND:
         able = ", ".join(other.value for other in ATTEND)
         raise ValueError(f"model.mixer={mixer.value} has no attention maps to explain; possible: {able}")
-    domain = room(saved.domain.package, "explain")
+    explain = load_domain(saved.domain.package).explain
+    if explain is None:
+        raise ValueError(f"domain={saved.domain.name} has nothing that explains a run of it")
     if source is not None:
-        scenes = domain.scenes(adapter, source)
+        scenes = explain.scenes(adapter, source)
     else:
         data = make_data(saved)
         data.eval_dataloader("test")  # complains of an empty split
-        scenes = [domain.example(adapter, data)]
+        scenes = [explain.example(adapter, data)]
     about = {"run": str(folder), "domain": saved.domain.name, "mixer": mixer.value}
     return about | {"scenes": [look(adapter, scene) for scene in scenes]}
 

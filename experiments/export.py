@@ -1,14 +1,14 @@
 """`attend export`: a trained model as a folder that transformers loads; the weights of a run that was stopped."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from core.config import PositionConfig
-from experiments.checkpoints import kept, last_weights
-from experiments.runs import load_run, room, typed, write_weights
+from experiments.foreign import load_domain
+from experiments.runs import load_run, typed, write_weights
 from experiments.terminal import terminal
+from experiments.training.checkpoints import kept, last_weights
 
 
 def run(config: DictConfig) -> None:
@@ -17,7 +17,7 @@ def run(config: DictConfig) -> None:
     Of a run that has not come to its end, the weights of its last checkpoint are first written into its folder.
 
     Raises:
-        ValueError: for a run of a domain without a room for it, or a model that transformers has no like of.
+        ValueError: for a run of a domain that has no export, or a model that transformers has no like of.
     """
     console, folder = terminal(), Path(config.run)
     unfinished = not (folder / "weights.safetensors").exists() and kept(folder)
@@ -25,10 +25,11 @@ def run(config: DictConfig) -> None:
         write_weights(folder, last_weights(folder))
         console.print(f"wrote {folder}/weights.safetensors, of its last checkpoint")
     saved, adapter = load_run(folder)
-    if not find_spec(f"{saved.domain.package}.export"):
+    export = load_domain(saved.domain.package).export
+    if export is None:
         if unfinished:
             return
         raise ValueError(f"run={config.run} is of domain={saved.domain.name}; possible: domain=text, domain=rl")
     position: PositionConfig = typed(PositionConfig, saved.position)
-    for path in room(saved.domain.package, "export").export(adapter, position, Path(config.output)):
+    for path in export(adapter, position, Path(config.output)):
         console.print(f"wrote {path}")

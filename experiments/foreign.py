@@ -14,6 +14,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from domains.domain import Domain, find_domain
+
 LONGEST = 2**18  # bytes of a configuration
 DEEPEST = 20  # beyond, the parser's time grows with the square
 LARGEST = 2**30  # bytes of a spec.json, which may hold the text that a model recalls from
@@ -60,6 +62,16 @@ def read_spec(folder: Path) -> dict[str, Any]:
     return spec
 
 
+def load_domain(package: str) -> Domain:
+    """The record of a domain package that may be imported.
+
+    Raises:
+        ValueError: if it may not, or does not exist.
+    """
+    check_package(package)
+    return find_domain(package)
+
+
 def check_package(package: Any) -> None:
     """Importing a module runs it: only those of ours are, and packages named in $ATTEND_MODULES, with commas between.
 
@@ -68,7 +80,7 @@ def check_package(package: Any) -> None:
     """
     trusted = ("domains", *os.environ.get("ATTEND_MODULES", "").split(","))
     named = isinstance(package, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", package)
-    if named and (package == "experiments.joint" or package.split(".")[0] in trusted):
+    if named and package.split(".")[0] in trusted:
         return
     raise ValueError(
         f"domain.package={package!r} is no domain of attend, such as domains.vision; if it is a package of yours, set "

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from domains.adapter import DomainAdapter
 from domains.data_warnings import record_data_warnings
 from experiments.compose import compose
-from experiments.runs import environment, write_config, write_json, write_weights
+from experiments.environment import environment
+from experiments.runs import write_config, write_json, write_weights
 from experiments.shards import INDEX, read_json, read_state
 from experiments.terminal import terminal
 

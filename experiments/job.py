@@ -92,8 +92,8 @@ def run(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Trains and evaluates; returns what the results' table says of it."""
     from experiments.compose import compose
     from experiments.evaluate import evaluate
-    from experiments.progress import make_progress
     from experiments.train import train
+    from experiments.training.progress import make_progress
 
     config = compose("config", [*job["overrides"], f"run={folder}"])
     with make_progress() as progress:

@@ -6,27 +6,27 @@ from lightning.pytorch.callbacks import Callback
 
 from domains.adapter import DomainAdapter
 from domains.data import DomainData
-from experiments.runs import room
+from domains.domain import Domain
 
 
 class Pictures(Callback):
     """Draws figures/step_NNNNNN.png.
 
-    A domain that has something to draw has a room for it: watch.py, with picture(adapter, data, path).
-
     Args:
-        package: of the domain.
+        domain: which says how.
         data, adapter: those of the run.
         folder: the run folder.
         every: steps between two pictures.
     Raises:
-        ValueError: if the domain has no such room, or `every` is no number of steps.
+        ValueError: if the domain draws nothing in training, or `every` is no number of steps.
     """
 
-    def __init__(self, package: str, data: DomainData, adapter: DomainAdapter, folder: Path, every: int):
+    def __init__(self, domain: Domain, data: DomainData, adapter: DomainAdapter, folder: Path, every: int):
         if every < 1:
             raise ValueError(f"trainer.picture_interval must be at least 1, got {every}")
-        self.draw = room(package, "watch").picture
+        if domain.training_plots is None:
+            raise ValueError(f"trainer.picture_interval={every}: {domain.package} draws nothing while it trains")
+        self.draw = domain.training_plots
         self.data, self.adapter, self.folder, self.every, self.drawn = data, adapter, folder / "figures", every, 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):

@@ -24,19 +24,18 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
-from torch.overrides import TorchFunctionMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from domains.adapter import Batch
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
-from domains.parallel import DATA, TENSOR, parallelize
+from domains.adapter import Batch, mean_loss
 from experiments.compose import compose
-from experiments.config import PlanConfig, TrainerConfig
-from experiments.costs import Held, counter
-from experiments.runs import environment, make_adapter, make_data, typed, write_json
+from experiments.config import OptimizerConfig, PlanConfig, TrainerConfig
+from experiments.environment import environment
+from experiments.runs import make_adapter, make_data, typed, write_json
 from experiments.terminal import terminal
 from experiments.train import quiet
+from experiments.training.costs import MemoryTracker, counter
+from experiments.training.optimizers import make_optimizer
+from experiments.training.parallel import DATA, TENSOR, parallelize
 
 
 class Device(NamedTuple):
@@ -106,7 +105,7 @@ def estimate(config: DictConfig, devices: int, length: int | None = None, half: 
     rngs = (np.random.default_rng(n) for n in range(each))
     given = data.batch("train", [n % data.size("train") for n in range(each)], rngs)
     spec = data.spec()
-    with world(columns, rows) as whole, FakeTensorMode(allow_non_fake_inputs=True) as fake, EveryToken():
+    with world(columns, rows) as whole, FakeTensorMode(allow_non_fake_inputs=True) as fake:
         adapter = make_adapter(config, spec)
         size = sum(p.numel() for p in adapter.parameters())
         batch: Batch = {name: fake.from_tensor(value) for name, value in given.items()}
@@ -120,13 +119,13 @@ def estimate(config: DictConfig, devices: int, length: int | None = None, half: 
             p.grad = torch.zeros_like(p) if p.requires_grad else None
         optimizer.step()
         optimizer.zero_grad()
-        held = Held()
+        held = MemoryTracker()
         held.tell([*adapter.parameters(), *adapter.buffers(), *moments(optimizer), *batch.values()])
         with counter() as counted, held, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # of a CPU's kernel
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # none is changed
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = adapter.loss(adapter(batch), batch)
+                loss = mean_loss(adapter.loss(adapter(batch), batch))
             loss.backward()
             optimizer.step()
         kept = states(adapter, optimizer)
@@ -145,15 +144,6 @@ def estimate(config: DictConfig, devices: int, length: int | None = None, half: 
         "strategy": settings.strategy,
         "tensor_parallel": rows,
     }
-
-
-class EveryToken(TorchFunctionMode):
-    """A mask leaves all that it is asked about: without values nobody knows how many, and there are never more."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is Tensor.__getitem__ and isinstance(mask := args[1], Tensor) and mask.dtype is torch.bool:
-            return args[0].flatten(0, mask.dim() - 1)
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -5,14 +5,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from domains.data_warnings import record_data_warnings
-from experiments.runs import environment, load_run, room, write_json
+from experiments.environment import environment
+from experiments.foreign import load_domain
+from experiments.runs import load_run, write_json
 from experiments.terminal import terminal, waiting
 
 
 def run(config: DictConfig) -> None:
     with waiting("predicting …"):
         saved, adapter = load_run(config.run)
-        predict, folder = room(saved.domain.package, "predict").predict, Path(config.output)
+        predict, folder = load_domain(saved.domain.package).predict, Path(config.output)
         with record_data_warnings() as data_warnings:
             written = predict(adapter, config.input, folder)
         summary = {"run": config.run, "input": config.input, "data_warnings": data_warnings, **environment()}

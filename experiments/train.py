@@ -21,31 +21,22 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
-from domains.config import OptimizerConfig
-from domains.data import SPLITS, place
+from domains.data import SPLITS
 from domains.data_warnings import record_data_warnings
-from domains.parallel import gathered, parallelize
-from domains.task import AttentionTask, TaskData
-from experiments.checkpoints import Checkpoints, to_resume
-from experiments.config import Accelerator, TrainerConfig
-from experiments.costs import Costs, matrix_peak, peak_memory
-from experiments.curves import join, set_aside
-from experiments.faults import in_plain_words
-from experiments.foreign import read_config
+from experiments.config import Accelerator, OptimizerConfig, TrainerConfig
+from experiments.environment import environment
+from experiments.foreign import load_domain, read_config
+from experiments.guards import atomic_write, run_lock
 from experiments.pictures import Pictures
-from experiments.progress import StepProgress, make_progress
-from experiments.runs import (
-    environment,
-    make_adapter,
-    make_data,
-    only_writer,
-    typed,
-    write_config,
-    write_json,
-    write_weights,
-    written,
-)
-from experiments.start import freeze, start
+from experiments.runs import make_adapter, make_data, typed, write_config, write_json, write_weights
+from experiments.training.checkpoints import Checkpoints, to_resume
+from experiments.training.costs import Costs, matrix_peak, peak_memory
+from experiments.training.errors import in_plain_words
+from experiments.training.init_from import freeze, start
+from experiments.training.metrics_csv import join, set_aside
+from experiments.training.parallel import full_state_dict, parallelize
+from experiments.training.progress import StepProgress, make_progress
+from experiments.training.task import AttentionTask, TaskData, data_rank
 
 MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
 
@@ -75,7 +66,7 @@ def train(config: DictConfig, folder: Path, progress: Progress, overrides: Seque
             data worker that dies.
     """
     quiet()
-    with only_writer(folder) if _first() else nullcontext():
+    with run_lock(folder) if _first() else nullcontext():
         return _train(config, folder, progress, overrides)
 
 
@@ -116,12 +107,12 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
     bar, costs = StepProgress(progress, f"{config.domain.name}: training"), Costs()
     callbacks: list[Callback] = [costs]
     if settings.picture_interval is not None:
-        callbacks.append(Pictures(config.domain.package, data, adapter, folder, settings.picture_interval))
+        callbacks.append(Pictures(load_domain(config.domain.package), data, adapter, folder, settings.picture_interval))
     trainer = make_trainer(settings, config, folder, bar, progress, callbacks)
     began = start(adapter, config.domain.package, Path(config.init)) if config.init and not checkpoint else None
     if trainer.is_global_zero:
         write_config(folder, config, spec)
-        with written(folder / ".hydra" / "overrides.yaml") as new:
+        with atomic_write(folder / ".hydra" / "overrides.yaml") as new:
             OmegaConf.save(OmegaConf.create(list(overrides)), new)
         if began:
             progress.console.print(f"  starting from {config.init}; {began}")
@@ -130,13 +121,13 @@ def _train(config: DictConfig, folder: Path, progress: Progress, overrides: Sequ
         trainer.fit(task, loaders, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
         if settings.max_steps % settings.val_check_interval or not trainer.callback_metrics:
             trainer.validate(task, loaders, verbose=False)
-        weights = gathered(adapter)
+        weights = full_state_dict(adapter)
         if not trainer.is_global_zero:
             return {}
         write_weights(folder, weights)
         join(folder)
     parts = settings.accumulate_grad_batches  # of a step, of which this process counted its own of one
-    flops, tokens = costs.flops * parts * trainer.world_size, costs.tokens * parts * place(trainer)[1]
+    flops, tokens = costs.flops * parts * trainer.world_size, costs.tokens * parts * data_rank(trainer)[1]
     half = torch.bfloat16 if "bf16" in trainer.precision else torch.float32
     peak = trainer.world_size * matrix_peak(trainer.strategy.root_device, half)
     rate = trainer.global_step / max(costs.seconds, 1e-9)

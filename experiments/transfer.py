@@ -23,12 +23,13 @@ from safetensors.torch import load_file, save_file
 from experiments.comparison import summarise, told
 from experiments.compose import choices, compose, written
 from experiments.config import Mode, TransferConfig
+from experiments.environment import environment
 from experiments.report.comparison import finite
 from experiments.report.transfer import write_transfer
-from experiments.runs import environment, typed, write_json
-from experiments.start import CORE
+from experiments.runs import typed, write_json
 from experiments.sweep import Job, digest, found, launch, write_rows
 from experiments.terminal import terminal
+from experiments.training.init_from import CORE
 
 FROM = (Mode.tuned, Mode.frozen)  # that begin with the core of another run
 

@@ -18,7 +18,7 @@ from core.layers import Transformer, add_biases
 from core.masks import Everything, Mask, Padding
 from core.positions import Learned, make_position
 from core.probe import Probe
-from domains.adapter import Batch, DomainAdapter, Tokens, share
+from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.protein.config import Bins, Channel, ModelConfig
 from domains.protein.data import SITES, pair_width
 from domains.protein.metrics import CONTACT, NEAR, precision
@@ -184,16 +184,15 @@ class Adapter(DomainAdapter[Prediction]):
         baseline = self.baseline(p, place)
         return z + self.told(baseline[..., None]), baseline
 
-    def loss(self, predictions: Prediction, batch: Batch) -> Tensor:
-        """The mean surprise of distances, and that of secondary structure with its own weight, in nats."""
+    def loss(self, predictions: Prediction, batch: Batch) -> Loss:
+        """The surprise of distances, and that of secondary structure with its own weight, in nats."""
         weight = self.weight(batch)
-        total = weight.sum()
-        loss = (self.surprise(predictions, batch) * weight).sum() / total.clamp(min=1) * share(total)
+        distance = Loss.of((self.surprise(predictions, batch) * weight).sum(), weight.sum())
         if predictions.states is None or "states" not in batch:
-            return loss
+            return distance
         known = (batch["states"] >= 0).sum()
         wrong = F.cross_entropy(predictions.states.mT.float(), batch["states"], ignore_index=-1, reduction="sum")
-        return loss + STATES_WEIGHT * wrong / known.clamp(min=1) * share(known)
+        return Loss.joined([distance, Loss.of(STATES_WEIGHT * wrong, known)])
 
     def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""

@@ -19,7 +19,7 @@ from core.layers import Transformer, make_norm
 from core.masks import Padding
 from core.positions import Rotary, make_position
 from core.probe import Probe
-from domains.adapter import Batch, DomainAdapter, Tokens, share
+from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 
 ESM_LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO.-"  # the 20 amino acids first, by how often they occur
 ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *ESM_LETTERS, "<null_1>", "<mask>")  # ESM-2's
@@ -119,9 +119,10 @@ class LanguageModel(DomainAdapter):
         """Logits of every kind of token, (B, L, K)."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), self.embed.weight, self.bias)
 
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
-        surprise, asked = self.measure(predictions, batch)["loss"], (batch["targets"] != IGNORED).sum()
-        return surprise.sum() / asked.clamp(min=1) * share(asked)
+    def loss(self, predictions: Tensor, batch: Batch) -> Loss:
+        logits, targets = predictions.flatten(0, 1).float(), batch["targets"].flatten()
+        total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+        return Loss.of(total, (targets != IGNORED).sum())
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Of each residue that is asked for: whether it is the likeliest one, and its surprise in nats.

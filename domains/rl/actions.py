@@ -41,14 +41,14 @@ class Discrete(nn.Module):
         return predictions
 
     def loss(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """(n, A) and (n,) to a scalar."""
-        return F.cross_entropy(predictions, actions)
+        """The cross-entropy, (*), of predictions (*, A) and actions (*)."""
+        return F.cross_entropy(predictions.flatten(0, -2), actions.flatten(), reduction="none").view(actions.shape)
 
     def measure(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
         """For each of `measures`, (n,): whether the likeliest action was the one taken, and the loss."""
         return {
             "accuracy": (predictions.argmax(-1) == actions).float(),
-            "loss": F.cross_entropy(predictions, actions, reduction="none"),
+            "loss": self.loss(predictions, actions),
         }
 
     def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
@@ -100,13 +100,13 @@ class Box(nn.Module):
         return torch.lerp(self.low, self.high, part)  # never beyond a bound, not even by rounding
 
     def loss(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """(n, A) and (n, A) to a scalar."""
-        return F.mse_loss(self.inward(predictions), self.inward(actions))
+        """The mean square, (*), of what predictions miss of actions, (*, A) each, in parts of the range."""
+        return (self.inward(predictions) - self.inward(actions)).square().mean(-1)
 
     def measure(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
         """For each of `measures`, (n,): how much of the range is missed by, from 0 to 1, and the loss."""
         missed = self.inward(predictions) - self.inward(actions)  # (n, A)
-        return {"error": missed.abs().mean(-1) / 2, "loss": missed.square().mean(-1)}
+        return {"error": missed.abs().mean(-1) / 2, "loss": self.loss(predictions, actions)}
 
     def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
         """The predictions (n, A) themselves, at any temperature: nothing is left to chance."""

@@ -14,7 +14,7 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.masks import Causal
 from core.positions import make_position
-from domains.adapter import Batch, DomainAdapter, Tokens, share
+from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.rl.actions import make_actions
 from domains.rl.config import ModelConfig
 from domains.rl.states import ImageToToken
@@ -96,14 +96,14 @@ class Adapter(DomainAdapter):
         time = steps[..., None] / self.spec["limit"]  # (B, K, 1)
         return self.spec["return_scale"] * exactly(self.hope, torch.cat([s, time.to(s.dtype)], -1))[..., 0]
 
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+    def loss(self, predictions: Tensor, batch: Batch) -> Loss:
         real, q = batch["real"], self.config.target_quantile
-        mine = share(real.sum())
-        loss = self.actions.loss(predictions[real], batch["actions"][real]) * mine
-        if q is None:
-            return loss
-        missed = (batch["returns"] - self.own_target(batch["states"], batch["steps"]))[real] / self.spec["return_scale"]
-        return loss + torch.maximum(q * missed, (q - 1) * missed).mean() * mine
+        predictions = torch.where(real[..., None], predictions, 0.0)  # no gradient, and no NaN, of padding
+        terms = [self.actions.loss(predictions, batch["actions"])]  # (B, K) each
+        if q is not None:
+            missed = (batch["returns"] - self.own_target(batch["states"], batch["steps"])) / self.spec["return_scale"]
+            terms.append(torch.maximum(q * missed, (q - 1) * missed))
+        return Loss.joined([Loss.of(torch.where(real, term, 0.0).sum(), real.sum()) for term in terms])
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """What `measures` of the actions says; and "reached", whether the data's return reached the own target."""

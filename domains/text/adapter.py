@@ -16,7 +16,7 @@ from core.config import PositionConfig
 from core.layers import Transformer
 from core.masks import Causal, Documents
 from core.positions import make_position
-from domains.adapter import Batch, DomainAdapter, Tokens, share
+from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.text.config import ModelConfig
 from domains.text.data import IGNORED
 from domains.text.lora import attach, merge
@@ -100,10 +100,10 @@ class Adapter(DomainAdapter):
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))  # half precision is coarse near the cap
         return cap * (wide / cap).tanh()
 
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+    def loss(self, predictions: Tensor, batch: Batch) -> Loss:
         targets = batch["targets"].flatten()
-        loss = F.cross_entropy(predictions.flatten(0, 1), targets, ignore_index=IGNORED)
-        return loss * share((targets != IGNORED).sum())
+        total = F.cross_entropy(predictions.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
+        return Loss.of(total, (targets != IGNORED).sum())
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Nats of each token, and bits of each byte: a token's, shared among its bytes."""

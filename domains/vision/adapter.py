@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core.config import PositionConfig
 from core.layers import Transformer
 from core.positions import make_position
-from domains.adapter import Batch, DomainAdapter, Tokens
+from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.patches import conv_stem
 from domains.vision.config import ModelConfig, Pool, Stem
 from domains.vision.parts import AttentionPool
@@ -105,9 +105,11 @@ class Adapter(DomainAdapter):
                 pooled = self.norm(patches.mean(1))
         return self.classify(pooled)  # (B, K)
 
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+    def loss(self, predictions: Tensor, batch: Batch) -> Loss:
         targets = batch.get("targets", batch["labels"])  # (B, K) where images are mixed
-        return F.cross_entropy(predictions, targets, label_smoothing=self.config.label_smoothing)
+        smoothing = self.config.label_smoothing
+        total = F.cross_entropy(predictions, targets, label_smoothing=smoothing, reduction="sum")
+        return Loss.of(total, len(predictions))
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         labels = batch["labels"]

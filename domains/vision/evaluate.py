@@ -18,7 +18,7 @@ from torch import Tensor
 
 from domains.adapter import Batch, Evaluation, Score
 from domains.calibration import reliability
-from domains.faults import listed
+from domains.data_warnings import listed
 from domains.vision.adapter import Adapter
 from domains.vision.data import Data
 from domains.vision.figures import draw_confusion, draw_maps, draw_reliability, short

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from domains.data import SPLITS
-from domains.data_warnings import warn_data, warn_left_out
-from domains.faults import listed
+from domains.data_warnings import listed, warn_data, warn_left_out
 from domains.files import walk_files
 from domains.vision.config import DataConfig, OnError
 from domains.vision.dataset import Images, drawn_splits

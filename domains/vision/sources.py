@@ -15,8 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from domains.config import data_home
-from domains.data_warnings import warn_data, warn_left_out
-from domains.faults import listed
+from domains.data_warnings import listed, warn_data, warn_left_out
 from domains.files import walk_files
 from domains.vision.config import DataConfig, Source
 from domains.vision.dataset import Images, drawn_splits, stratified

@@ -1,4 +1,4 @@
-"""Training and validation steps of all domains on a GPU that is not there: fake tensors on `cuda`, in their dtypes.
+"""Training steps of all domains on a GPU that is not there: fake tensors on `cuda`, in their dtypes, without a wait.
 
 No kernel runs and no value is computed. Prints a JSON line for each case: its name, and its error if it has one.
 """
@@ -6,22 +6,27 @@ No kernel runs and no value is computed. Prints a JSON line for each case: its n
 import json
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from core.attention import attend
 from core.masks import Causal, Padding, Window
 from experiments.compose import compose
-from experiments.runs import make_adapter, make_data
+from experiments.config import OptimizerConfig
+from experiments.runs import make_adapter, make_data, typed
+from experiments.training.task import AttentionTask
 
 fake_tensor.init_gpu_context = lambda device: None
 torch.cuda._lazy_init = lambda: None
 torch.cuda._initialized = True
+torch.cuda.manual_seed_all = lambda seed: None
 torch.cuda.is_bf16_supported = lambda *_, **__: True
 
 FASTA = ["domain=protein_language", f"data.path={sys.argv[1]}"]
@@ -39,6 +44,20 @@ CASES = {
     "text, window": ["domain=text", "model.mixer=window", "model.window=7"],
     "joint": ["domain=joint"],
 }
+
+
+class NoWait(TorchDispatchMode):
+    """Raise an error if values go from the GPU to the host or back. FakeTensorMode does if a size depends on one."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        assert name != "_local_scalar_dense" or args[0].device.type == "cpu", "a value is read"
+        if name in ("_to_copy", "copy_"):
+            source = args[1] if name == "copy_" else args[0]
+            free = source.device == out.device or source.dim() == 0 or source.numel() == 0
+            assert free, f"{list(source.shape)} are moved to {out.device}"
+        return out
 
 
 def to_cuda(adapter: torch.nn.Module, fake: FakeTensorMode) -> None:
@@ -62,14 +81,21 @@ def step(words: list[str], half: bool) -> None:
     data = make_data(config)
     spec = data.spec()
     given = data.batch("train", [0, 1, 2], (np.random.default_rng(n) for n in range(3)))
-    fake = FakeTensorMode(allow_non_fake_inputs=False, shape_env=ShapeEnv(), static_shapes=True)
+    fake = FakeTensorMode(allow_non_fake_inputs=False)
     adapter = make_adapter(config, spec)
+    task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), steps=100)
+    trainer: Any = SimpleNamespace(strategy=None, global_step=6, max_steps=100, log_every_n_steps=25)
+    task.trainer = trainer
     with fake:
         to_cuda(adapter, fake)
         batch = tree_map(lambda tensor: fake.from_tensor(tensor).to("cuda"), given)
-        with autocast(half):
-            loss = adapter.loss(adapter(batch), batch)
-        loss.backward()
+        optimizer: Any = task.configure_optimizers()
+        with NoWait():
+            with autocast(half):
+                loss = task.training_step(batch, 6)
+            loss.backward()
+            task.on_before_optimizer_step(optimizer["optimizer"])
+            optimizer["optimizer"].step()
         assert loss.device.type == "cuda", loss.device
         assert loss.dtype == torch.float32, loss.dtype
 

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import core.mixers.softmax
 from core.attention import reference
 from core.planner import plan
-from domains.adapter import mean_measures
+from domains.adapter import mean_loss, mean_measures
 from experiments.compose import compose
 from experiments.runs import load_run, make_adapter, make_data, write_config, write_weights
 
@@ -66,7 +66,7 @@ def test_no_default_model_leaves_the_fused_kernel(domain, monkeypatch):
     adapter.train()
     trained_bias = config.domain.name == "protein"
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
     assert len(plans) == config.model.depth
     for chosen in plans:
         assert chosen.backend == ("pair_bias" if trained_bias else "sdpa/flash")
@@ -79,9 +79,22 @@ def test_every_parameter_learns(domain):
     _, _, adapter, batch = domain
     adapter.train()
     adapter.zero_grad()
-    adapter.loss(adapter(batch), batch).backward()
+    mean_loss(adapter.loss(adapter(batch), batch)).backward()
     still = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.any()]
     assert not still
+
+
+def test_sums_and_counts_of_a_loss_add_up_over_parts_of_a_batch(domain):
+    _, data, adapter, _ = domain
+    adapter.eval()
+    with torch.no_grad():
+        whole, *parts = (
+            adapter.loss(adapter(batch), batch)
+            for batch in (data.batch("train", some) for some in ([0, 1, 2], [0], [1, 2]))
+        )
+    assert whole.sum.shape == whole.count.shape == (len(whole.sum),)
+    torch.testing.assert_close(sum(part.count for part in parts), whole.count)
+    torch.testing.assert_close(sum(part.sum for part in parts), whole.sum, rtol=1e-4, atol=1e-4)
 
 
 def test_a_run_folder_gives_the_model_back(domain, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.export import Dim, export
 
+from domains.adapter import mean_loss
 from experiments.compose import compose
 from experiments.runs import make_adapter, make_data
 
@@ -30,7 +31,7 @@ def gradients(adapter, model, batch):
     """Predictions, and the gradient of every parameter."""
     adapter.zero_grad()
     predictions = model(batch)
-    adapter.loss(predictions, batch).backward()
+    mean_loss(adapter.loss(predictions, batch)).backward()
     said = predictions if isinstance(predictions, torch.Tensor) else predictions[0]  # of the protein's, distances
     return said.detach(), {name: p.grad.clone() for name, p in adapter.named_parameters() if p.grad is not None}
 

@@ -40,9 +40,9 @@ from domains.vision.config import OnError
 from domains.vision.config import Source as ImageSource
 from domains.vision.data import Data as ImageData
 from domains.vision.decode import image_files, read_image
-from experiments.checkpoints import whole
 from experiments.foreign import read_config, read_spec
 from experiments.runs import read_weights
+from experiments.training.checkpoints import whole
 
 ATOM = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00\n"
 PDB = [ATOM.replace("   1    ", f"{number:>4}    ") for number in (*range(1, 8), "A000")]

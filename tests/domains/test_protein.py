@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 import domains.protein.pair
 from core.config import Mixer, PositionConfig, PositionKind
-from domains.config import OptimizerConfig
+from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
-from domains.optimizers import make_optimizer
 from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain, one_hot, virtual_cb
 from domains.protein.config import Bins, DataConfig, ModelConfig, Product
@@ -39,6 +38,8 @@ from domains.protein.metrics import (
 from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
 from domains.protein.predict import predict, predicted, write
 from domains.sampling import StepDataset
+from experiments.config import OptimizerConfig
+from experiments.training.optimizers import make_optimizer
 
 
 def rngs(*seeds: int):
@@ -79,7 +80,7 @@ def trained(data) -> Adapter:
     batches = StepDataset(data.size("train"), 4, 0, data._train_batch)
     losses = []
     for step in range(30):
-        loss = adapter.loss(adapter(batches[step]), batches[step])
+        loss = mean_loss(adapter.loss(adapter(batches[step]), batches[step]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -235,9 +236,9 @@ def test_padding_never_moves_the_loss(data):
     with torch.inference_mode():
         losses = [adapter.measure(adapter(b), b)["loss"] for b in (alone, batch)]
     assert losses[0][0].item() == pytest.approx(losses[1][1].item(), abs=1e-5)
-    before = adapter.loss(adapter(batch), batch)
+    before = mean_loss(adapter.loss(adapter(batch), batch))
     batch["distance"][1, 17:] = 5.0
-    assert adapter.loss(adapter(batch), batch).item() == before.item()
+    assert mean_loss(adapter.loss(adapter(batch), batch)).item() == before.item()
 
 
 def test_every_residue_reaches_every_pair(data):
@@ -251,7 +252,7 @@ def test_every_residue_reaches_every_pair(data):
 def test_every_weight_gets_a_gradient(data):
     adapter = make_adapter(data).train()
     batch = data.batch("train", [0, 1, 2], rngs(1, 2, 3))
-    adapter.loss(adapter(batch), batch).backward()
+    mean_loss(adapter.loss(adapter(batch), batch)).backward()
     idle = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
@@ -385,7 +386,7 @@ def test_variants_of_the_model_keep_its_promises(data, variant):
     assert torch.allclose(together[:1, :17, :17], alone, atol=1e-5)
     assert torch.allclose(alone, alone.transpose(1, 2), atol=1e-5)
     batch = data.batch("train", [0, 1, 2], rngs(1, 2, 3))
-    adapter.loss(adapter(batch), batch).backward()
+    mean_loss(adapter.loss(adapter(batch), batch)).backward()
     idle = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
     names = {name: tuple(p.shape) for name, p in adapter.named_parameters()}

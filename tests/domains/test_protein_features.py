@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from core.config import PositionConfig, PositionKind
+from domains.adapter import mean_loss
 from domains.protein import features
 from domains.protein.adapter import Adapter
 from domains.protein.alignment import Alignment, parse_a3m
@@ -220,7 +221,7 @@ def test_every_channel_moves_the_prediction_and_every_weight_learns(data):
         changed = {name: tensor.clone() for name, tensor in batch.items()}
         changed[key][..., part] += 1.0
         assert not torch.allclose(adapter(changed).distance, before, atol=1e-4), (key, part)
-    adapter.loss(adapter(batch), batch).backward()
+    mean_loss(adapter.loss(adapter(batch), batch)).backward()
     idle = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
@@ -233,7 +234,7 @@ def test_residues_that_were_not_seen_are_no_targets(data):
     hidden = replace(chain, cb=cb)
     batch, full = collate([hidden], channels=ALL), collate([chain], channels=ALL)
     assert torch.allclose(adapter(batch).distance, adapter(full).distance)  # they are there for the model
-    loss = adapter.loss(adapter(batch), batch)
+    loss = mean_loss(adapter.loss(adapter(batch), batch))
     assert loss.isfinite()
     with torch.inference_mode():
         assert adapter.measure(adapter(batch), batch)["loss"].isfinite().all()

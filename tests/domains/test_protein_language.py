@@ -8,9 +8,7 @@ import torch
 from core.config import Mixer, PositionConfig, PositionKind, TransformerConfig
 from core.masks import Padding
 from core.probe import Probe
-from domains.adapter import mean_measures
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
+from domains.adapter import mean_loss, mean_measures
 from domains.protein.language import (
     ALPHABET,
     CLS,
@@ -25,6 +23,8 @@ from domains.protein.language import (
     corrupt,
     encode,
 )
+from experiments.config import OptimizerConfig
+from experiments.training.optimizers import make_optimizer
 
 C, DEPTH, HEADS = 42, 3, 3
 CONFIG = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS)
@@ -118,12 +118,12 @@ def test_training_learns_more_than_how_often_residues_occur():
     optimizer = make_optimizer(model, OptimizerConfig(lr=3e-3))
     asked = [corrupt(tokens, torch.Generator().manual_seed(seed)) for seed in (101, 102, 103)]
     before, frequency = mean_measures(model, asked), model.get_parameter("transformer.position.frequency").clone()
-    model.loss(model(asked[0]), asked[0]).backward()
+    mean_loss(model.loss(model(asked[0]), asked[0])).backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())  # as data parallelism needs it
     for _ in range(120):
         batch = corrupt(tokens, draw)
         optimizer.zero_grad()
-        model.loss(model(batch), batch).backward()
+        mean_loss(model.loss(model(batch), batch)).backward()
         optimizer.step()
     after = mean_measures(model, asked)
     share = torch.bincount(tokens[(tokens >= FIRST) & (tokens <= LAST)]).double()
@@ -136,7 +136,7 @@ def test_training_learns_more_than_how_often_residues_occur():
 def test_a_batch_that_asks_for_nothing_has_no_loss():
     tokens = encode(["LA"])
     model, batch = make_model(), {"tokens": tokens, "targets": torch.full_like(tokens, IGNORED)}
-    assert model.loss(model(batch), batch).item() == 0
+    assert mean_loss(model.loss(model(batch), batch)).item() == 0
 
 
 @torch.no_grad()

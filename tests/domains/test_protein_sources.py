@@ -15,6 +15,7 @@ import torch
 
 import domains.protein.clusters
 from core.config import PositionConfig, PositionKind
+from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
 from domains.protein.adapter import Adapter
 from domains.protein.chain import Chain, seen, spelled, virtual_cb
@@ -200,7 +201,7 @@ def test_training_on_packs_with_alignments_runs(packs, made, tmp_path):
     optimizer = torch.optim.Adam(adapter.parameters(), 0.01)
     losses = []
     for _ in range(20):
-        loss = adapter.loss(adapter(batch), batch)
+        loss = mean_loss(adapter.loss(adapter(batch), batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -12,9 +12,7 @@ from PIL import Image, ImageSequence
 
 from core.cache import KVCache
 from core.config import PositionConfig, PositionKind
-from domains.adapter import mean_measures
-from domains.config import OptimizerConfig
-from domains.optimizers import make_optimizer
+from domains.adapter import mean_loss, mean_measures
 from domains.rl.adapter import Adapter
 from domains.rl.agents import ReturnConditioned
 from domains.rl.cartpole import cartpole
@@ -26,6 +24,8 @@ from domains.rl.predict import predict
 from domains.rl.rollout import rollout
 from domains.rl.trajectories import windows
 from domains.sampling import StepDataset
+from experiments.config import OptimizerConfig
+from experiments.training.optimizers import make_optimizer
 
 CONTEXT = 7
 LOW, HIGH = [-2.0, 5.0, -0.5], [6.0, 8.0, -0.25]
@@ -78,7 +78,7 @@ def trained():
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
     for step in range(200):
         batch = steps[step]
-        loss = adapter.loss(adapter(batch), batch)
+        loss = mean_loss(adapter.loss(adapter(batch), batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -244,12 +244,12 @@ def test_padding_moves_neither_predictions_nor_loss_nor_measures(data):
     one, two = adapter(batch), adapter(other)
     torch.testing.assert_close(one[:, :5], two[:, :5], rtol=0, atol=0)
     assert not torch.allclose(one[:, 5:], two[:, 5:], atol=1e-5)
-    assert adapter.loss(one, batch) == adapter.loss(two, other)
+    assert mean_loss(adapter.loss(one, batch)) == mean_loss(adapter.loss(two, other))
     for name, values in adapter.measure(one, batch).items():
         assert values.shape == (25,)
         assert torch.equal(values, adapter.measure(two, other)[name])
     exact = torch.nn.functional.cross_entropy(one[:, :5].flatten(0, 1), batch["actions"][:, :5].flatten())
-    torch.testing.assert_close(adapter.loss(one, batch), exact)
+    torch.testing.assert_close(mean_loss(adapter.loss(one, batch)), exact)
 
 
 def test_the_time_step_in_the_episode_matters_and_the_place_in_the_window_does_not(data):
@@ -298,7 +298,7 @@ def test_vectors_are_learnt_and_stay_within_their_bounds():
     before = mean_measures(adapter, held_out)
     for step in range(150):
         batch = box_batch(seed=step)
-        loss = adapter.loss(adapter(batch), batch)
+        loss = mean_loss(adapter.loss(adapter(batch), batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -327,7 +327,12 @@ def test_loss_and_measures_count_in_parts_of_the_range():
     measured = adapter.measure(predictions, batch)
     torch.testing.assert_close(measured["error"], torch.tensor([1, 1 / 12]))
     torch.testing.assert_close(measured["loss"], torch.tensor([4, 1 / 12]))
-    torch.testing.assert_close(adapter.loss(predictions, batch), torch.tensor(49 / 24))
+    predictions.requires_grad_()
+    loss = mean_loss(adapter.loss(predictions, batch))
+    torch.testing.assert_close(loss, torch.tensor(49 / 24))
+    [gradient] = torch.autograd.grad(loss, predictions)
+    assert gradient[0, :2].any()
+    assert not gradient[0, 2:].any()
 
 
 def test_the_units_of_actions_do_not_matter():
@@ -337,7 +342,7 @@ def test_the_units_of_actions_do_not_matter():
     scaled = batch | {"actions": 2 * (batch["actions"] - low) / span - 1}
     one, two = ours(batch), plain(scaled)
     torch.testing.assert_close(one, low + span * (two + 1) / 2, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours.loss(one, batch), plain.loss(two, scaled))
+    torch.testing.assert_close(mean_loss(ours.loss(one, batch)), mean_loss(plain.loss(two, scaled)))
     after = ours(batch | {"actions": batch["actions"] * torch.tensor([1.0, 1.1, 1.0])})
     assert torch.equal(after[:, 0], one[:, 0])  # no action is seen before it is taken
     assert not torch.allclose(after[:, 1:], one[:, 1:], atol=1e-5)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core.config import Mixer, PositionConfig, PositionKind
+from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
 from domains.rl.adapter import Adapter
 from domains.rl.agents import Cached, DecisionActor, ReturnConditioned, make_agent
@@ -25,7 +26,7 @@ from domains.text.adapter import Adapter as Text
 from domains.text.config import ModelConfig as TextConfig
 from experiments.compose import compose
 from experiments.runs import write_config, write_weights
-from experiments.start import start
+from experiments.training.init_from import start
 
 T, K, S = 23, 7, 5  # steps of the longest episode, context, state width
 LENGTHS = np.array([23, 4, 11, 17, 1])
@@ -267,7 +268,7 @@ def test_the_own_target_is_a_quantile_of_the_returns_from_a_state():
     optimizer = torch.optim.Adam(adapter.parameters(), lr=1e-2)
     for step in range(300):
         batch = lottery(seed=step)
-        loss = adapter.loss(torch.zeros(97, K, 2), batch)
+        loss = mean_loss(adapter.loss(torch.zeros(97, K, 2), batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -284,7 +285,7 @@ def test_the_own_target_is_a_quantile_of_the_returns_from_a_state():
 def test_actions_are_learnt_as_without_an_own_target():
     with_own, without, batch = hopeful(), cartpole(depth=1), lottery()
     assert with_own.hope is not None
-    losses = [adapter.loss(adapter(batch), batch) for adapter in (with_own, without)]
+    losses = [mean_loss(adapter.loss(adapter(batch), batch)) for adapter in (with_own, without)]
     for loss in losses:
         loss.backward()
     assert losses[0] > losses[1]

@@ -10,9 +10,8 @@ from gymnasium.wrappers import AddRenderObservation, TransformObservation
 
 import domains.rl.evaluate
 from core.config import PositionConfig
-from domains.config import OptimizerConfig
+from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
-from domains.optimizers import make_optimizer
 from domains.rl.adapter import Adapter
 from domains.rl.agents import DecisionActor, ReturnConditioned
 from domains.rl.collect import collect
@@ -25,6 +24,8 @@ from domains.rl.rollout import rollout
 from domains.rl.states import ImageToToken
 from domains.rl.trajectories import read, write
 from domains.sampling import StepDataset
+from experiments.config import OptimizerConfig
+from experiments.training.optimizers import make_optimizer
 
 PIXELS, LAMP, STEPS = "CartPolePixels-v0", "Lamp-v0", 2
 
@@ -124,7 +125,7 @@ def test_what_is_seen_is_learnt(tmp_path):
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
     for step in range(170):
         batch = steps[step]
-        loss = adapter.loss(adapter(batch), batch)
+        loss = mean_loss(adapter.loss(adapter(batch), batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from core.config import PositionConfig, PositionKind
-from domains.adapter import mean_measures
-from domains.config import OptimizerConfig, Rule
-from domains.optimizers import make_optimizer
+from domains.adapter import mean_loss, mean_measures
 from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig
 from domains.text.data import IGNORED, Data
@@ -22,6 +20,8 @@ from domains.text.figures import picture
 from domains.text.generate import Sampling, generate
 from domains.text.memory import NOTHING, Memory, recalled
 from domains.text.predict import predict
+from experiments.config import OptimizerConfig, OptimizerName
+from experiments.training.optimizers import make_optimizer
 
 CONTEXT, BATCH = 37, 5
 ORDERS = [2, 3, 7]
@@ -54,12 +54,12 @@ def spec_of(vocabulary: int) -> dict[str, Any]:
 def trained(data) -> Adapter:
     adapter = make_adapter(data)
     torch.nn.init.zeros_(adapter.next.weight)
-    optimizer = make_optimizer(adapter, OptimizerConfig(rule=Rule.muon, lr=1e-2))
+    optimizer = make_optimizer(adapter, OptimizerConfig(rule=OptimizerName.muon, lr=1e-2))
     rng = np.random.default_rng(0)
     for _ in range(60):
         batch = data.batch("train", rng.integers(0, data.size("train"), 11).tolist())
         optimizer.zero_grad()
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         optimizer.step()
     return adapter.eval()
 
@@ -179,7 +179,7 @@ def test_without_recall():
     assert batch["recalled"].shape == (3, CONTEXT, 0)
     adapter = make_adapter(data)
     assert adapter(batch).shape == (3, CONTEXT, 256)
-    adapter.loss(adapter(batch), batch).backward()
+    mean_loss(adapter.loss(adapter(batch), batch)).backward()
     assert all(p.grad is not None and p.grad.any() for p in adapter.parameters())
 
 
@@ -188,7 +188,7 @@ def test_a_tied_head_is_the_embedding_and_starts_without_an_opinion():
     adapter = Adapter(ModelConfig(dim=24, heads=3, tied=True), PositionConfig(), spec_of(101))
     tokens = torch.randint(101, (3, CONTEXT + 1))
     batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}
-    assert adapter.loss(adapter(batch), batch).item() == pytest.approx(log(101), abs=0.1)
+    assert mean_loss(adapter.loss(adapter(batch), batch)).item() == pytest.approx(log(101), abs=0.1)
     assert {p.shape for p in adapter.parameters() if 101 in p.shape} == {(101, 24)}
     before = adapter(batch)
     with torch.no_grad():
@@ -211,7 +211,7 @@ def test_measures_count_scored_bytes_and_start_at_eight_bits(data):
     values = adapter.measure(adapter(batch), batch)
     assert values["bits_per_byte"].shape == (2 * (CONTEXT // 2),)
     assert values["bits_per_byte"].mean().item() == pytest.approx(8.0)
-    assert adapter.loss(adapter(batch), batch).item() == pytest.approx(8 * log(2))
+    assert mean_loss(adapter.loss(adapter(batch), batch)).item() == pytest.approx(8 * log(2))
 
 
 # Generation

@@ -6,9 +6,9 @@ from torch import nn
 
 from core.config import TransformerConfig
 from core.layers import Transformer
-from domains.config import OptimizerConfig, Rule, Schedule
-from domains.optimizers import make_optimizer, make_schedule, orthogonal
 from domains.sampling import StepDataset, StepSampler
+from experiments.config import OptimizerConfig, OptimizerName, Schedule
+from experiments.training.optimizers import make_optimizer, make_schedule, orthogonal
 
 
 def drawn(step, rank=0, world=1, size=7, seed=0):
@@ -72,7 +72,7 @@ def losses(net, optimizer, steps=20):
 
 def test_muon_groups_take_matrices_of_blocks_alone():
     net = Network()
-    optimizer = make_optimizer(net, OptimizerConfig(rule=Rule.muon))
+    optimizer = make_optimizer(net, OptimizerConfig(rule=OptimizerName.muon))
     muon = {id(p) for group in optimizer.param_groups if group.get("muon") for p in group["params"]}
     assert muon == {id(p) for name, p in net.named_parameters() if name in ("blocks.0.weight", "blocks.1.weight")}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(net.parameters()))
@@ -80,17 +80,17 @@ def test_muon_groups_take_matrices_of_blocks_alone():
 
 def test_the_adamw_part_is_torchs_adamw():
     ours, theirs = Network(), Network()
-    config = OptimizerConfig(rule=Rule.muon, lr=1e-2, weight_decay=0.1)
+    config = OptimizerConfig(rule=OptimizerName.muon, lr=1e-2, weight_decay=0.1)
     for net in (ours, theirs):
         net.blocks.requires_grad_(False)  # what is left is AdamW's
     mine = make_optimizer(ours, config)
-    reference = make_optimizer(theirs, OptimizerConfig(rule=Rule.adamw, lr=1e-2, weight_decay=0.1))
+    reference = make_optimizer(theirs, OptimizerConfig(rule=OptimizerName.adamw, lr=1e-2, weight_decay=0.1))
     assert losses(ours, mine) == pytest.approx(losses(theirs, reference), rel=1e-5)
 
 
 def test_the_muon_part_is_torchs_muon_within_bfloat16():
     ours, theirs = Network(), Network()
-    config = OptimizerConfig(rule=Rule.muon, matrix_lr=0.02, weight_decay=0.1)
+    config = OptimizerConfig(rule=OptimizerName.muon, matrix_lr=0.02, weight_decay=0.1)
     for net in (ours, theirs):
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in ("blocks.0.weight", "blocks.1.weight"))
@@ -108,7 +108,7 @@ def test_orthogonal_flattens_the_spectrum(shape):
 
 
 def test_learning_lowers_the_loss():
-    for rule in Rule:
+    for rule in OptimizerName:
         net = Network()
         seen = losses(net, make_optimizer(net, OptimizerConfig(rule=rule, lr=1e-2)), 60)
         assert seen[-1] < 0.7 * seen[0]
@@ -152,7 +152,7 @@ def test_layer_decay_slows_the_first_layers():
         def forward(self, x):
             return self.head(self.transformer(self.embed(x)))
 
-    for rule in Rule:
+    for rule in OptimizerName:
         model = Model()
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         optimizer = make_optimizer(

@@ -14,6 +14,7 @@ from core.attention import probabilities
 from core.config import Mixer, PositionConfig
 from core.maps import Fusion, gradient_rollout, rollout
 from core.probe import Probe
+from domains.adapter import mean_loss
 from domains.calibration import reliability
 from domains.vision import evaluate as evaluating
 from domains.vision import predict as predicting
@@ -55,7 +56,7 @@ def trained(data):
         chosen = torch.randint(data.size("train"), (64,))
         batch = {name: tensor[chosen] for name, tensor in everything.items()}
         optimizer.zero_grad()
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         optimizer.step()
         schedule.step()
     return adapter.eval()

@@ -10,9 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core.config import Mixer, PositionConfig, PositionKind, TransformerConfig
-from domains.adapter import mean_measures
-from domains.config import OptimizerConfig, Rule
-from domains.optimizers import make_optimizer
+from domains.adapter import mean_loss, mean_measures
 from domains.sampling import StepDataset
 from domains.vision import adapter as vision
 from domains.vision.config import DataConfig, Pool, Stem
@@ -24,11 +22,13 @@ from domains.vision.masked.evaluate import evaluate, mean_image_loss
 from domains.vision.masked.predict import predict
 from domains.vision.start import fitted, resampled
 from experiments.compose import compose
+from experiments.config import OptimizerConfig, OptimizerName
 from experiments.evaluate import evaluate as evaluate_run
-from experiments.progress import make_progress
 from experiments.runs import make_adapter, make_data
-from experiments.start import modules, start
 from experiments.train import train
+from experiments.training.init_from import modules, start
+from experiments.training.optimizers import make_optimizer
+from experiments.training.progress import make_progress
 
 SPEC = {"classes": ["a", "b", "c"], "channels": 2, "size": [6, 10], "mean": [0.4, 0.6], "std": [0.3, 0.2]}
 SMALL = {"dim": 24, "depth": 1, "heads": 2}
@@ -138,7 +138,9 @@ def test_the_loss_by_hand():
         assert len(errors) == 11
         losses.append(torch.stack(errors).mean())
     torch.testing.assert_close(model.measure(predictions, batch)["loss"], torch.stack(losses), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.loss(predictions, batch), torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        mean_loss(model.loss(predictions, batch)), torch.stack(losses).mean(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_perfect_painter_paints_the_image(monkeypatch):
@@ -156,19 +158,19 @@ def test_a_perfect_painter_paints_the_image(monkeypatch):
 @pytest.mark.parametrize("pool", Pool)
 def test_every_parameter_learns(pool):
     model, batch = make(pool=pool, class_token=True), images()
-    model.loss(model(batch), batch).backward()
+    mean_loss(model.loss(model(batch), batch)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_it_learns_to_paint_digits(data):
     """Better than the mean image, which is the best that can be painted without looking."""
     model = make(data.spec(), decoder=TransformerConfig(dim=24, depth=1, heads=3))
-    optimizer = make_optimizer(model, OptimizerConfig(rule=Rule.muon, lr=1e-2))
+    optimizer = make_optimizer(model, OptimizerConfig(rule=OptimizerName.muon, lr=1e-2))
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
     for step in range(160):
         batch = steps[step]
         optimizer.zero_grad()
-        model.loss(model(batch), batch).backward()
+        mean_loss(model.loss(model(batch), batch)).backward()
         optimizer.step()
     held_out = mean_measures(model, data.eval_dataloader("val"))["loss"]
     assert held_out < 0.97 * mean_image_loss(model, data, "val")

@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 
 from experiments.compose import compose
-from experiments.progress import make_progress
 from experiments.train import train
+from experiments.training.progress import make_progress
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 folder = Path(sys.argv[1])

@@ -37,7 +37,7 @@ def test_an_average_is_kept_and_resumed_exactly_and_pictures_change_nothing(fork
     for settings, message in (
         (["trainer.ema_decay=1.0"], "trainer.ema_decay must lie in [0, 1)"),
         (["trainer.picture_interval=0"], "trainer.picture_interval must be at least 1"),
-        (["domain=text", "trainer.picture_interval=5"], "no module 'watch'"),
+        (["domain=text", "trainer.picture_interval=5"], "draws nothing while it trains"),
     ):
         refused = forked("train", *SMALL, *settings, "run=refused")
         assert refused.returncode == 2

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.costs import counter, matrix_peak
+from experiments.training.costs import counter, matrix_peak
 
 
 def test_attention_on_a_cpu_counts_as_two_products():

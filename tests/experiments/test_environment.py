@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments.runs import environment, without_folders
+from experiments.environment import environment, without_folders
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from domains.scene import Scene
 from experiments.compose import compose
 from experiments.explain import effects, look, run, said, without_elements, without_heads
 from experiments.report.explorer import write_explorer
-from experiments.runs import make_adapter, make_data, room, write_config, write_weights
+from experiments.runs import make_adapter, make_data, write_config, write_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::domains.data_warnings.DataWarning")  # of the second chain
 
@@ -76,7 +77,7 @@ def source(domain: str, folder: Path) -> str:
 @pytest.fixture(params=SPECS)
 def domain(request, tmp_path) -> tuple[str, DomainAdapter, Scene]:
     config, adapter = untrained(request.param)
-    (scene,) = room(config.domain.package, "explain").scenes(adapter, source(request.param, tmp_path))
+    (scene,) = import_module(f"{config.domain.package}.explain").scenes(adapter, source(request.param, tmp_path))
     return request.param, adapter, scene
 
 
@@ -159,7 +160,7 @@ def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
     config = compose("config", [f"domain={domain}", "model.dim=24", "model.heads=3", *HELD_OUT.get(domain, [])])
     data: Any = make_data(config)
     adapter = make_adapter(config, data.spec()).eval()
-    scene = room(config.domain.package, "explain").example(adapter, data)
+    scene = import_module(f"{config.domain.package}.explain").example(adapter, data)
     batch, labels = data.batch("test", [0]), "".join(element.label for element in scene.elements)
     if domain == "vision":
         assert torch.equal(scene.batch["images"], batch["images"])
@@ -180,7 +181,7 @@ def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
 
 def test_numbered_and_continuous_actions_are_distributions():
     _, adapter = untrained("rl")
-    explain = room("domains.rl", "explain")
+    explain = import_module("domains.rl.explain")
     logits = torch.tensor([[[1.0, 3.0]]]).log()
     torch.testing.assert_close(explain.distribution(adapter, logits), torch.tensor([[[0.25, 0.75]]]))
     spec = {**SPECS["rl"], "low": [-1.0, 0.0], "high": [1.0, 4.0]}
@@ -196,7 +197,7 @@ def test_a_folder_of_many_images_is_cut_with_a_word(tmp_path):
     for name in "edcba":
         Image.linear_gradient("L").resize((6, 4)).save(tmp_path / f"{name}.png")
     with pytest.warns(UserWarning, match="the first 4 of the 5 images in .* are shown"):
-        found = room(config.domain.package, "explain").scenes(adapter, str(tmp_path))
+        found = import_module(f"{config.domain.package}.explain").scenes(adapter, str(tmp_path))
     assert [scene.name for scene in found] == ["a.png", "b.png", "c.png", "d.png"]
 
 

@@ -20,6 +20,7 @@ from domains.rl.policies import read_network
 from domains.rl.trajectories import read
 from domains.vision.figures import draw_confusion
 from experiments.compose import begun, compose, resumed
+from experiments.foreign import load_domain
 from experiments.report.explorer import write_demo
 from experiments.runs import load_run
 from experiments.train import train
@@ -63,7 +64,7 @@ def changed(run: Path, old: str, new: str, name: str = "config.yaml") -> None:
     [
         ("package: domains.vision", "package: evil", "'evil' is no domain"),
         ("package: domains.vision", "package: domains.vision/../../evil", "is no domain"),
-        ("package: domains.vision", "package: domains.nowhere", "has no module"),
+        ("package: domains.vision", "package: domains.nowhere", "there is no domain package"),
         ("package: domains.vision", "package: [os]", "is no domain"),
         ("seed: 0", "seed: !!python/object/apply:os.system ['touch planted']", "cannot be read"),
         ("seed: 0", "seed: ${oc.env:HOME}", "stands for a value"),
@@ -188,3 +189,17 @@ def test_names_are_only_names(tmp_path):
 def test_an_honest_run_opens(run):
     config, adapter = load_run(run)
     assert config.model.dim == adapter.state_dict()["transformer.norm.weight"].numel() == 16
+
+
+def test_a_package_without_a_record_has_its_parts_in_the_usual_modules(tmp_path, monkeypatch):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "__init__.py").touch()
+    (tmp_path / "plain" / "predict.py").write_text("def predict(adapter, source, folder): return [folder / source]")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ATTEND_MODULES", "plain")
+    domain = load_domain("plain")
+    assert domain.predict(None, "a", tmp_path) == [tmp_path / "a"]
+    assert domain.export is domain.explain is domain.init_from is domain.training_plots is None
+    assert domain.evaluate_options == ()
+    with pytest.raises(ValueError, match="the domain package 'plain' has no module 'adapter'"):
+        _ = domain.adapter

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from domains.joint.config import DOMAINS
 from experiments.cli import main
 from experiments.help import comments
-from experiments.joint.config import DOMAINS
 
 
 def shown(capsys, monkeypatch, *words: str) -> str:

@@ -13,7 +13,8 @@ from transformers import EsmConfig, EsmForMaskedLM, GPT2Config, GPT2LMHeadModel,
 from domains.data_warnings import DataWarning
 from domains.text.tokenizers import learnt
 from experiments.compose import compose
-from experiments.runs import load_run, room
+from experiments.foreign import load_domain
+from experiments.runs import load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:patches of")
 
@@ -182,7 +183,7 @@ def test_esm2_guesses_residues_as_theirs(tmp_path):
     expected = theirs(tokens, attention_mask=(tokens != 1).long()).logits
     torch.testing.assert_close(ours({"tokens": tokens})[tokens != 1], expected[tokens != 1], atol=1e-5, rtol=0)
     (tmp_path / "in.fasta").write_text(">a\nMKTAY\n")
-    room(config.domain.package, "predict").predict(ours, str(tmp_path / "in.fasta"), tmp_path / "out")
+    load_domain(config.domain.package).predict(ours, str(tmp_path / "in.fasta"), tmp_path / "out")
     assert (tmp_path / "out" / "a.csv").read_text().startswith("i,residue,probability,")
 
 

@@ -8,15 +8,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from domains.adapter import mean_measures
+from domains.adapter import mean_loss, mean_measures
+from domains.joint.adapter import Adapter
 from experiments.compose import compose
 from experiments.evaluate import evaluate
-from experiments.joint.adapter import Adapter
 from experiments.predict import run as predict
-from experiments.progress import make_progress
 from experiments.runs import load_run, make_adapter, make_data, write_config, write_weights
-from experiments.start import start
 from experiments.train import train
+from experiments.training.init_from import start
+from experiments.training.nonfinite import source_of_nan
+from experiments.training.progress import make_progress
 
 CORE = ["model.dim=14", "model.depth=2", "model.heads=7"]
 SMALL = ["data.rl.episodes=11", "data.text.recall=[]", "data.text.context=23"]
@@ -76,8 +77,8 @@ def test_a_window_is_that_of_the_core_in_every_domain():
 def test_the_loss_is_the_weighted_sum_and_every_weight_learns(joint):
     _, _, adapter, batch = joint
     adapter.train().zero_grad()
-    loss = adapter.loss(adapter(batch), batch)
-    each = {name: part.loss(part(batch[name]), batch[name]) for name, part in adapter.adapters()}
+    loss = mean_loss(adapter.loss(adapter(batch), batch))
+    each = {name: mean_loss(part.loss(part(batch[name]), batch[name])) for name, part in adapter.adapters()}
     torch.testing.assert_close(loss, each["vision"] + each["protein"] + each["rl"] + 0.5 * each["text"])
     loss.backward()
     assert not [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -85,6 +86,13 @@ def test_the_loss_is_the_weighted_sum_and_every_weight_learns(joint):
     alone = [torch.autograd.grad(value, weight)[0] * (0.5 if name == "text" else 1) for name, value in each.items()]
     assert weight.grad is not None
     torch.testing.assert_close(weight.grad, torch.stack(alone).sum(0))
+
+
+def test_what_is_no_number_is_named_with_its_domain(joint):
+    _, _, adapter, batch = joint
+    spoilt = {**batch, "vision": {**batch["vision"], "images": batch["vision"]["images"] / 0}}
+    assert source_of_nan(adapter, spoilt) == "the batch's vision.images are not finite"
+    assert source_of_nan(adapter, batch) == "all outputs are finite"
 
 
 def test_a_domain_that_is_at_its_end_is_left_out(joint):
@@ -110,7 +118,7 @@ def test_the_core_goes_to_a_domain_and_comes_from_one(name, joint, tmp_path):
     write_config(tmp_path / name, plain, data.parts[name].spec())
     write_weights(tmp_path / name, one.state_dict())
     again = make_adapter(config, data.spec())
-    assert start(again, "experiments.joint", tmp_path / name).startswith("taken: transformer; anew: parts")
+    assert start(again, "domains.joint", tmp_path / name).startswith("taken: transformer; anew: parts")
     for (key, theirs), ours in zip(
         one.transformer.blocks.named_parameters(), again.transformer.blocks.parameters(), strict=True
     ):
@@ -148,6 +156,8 @@ def test_evaluation_is_that_of_each_domain_and_prediction_is_refused(tmp_path):
     assert [score.metric.split(":")[0] for score in found.scores] == ["vision", "rl", "rl", "rl"]
     assert found.measures["vision"]["images"] == data.parts["vision"].size("test")
     assert (tmp_path / "evaluate" / "rl" / "episodes.csv").is_file()
+    with pytest.raises(ValueError, match="flips=true is no option of evaluating domain=joint; possible: none"):
+        evaluate(tmp_path, tmp_path / "evaluate", flips=True)
     with pytest.raises(ValueError, match=r"does not know of which domain x\.png is; .* domain=vision init=FOLDER"):
         predict(compose("predict", [f"run={tmp_path}", "input=x.png"]))
 

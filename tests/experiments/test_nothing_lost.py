@@ -13,10 +13,11 @@ import torch
 from rich.progress import Progress
 
 import experiments.train as training
-from domains.faults import source_of_nan
 from domains.sampling import shuffled
-from experiments import checkpoints, runs
+from experiments import guards, runs
 from experiments.compose import compose
+from experiments.training.checkpoints import to_resume
+from experiments.training.nonfinite import source_of_nan
 
 # A tiny model of each domain, with all that a resumed run could forget: chance, an average, steps of several batches.
 STEPS, EVERY = 6, 2
@@ -78,7 +79,7 @@ def die(*_) -> None:
 
 def at_step(step: int, number: int) -> None:
     """In this process, a signal comes while that micro-batch is trained on."""
-    from domains.task import AttentionTask
+    from experiments.training.task import AttentionTask
 
     AttentionTask.training_step = after(step, AttentionTask.training_step, lambda: os.kill(os.getpid(), number))
 
@@ -102,7 +103,7 @@ def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path, sam
     assert step_of(last) == 3  # which it let come to its end
     assert ended(parts, *settings, spoil=partial(at_step, 4, signal.SIGKILL)) == -signal.SIGKILL
     assert step_of(last) == 4
-    assert ended(parts, *settings, spoil=lambda: setattr(runs, "_to_disk", after(7, runs._to_disk, die))) == -9
+    assert ended(parts, *settings, spoil=lambda: setattr(guards, "_to_disk", after(7, guards._to_disk, die))) == -9
     assert ended(parts, *settings, spoil=lambda: setattr(training, "write_weights", die)) == -9
     assert step_of(last) == STEPS
     assert ended(parts, *settings) == 0
@@ -126,7 +127,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(tmp_path,
     for damaged in damages:
         last.write_bytes(damaged)
         with pytest.warns(UserWarning, match=r"last\.ckpt is damaged") as told:
-            chosen = checkpoints.to_resume(tmp_path / "whole")
+            chosen = to_resume(tmp_path / "whole")
         assert len(told) == 1
         assert chosen == last.with_name("previous.ckpt")
         assert step_of(chosen) == STEPS - EVERY
@@ -155,6 +156,35 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert told.startswith("the loss of step 1 is nan: the first output that is not finite is that of transformer.")
     assert f"; samples {samples(1, 5, size)} of the training split" in told
     assert step_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == 1
+
+
+def test_a_loss_that_is_no_number_is_found_later_where_no_step_waits_for_it(tmp_path):
+    """As on a GPU: before a checkpoint is written, by when the weights have gone, too. The batch is made again."""
+    settings = [*QUICK, "data.batch_size=5", "trainer.val_check_interval=3", "trainer.log_every_n_steps=7"]
+    size = compose_data(settings).size("train")
+
+    def spoil():
+        from domains.vision.data import Data
+        from experiments.training.task import AttentionTask
+
+        whole, bad = Data.batch, samples(1, 5, size)
+
+        def batch(self, split, indices, *drawing):
+            found = whole(self, split, indices, *drawing)
+            if ", ".join(map(str, indices)) == bad:
+                found["images"][0, 0] = torch.nan
+            return found
+
+        pytest.MonkeyPatch().setattr(Data, "batch", batch)
+        pytest.MonkeyPatch().setattr(AttentionTask, "may_wait", lambda self, device: False)
+
+    assert ended(tmp_path / "run", *settings, spoil=spoil) == 2
+    told = (tmp_path / "run" / "said").read_text()
+    assert told.startswith(
+        "the loss first was not finite at step 1, and the weights followed: the batch's images are not"
+    )
+    assert f"; samples {samples(1, 5, size)} of the training split" in told
+    assert not [*(tmp_path / "run" / "checkpoints").glob("*")]
 
 
 @pytest.mark.parametrize("bad", [1, 2])
@@ -286,7 +316,7 @@ def test_two_runs_cannot_write_one_folder(tmp_path):
     ready, go = get_context("fork").Event(), get_context("fork").Event()
 
     def hold():
-        with runs.only_writer(tmp_path / "run"):
+        with guards.run_lock(tmp_path / "run"):
             ready.set()
             go.wait(60)
 

@@ -10,9 +10,9 @@ import torch
 from domains.rl.collect import collect
 from domains.rl.trajectories import read, write
 from experiments.compose import compose
-from experiments.progress import make_progress
 from experiments.runs import load_run
 from experiments.train import train
+from experiments.training.progress import make_progress
 
 SMALL = ["domain=rl", "data=trajectories", "data.context=5", "model.dim=12", "model.depth=1", "model.heads=3"]
 SHORT = [

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,16 +14,17 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from domains.adapter import mean_loss
 from domains.data import REPEATED
-from domains.parallel import SideBySide, joined, parallelize
 from domains.rl.collect import collect
 from domains.rl.trajectories import write
-from experiments.checkpoints import to_resume, whole
 from experiments.compose import compose
 from experiments.foreign import read_config
-from experiments.progress import make_progress
 from experiments.runs import make_adapter, make_data
 from experiments.train import train
+from experiments.training.checkpoints import to_resume, whole
+from experiments.training.parallel import SideBySide, joined, parallelize
+from experiments.training.progress import make_progress
 
 pytestmark = pytest.mark.timeout(900)  # twelve trainings by two processes; a minute or two
 ROOT = Path(__file__).parents[2]
@@ -168,7 +168,7 @@ def test_recomputation_changes_no_gradient():
         if recompute:
             parallelize(adapter, None, recompute=True)
         adapter.zero_grad()
-        adapter.loss(adapter(batch), batch).backward()
+        mean_loss(adapter.loss(adapter(batch), batch)).backward()
         gradients.append([p.grad for p in adapter.parameters() if p.grad is not None])
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again, rtol=0, atol=0)
@@ -181,9 +181,7 @@ def test_evaluation_counts_every_sample_once_on_any_number_of_processes(size, wo
     data.batch = lambda split, indices, rngs=None: {"labels": torch.tensor(list(indices))}
     seen, lengths = [], set()
     for rank in range(world):
-        shares = {"rank": rank, "num_replicas": world}
-        data.trainer = SimpleNamespace(strategy=SimpleNamespace(distributed_sampler_kwargs=shares))
-        batches = list(data.eval_dataloader("val"))
+        batches = list(data.eval_dataloader("val", rank, world))
         lengths.add(len(batches))
         seen += [n for batch in batches if REPEATED not in batch for n in batch["labels"].tolist()]
     assert sorted(seen) == list(range(size))

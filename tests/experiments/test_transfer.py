@@ -20,11 +20,11 @@ from domains.text.config import ModelConfig as TextConfig
 from experiments import job, transfer
 from experiments.compose import compose, gathered
 from experiments.config import Mode, TransferConfig
-from experiments.progress import make_progress
 from experiments.report.transfer import write_transfer
 from experiments.runs import make_adapter, make_data, typed, write_config, write_json, write_weights
-from experiments.start import start
 from experiments.train import train
+from experiments.training.init_from import start
+from experiments.training.progress import make_progress
 
 CORE = ["core.dim=12", "core.depth=2", "core.heads=3"]
 VISION = ["domain=vision", "model.dim=12", "model.depth=2", "model.heads=3", "model.qk_norm=true", "logger=csv"]

@@ -73,8 +73,8 @@ class Data(DomainData):
         tokens = encode([sequence[start : start + self.config.longest]])  # (1, L)
         return corrupt(tokens, torch.Generator().manual_seed(int(rng.integers(2**62))), hidden)
 
-    def train_dataloader(self) -> DataLoader:
-        loader = super().train_dataloader()
+    def train_dataloader(self, *given: int, **named: int) -> DataLoader[Batch]:
+        loader = super().train_dataloader(*given, **named)
         assert isinstance(loader.dataset, StepDataset)
         lengths = np.array([min(len(sequence), self.config.longest) for sequence in self.splits["train"]])
         self.drawn = LikeLengths(loader.dataset, lengths)
@@ -93,7 +93,7 @@ class LikeLengths(Dataset):
     """
 
     def __init__(self, steps: StepDataset, lengths: np.ndarray):
-        self.steps, self.lengths, self.orders, self.logbook = steps, lengths, {}, steps.logbook
+        self.steps, self.lengths, self.orders, self.progress = steps, lengths, {}, steps.progress
 
     def __getitem__(self, step: int) -> Batch:
         return self.steps.read(step, self.indices(step))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core.config import Mixer, PositionConfig
 from core.layers import Transformer
 from core.positions import Sinusoidal
-from domains.adapter import Batch, Tokens
+from domains.adapter import Batch, Loss, Tokens
 from domains.vision import adapter as vision
 from domains.vision.masked.config import ModelConfig
 
@@ -82,8 +82,8 @@ class Adapter(vision.Adapter):
         x = self.decoder(x, positions=self.positions)
         return self.paint(x[:, E:])
 
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
-        return self.measure(predictions, batch)["loss"].mean()
+    def loss(self, predictions: Tensor, batch: Batch) -> Loss:
+        return Loss.of(self.measure(predictions, batch)["loss"].sum(), len(predictions))
 
     def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         error = (predictions.float() - self.targets(batch["images"])).square().mean(-1)  # (B, L)

@@ -5,11 +5,10 @@ Shapes: B batch · T steps · S sensors · L tokens · P steps of a token · C w
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from core.layers import Transformer
 from core.positions import make_position
-from domains.adapter import DomainAdapter, Tokens
+from domains.adapter import DomainAdapter, Loss, Tokens
 
 
 class Adapter(DomainAdapter):
@@ -24,9 +23,9 @@ class Adapter(DomainAdapter):
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(spec["mean"]))
         self.register_buffer("std", torch.tensor(spec["std"]))
-        self.embed = nn.Linear(self.piece * len(spec["mean"]), config.dim)
+        self.embed = torch.nn.Linear(self.piece * len(spec["mean"]), config.dim)
         self.transformer = Transformer(config, make_position(position, config, (self.length // self.piece,)))
-        self.classify = nn.Linear(config.dim, len(self.classes))
+        self.classify = torch.nn.Linear(config.dim, len(self.classes))
 
     def tokens(self, batch):
         x = (batch["series"] - self.mean) / self.std  # (B, T, S)
@@ -36,7 +35,7 @@ class Adapter(DomainAdapter):
         return self.classify(hidden.mean(1))  # (B, K)
 
     def loss(self, predictions, batch):
-        return F.cross_entropy(predictions, batch["labels"])
+        return Loss.of(F.cross_entropy(predictions, batch["labels"], reduction="sum"), len(predictions))
 
     def measure(self, predictions, batch):
         right = predictions.argmax(-1) == batch["labels"]

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from domains.adapter import Evaluation
-from experiments.joint.adapter import Adapter
-from experiments.joint.data import Data
-from experiments.runs import room
+from domains.domain import find_domain
+from domains.joint.adapter import Adapter
+from domains.joint.data import Data
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
@@ -16,7 +16,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     """
     adapter.eval()
     found = {
-        name: room(f"domains.{name}", "evaluate").evaluate(part, data.parts[name], folder / name, split)
+        name: find_domain(f"domains.{name}").evaluate(part, data.parts[name], folder / name, split)
         for name, part in adapter.adapters()
     }
     return Evaluation(

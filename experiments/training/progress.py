@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
@@ -36,9 +37,11 @@ class StepProgress(Callback):
             self.label, total=trainer.max_steps, completed=trainer.global_step, note="", visible=trainer.is_global_zero
         )
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+    def on_train_batch_end(self, trainer: Any, pl_module, outputs, batch, batch_idx):
         self.progress.update(self.bar, completed=trainer.global_step)
-        if trainer.global_step % 10 == 0 or trainer.global_step == trainer.max_steps:  # a GPU waits for the loss
+        every = trainer.log_every_n_steps or trainer.max_steps
+        logged = trainer.global_step % every == 0 or trainer.global_step == trainer.max_steps
+        if logged and "train/loss" in trainer.callback_metrics:  # else a GPU would have to be waited for
             loss = f"loss {trainer.callback_metrics['train/loss'].item():.4f}"
             self.progress.update(self.bar, note=loss)
             console, now = self.progress.console, time.monotonic()

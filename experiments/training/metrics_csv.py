@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from experiments.runs import written
+from experiments.guards import atomic_write
 
 
 def set_aside(folder: Path) -> None:
@@ -22,7 +22,7 @@ def join(folder: Path) -> None:
     first = min((int(row["step"]) for row in new), default=None)
     rows = [row for row in old if first is None or int(row["step"]) < first] + new
     columns = sorted({name for row in rows for name in row}, key=lambda name: (name not in ("epoch", "step"), name))
-    with written(after) as new, open(new, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(after) as new, open(new, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
         table.writerows(rows)

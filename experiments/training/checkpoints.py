@@ -15,9 +15,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from domains.faults import spoilt
-from experiments import sharded
-from experiments.runs import written
+from experiments.guards import atomic_write
+from experiments.training import sharded
+from experiments.training.nonfinite import nonfinite
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 LAST, BEFORE = "last.ckpt", "previous.ckpt"
@@ -63,14 +63,15 @@ class Checkpoints(Callback):
         _flush(trainer)
 
     def _save(self, trainer, pl_module) -> None:
-        if names := spoilt(pl_module.adapter.named_parameters()):
+        pl_module.check_losses()
+        if names := nonfinite(pl_module.adapter.named_parameters()):
             raise ValueError(
                 f"after step {trainer.global_step} {names} are not finite; lower optimizer.lr. The last checkpoint is "
                 f"that of step {self.saved}"
             )
         _flush(trainer)
         self.saved = trainer.global_step
-        with written(self.last) if trainer.is_global_zero else nullcontext(self.last) as new:
+        with atomic_write(self.last) if trainer.is_global_zero else nullcontext(self.last) as new:
             trainer.save_checkpoint(new)  # all take part, and agree on the first one's name
             if trainer.is_global_zero and self.last.exists():
                 before = self.last.with_name(BEFORE)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
-from domains.parallel import joined
+from experiments.training.parallel import joined
 
 PLAIN = {
     "collections": {"OrderedDict"},

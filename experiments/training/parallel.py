@@ -51,7 +51,7 @@ def parallelize(adapter: DomainAdapter, mesh: Mesh | None, *, recompute: bool = 
             raise ValueError("trainer.tensor_parallel divides heads, and position=mixed has angles of each; take axial")
         for block in adapter.modules():
             if isinstance(block, TransformerBlock):
-                divide(block, mesh[TENSOR])
+                apply_tensor_parallel(block, mesh[TENSOR])
     for block in blocks(adapter):
         if recompute:
             block.forward = partial(_again, block.forward)
@@ -69,7 +69,7 @@ def blocks(adapter: nn.Module) -> list[nn.Module]:
     return [block for part in lists for block in part.children()]
 
 
-def divide(block: TransformerBlock, row: DeviceMesh) -> None:
+def apply_tensor_parallel(block: TransformerBlock, row: DeviceMesh) -> None:
     """Give each rank of a row a share of a block's heads and hidden features; what goes in and out, all have whole.
 
     Source: Shoeybi et al. 2019, Megatron-LM.
@@ -132,7 +132,7 @@ def wholes(named: Iterable[tuple[str, Tensor]]) -> dict[str, list[Tensor]]:
     return found
 
 
-def gathered(adapter: nn.Module) -> dict[str, Tensor]:
+def full_state_dict(adapter: nn.Module) -> dict[str, Tensor]:
     """All weights of a model, whole, on the CPU. All ranks must ask for them, and all get them."""
     state = adapter.state_dict()
     return joined({name: (t.full_tensor() if isinstance(t, DTensor) else t).cpu() for name, t in state.items()})

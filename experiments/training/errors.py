@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors import SafetensorError
 
 from domains.data import DomainData
-from domains.faults import listed
+from domains.data_warnings import listed
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUT_OF_MEMORY = (
@@ -67,7 +67,7 @@ def _dead_worker(error: RuntimeError, data: DomainData) -> str | None:
     if died is None:
         return None
     processes = [int(process) for process in died[1].split(",")]
-    steps = [step for process in processes if (step := data.drawn.logbook.step_of(process)) is not None]
+    steps = [step for process in processes if (step := data.drawn.progress.step_of(process)) is not None]
     samples = "; ".join(listed(data.drawn.indices(step)) for step in steps)
     over = f"while it read the samples {samples} of the training split" if steps else "between two batches"
     return (

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from domains.data import DomainData
+from domains.domain import find_domain
 from domains.sampling import Rngs
-from experiments.runs import room
 
 
 class Data(DomainData):
@@ -24,7 +24,7 @@ class Data(DomainData):
         if min(config.weights.values()) < 0 or not any(config.weights.values()):
             raise ValueError(f"data.weights={config.weights} must not be negative, and one of them above 0")
         self.weights = {name: weight for name, weight in config.weights.items() if weight}
-        self.parts = {name: room(f"domains.{name}", "data").Data(getattr(config, name), seed) for name in self.weights}
+        self.parts = {name: find_domain(f"domains.{name}").data(getattr(config, name), seed) for name in self.weights}
 
     def setup(self, stage: str | None = None) -> None:
         for part in self.parts.values():
@@ -44,22 +44,10 @@ class Data(DomainData):
             for name, part in self.parts.items()
         }
 
-    def train_dataloader(self) -> Any:
-        from lightning.pytorch.utilities import CombinedLoader
-
-        return CombinedLoader({name: part.train_dataloader() for name, part in self._attached()}, "min_size")
-
-    def val_dataloader(self) -> Any:
-        from lightning.pytorch.utilities import CombinedLoader
-
-        return CombinedLoader(self.eval_dataloader("val"), "max_size")
-
-    def eval_dataloader(self, split: str) -> Any:
+    def train_dataloader(self, *given: int, **named: int) -> Any:
         """One for each domain."""
-        return {name: part.eval_dataloader(split) for name, part in self._attached()}
+        return {name: part.train_dataloader(*given, **named) for name, part in self.parts.items()}
 
-    def _attached(self):
-        """The parts, which read rank and step off the trainer."""
-        for part in self.parts.values():
-            part.trainer = self.trainer
-        return self.parts.items()
+    def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> Any:
+        """One for each domain."""
+        return {name: part.eval_dataloader(split, rank, world) for name, part in self.parts.items()}

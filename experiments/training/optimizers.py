@@ -10,8 +10,8 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from domains.config import OptimizerConfig, Rule, Schedule
-from domains.parallel import wholes
+from experiments.config import OptimizerConfig, OptimizerName, Schedule
+from experiments.training.parallel import wholes
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -36,7 +36,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
     groups: dict[tuple[bool, bool, float], list[Tensor]] = {}
     for name, p in named:
         if p.requires_grad:
-            muon = config.rule is Rule.muon and p.dim() == 2 and "blocks." in name
+            muon = config.rule is OptimizerName.muon and p.dim() == 2 and "blocks." in name
             rate = (config.matrix_lr if muon else config.lr) * config.layer_decay ** (last - layers[name])
             groups.setdefault((muon, p.dim() >= 2, rate), []).append(p)
     settings: list[dict] = [
@@ -44,7 +44,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
         for (muon, matrix, rate), params in sorted(groups.items(), key=lambda group: group[0][:2], reverse=True)
     ]
     betas = (0.9, config.beta2)
-    if config.rule is Rule.muon:
+    if config.rule is OptimizerName.muon:
         return MuonAdamW(settings, lr=config.lr, betas=betas, matrices=wholes(named).values())
     return AdamW([{k: v for k, v in group.items() if k != "muon"} for group in settings], lr=config.lr, betas=betas)
 

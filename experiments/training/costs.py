@@ -44,7 +44,7 @@ def counter() -> FlopCounterMode:
     return counting
 
 
-class Held(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Follows how many bytes all tensors hold that are made in its context, or that it was told of before.
 
     Attributes:

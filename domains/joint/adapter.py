@@ -3,15 +3,14 @@
 from dataclasses import fields
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from core.config import PositionConfig, PositionKind, TransformerConfig, check_mixing
 from core.layers import Transformer
-from domains.adapter import Batch, DomainAdapter
+from domains.adapter import Batch, DomainAdapter, Loss
 from domains.data import REPEATED
-from experiments.joint.config import ModelConfig
-from experiments.runs import room
+from domains.domain import find_domain
+from domains.joint.config import ModelConfig
 
 Parts = dict[str, Batch | None]  # by domain
 OWN = {"embed_norm"}  # of the tokens of a domain, before the core
@@ -42,7 +41,7 @@ class Adapter(DomainAdapter[dict[str, Any]]):
         for name, known in spec["parts"].items():
             own, place = getattr(config, name), getattr(config.positions, name)
             check(name, own, place, config)
-            part = room(f"domains.{name}", "adapter").Adapter(own, place, known)
+            part = find_domain(f"domains.{name}").adapter(own, place, known)
             share(self.transformer, part.transformer)
             self.parts[name] = part
         self.measures = tuple(f"{name}/{what}" for name, part in self.adapters() for what in part.measures)
@@ -61,13 +60,12 @@ class Adapter(DomainAdapter[dict[str, Any]]):
     def head(self, hidden: Any, tokens: Any) -> dict[str, Any]:
         return {name: part.head(hidden[name], tokens[name]) for name, part in self.adapters() if name in tokens}
 
-    def loss(self, predictions: dict[str, Any], batch: Any) -> Tensor:
+    def loss(self, predictions: dict[str, Any], batch: Any) -> Loss:
+        """All terms of the domains' losses, the sums of each times its weight."""
         losses = [
-            self.weights[name] * part.loss(predictions[name], batch[name])
-            for name, part in self.adapters()
-            if name in predictions
+            (name, part.loss(predictions[name], batch[name])) for name, part in self.adapters() if name in predictions
         ]
-        return torch.stack(losses).sum()
+        return Loss.joined(Loss(self.weights[name] * loss.sum, loss.count) for name, loss in losses)
 
     def measure(self, predictions: dict[str, Any], batch: Any) -> dict[str, Tensor]:
         return {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.joint.adapter import Adapter
+from domains.joint.adapter import Adapter
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 from enum import Enum
-from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from omegaconf import DictConfig
 
 from domains.adapter import DomainAdapter
 from experiments.compose import written
-from experiments.foreign import read_config, read_spec
-from experiments.runs import read_weights, room
+from experiments.foreign import load_domain, read_config, read_spec
+from experiments.runs import read_weights
 
 BLOCKS = ("dim", "depth", "heads", "kv_heads", "mixer", "mlp_ratio", "activation", "norm", "qk_norm", "bias")
 CORE = ("transformer.blocks.", "transformer.norm.")  # what means the same in every domain
@@ -21,8 +20,7 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
     """Give a model those weights of a finished run whose names and shapes agree with its own; of a run of another
     domain the core alone, its blocks and final norm, for an embedding of the same shape is one of other things.
 
-    A domain that can make more of its own runs' weights fit, or must leave some, has a room for it: start.py, with
-    fitted(adapter, state, spec) -> state.
+    A domain that can make more of its own runs' weights fit, or must leave some, says so (`Domain.init_from`).
 
     Returns:
         What was taken, what starts anew, and what was left there.
@@ -36,8 +34,9 @@ def start(adapter: DomainAdapter, package: str, folder: Path) -> str:
     before = read_config(folder)
     other = not kin(package, before.domain.package)
     state = {name: weight for name, weight in theirs.items() if not other or name.startswith(CORE)}
-    if not other and find_spec(f"{package}.start"):
-        state = room(package, "start").fitted(adapter, state, read_spec(folder))
+    fit = load_domain(package).init_from
+    if not other and fit is not None:
+        state = fit(adapter, state, read_spec(folder))
     taken = {name: weight for name, weight in state.items() if name in own and own[name].shape == weight.shape}
     if not any(name.startswith("transformer.") for name in taken):
         needed = unlike(adapter, before) or f"the model of {folder}/config.yaml"

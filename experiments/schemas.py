@@ -3,7 +3,8 @@
 from hydra.core.config_store import ConfigStore
 
 from core.config import PositionConfig
-from domains.config import DomainConfig, OptimizerConfig
+from domains.config import DomainConfig
+from domains.joint import config as joint
 from domains.protein import config as protein
 from domains.protein.masked import config as protein_language
 from domains.rl import config as rl
@@ -23,13 +24,13 @@ from experiments.config import (
     ImportConfig,
     JobConfig,
     LoggerConfig,
+    OptimizerConfig,
     PlanConfig,
     PredictConfig,
     TrainConfig,
     TrainerConfig,
     TransferConfig,
 )
-from experiments.joint import config as joint
 
 
 def register() -> None:

@@ -1,0 +1,5 @@
+"""One core trained on several domains at once. It alone imports others' configurations, and loads the rest by name."""
+
+from domains.domain import Domain
+
+DOMAIN = Domain(__name__)
