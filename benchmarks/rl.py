@@ -20,8 +20,8 @@ from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
 from domains.rl.adapter import Adapter
 from domains.rl.agents import Cached, ReturnConditioned
+from domains.rl.convert import from_decision_transformer
 from domains.rl.environments import make
-from domains.rl.ported import from_decision_transformer
 from domains.rl.rollout import rollout
 from experiments.environment import environment
 from experiments.runs import write_json

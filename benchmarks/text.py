@@ -30,10 +30,10 @@ from domains.adapter import mean_loss
 from domains.sampling import StepDataset
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
+from domains.text.convert import from_transformers
 from domains.text.evaluate import nats_per_token
 from domains.text.generate import Sampling, write
 from domains.text.gguf import read_gguf
-from domains.text.ported import from_transformers
 from experiments.bench import clock, peak
 from experiments.compose import compose
 from experiments.config import OptimizerConfig, OptimizerName

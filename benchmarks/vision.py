@@ -16,7 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from domains.vision.ported import from_timm
+from domains.vision.convert import from_timm
 from experiments.bench import clock, peak
 from experiments.environment import best_device, environment
 from experiments.runs import write_json

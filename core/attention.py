@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.bias import Bias, PairBias, fold
+from core.bias import Bias, PairBias, absorb_low_rank_bias
 from core.kernels.flex import flex
 from core.kernels.local import local
 from core.kernels.pair_bias import pair_bias
 from core.kernels.sdpa import dense_mask, sdpa
-from core.masks import Everything, Mask
+from core.masks import Mask, NoMask
 from core.planner import choose, describe
 
 
@@ -24,7 +24,7 @@ def attend(
     k: Float[Tensor, "*batch G M D"],
     v: Float[Tensor, "*batch G M E"],
     *,
-    mask: Mask = Everything(),
+    mask: Mask = NoMask(),
     bias: Bias | Tensor | None = None,
     scale: float | None = None,
     backend: str = "auto",
@@ -61,7 +61,7 @@ def attend(
     q, k, v = autocast(q, k, v)
     check(q, k, v)
     if q.dim() != 4:
-        out = attend(*map(_fold, (q, k, v)), mask=mask, bias=bias, scale=scale, backend=backend, strict=strict)
+        out = attend(*map(flatten_batch, (q, k, v)), mask=mask, bias=bias, scale=scale, backend=backend, strict=strict)
         return out.reshape(*q.shape[:-1], v.shape[-1])
     if bias is not None:
         check_bias(bias, (*q.shape[:-1], k.shape[-2]))
@@ -71,13 +71,13 @@ def attend(
     chosen, _ = remembered(describe(q, k, v, mask, bias), backend, strict)
     if chosen == "reference":
         return reference(q, k, v, mask=mask, bias=bias, scale=factor)
-    q, k, v, dense, factor = fold(q, k, v, bias, factor)  # the low-rank part of the bias goes into q and k
+    q, k, v, dense, factor = absorb_low_rank_bias(q, k, v, bias, factor)
     if chosen == "local":
         out = local(q, k, v, mask, factor)
     elif chosen == "pair_bias":
         assert dense is not None
-        allowed = None if isinstance(mask, Everything) else dense_mask(mask, q, k)
-        out = pair_bias(q, _share(k, q.shape[1]), _share(v, q.shape[1]), allowed, dense, factor)
+        allowed = None if isinstance(mask, NoMask) else dense_mask(mask, q, k)
+        out = pair_bias(q, repeat_kv(k, q.shape[1]), repeat_kv(v, q.shape[1]), allowed, dense, factor)
     elif chosen == "flex":
         out = flex(q, k, v, mask, dense, factor)
     else:
@@ -90,7 +90,7 @@ def reference(
     k: Float[Tensor, "B G M D"],
     v: Float[Tensor, "B G M E"],
     *,
-    mask: Mask = Everything(),
+    mask: Mask = NoMask(),
     bias: Bias | Tensor | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "B H L E"]:
@@ -98,26 +98,26 @@ def reference(
 
     A key with a number that is not finite makes NaN of the queries that see it, and does nothing to the others.
     """
-    k, v = _share(k, q.shape[1]), _share(v, q.shape[1])
+    k, v = repeat_kv(k, q.shape[1]), repeat_kv(v, q.shape[1])
     broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))  # (B, H, M)
     k, v = k.masked_fill(broken[..., None], 0.0), v.masked_fill(broken[..., None], 0.0)  # for 0 · NaN is NaN
     out = probabilities(q, k, mask=mask, bias=bias, scale=scale) @ v  # (B, H, L, D)
     allowed = mask.dense(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
-    spoilt = (allowed & broken[..., None, :]).any(-1, keepdim=True)  # (B, H, L, 1)
-    return out.masked_fill(spoilt, torch.nan)
+    nonfinite = (allowed & broken[..., None, :]).any(-1, keepdim=True)  # (B, H, L, 1)
+    return out.masked_fill(nonfinite, torch.nan)
 
 
 def probabilities(
     q: Float[Tensor, "B H L D"],
     k: Float[Tensor, "B G M D"],
     *,
-    mask: Mask = Everything(),
+    mask: Mask = NoMask(),
     bias: Bias | Tensor | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "B H L M"]:
     """The attention weights: rows sum to 1, or are 0 where a query may see nothing."""
     (B, H, L, D), M = q.shape, k.shape[-2]
-    scores = (q @ _share(k, H).mT) * (D**-0.5 if scale is None else scale)
+    scores = (q @ repeat_kv(k, H).mT) * (D**-0.5 if scale is None else scale)
     hidden = ~mask.dense(B, H, L, M, q.device)
     if bias is not None:
         added = (bias.dense() if isinstance(bias, Bias) else bias).to(scores.dtype)
@@ -126,12 +126,12 @@ def probabilities(
     return scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
 
 
-def _fold(t: Tensor) -> Tensor:
+def flatten_batch(t: Tensor) -> Tensor:
     """(*, H, L, D) -> (B, H, L, D), B the product of the leading dimensions."""
     return t.reshape(prod(t.shape[:-3]), *t.shape[-3:])
 
 
-def _share(t: Tensor, heads: int) -> Tensor:
+def repeat_kv(t: Tensor, heads: int) -> Tensor:
     """(B, G, M, D) -> (B, H, M, D): each key/value head serves H / G query heads."""
     return t if t.shape[-3] == heads else t.repeat_interleave(heads // t.shape[-3], dim=-3)
 

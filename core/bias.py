@@ -103,7 +103,7 @@ class SumBias(Bias):
         return SumBias(tuple(term.last(queries) for term in self.terms))
 
 
-def fold(
+def absorb_low_rank_bias(
     q: Tensor, k: Tensor, v: Tensor, bias: Bias | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float]:
     """Take the low-rank parts of a bias into queries and keys.

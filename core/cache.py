@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.masks import Everything, LeftPadding, Mask
+from core.masks import LeftPadding, Mask, NoMask
 from core.positions import Positions, Span, as_tensor, span
 
 
@@ -75,7 +75,7 @@ class Cache(Generic[Block]):
     def left_padding(self) -> Mask:
         """Return the mask that hides the columns before each row begins."""
         if self.starts is None:
-            return Everything()
+            return NoMask()
         return LeftPadding(self.starts - (self.length - self.kept))
 
     def append_positions(self, new: Positions) -> Positions:
@@ -236,4 +236,4 @@ class RecurrentState(Cache[State]):
         super().__init__([State() for _ in range(depth)])
 
     def left_padding(self):
-        return Everything() if self.length else super().left_padding()  # a state has passed it with the first tokens
+        return NoMask() if self.length else super().left_padding()  # a state has passed it with the first tokens

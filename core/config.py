@@ -41,7 +41,7 @@ class PositionKind(Enum):
 
 
 ON_A_GRID = (PositionKind.axial, PositionKind.centred, PositionKind.mixed)  # these turn by rows and columns
-TURNING = (PositionKind.rotary, *ON_A_GRID)
+ROTARY_KINDS = (PositionKind.rotary, *ON_A_GRID)
 
 
 @dataclass
@@ -103,10 +103,10 @@ class PositionConfig:
     scaling: RotaryScaling | None = None  # of kind=rotary, as models of others have it
 
 
-ATTEND = (Mixer.softmax, Mixer.window)  # mixers that have attention maps, and so what a probe reads
+HAS_ATTENTION_MAPS = (Mixer.softmax, Mixer.window)  # mixers that have attention maps, and so what a probe reads
 
 # What each mixer can take: tokens that see the future ("full"), causality, padding, a bias on scores.
-TAKES = {
+CAPABILITIES = {
     Mixer.softmax: {"full", "causal", "padding", "bias"},
     Mixer.window: {"full", "causal", "padding", "bias"},
     Mixer.linear: {"full", "causal", "padding"},
@@ -127,7 +127,7 @@ def check_mixing(mixer: Mixer, position: PositionKind, needs: frozenset[str]) ->
     needs = needs | {"bias"} if position in (PositionKind.alibi, PositionKind.relative) else needs
     if position is PositionKind.alibi and "causal" not in needs:
         raise ValueError("position=alibi is for causal attention, and here tokens see what follows them")
-    missing = needs - TAKES[mixer]
+    missing = needs - CAPABILITIES[mixer]
     if missing:
-        able = ", ".join(other.value for other, takes in TAKES.items() if needs <= takes)
+        able = ", ".join(other.value for other, takes in CAPABILITIES.items() if needs <= takes)
         raise ValueError(f"model.mixer={mixer.value} cannot take {', '.join(sorted(missing))}; possible here: {able}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core.bias import Bias, PairBias
 from core.cache import Cache, KVCache, LastKeysAndValues, RecurrentState, State, WindowCache
 from core.config import Activation, Norm, TransformerConfig
-from core.masks import Everything, Mask
+from core.masks import Mask, NoMask
 from core.mixers.registry import MIXERS
 from core.positions import NoPosition, Position, Positions, span
 from core.probe import BlockProbe, Probe
@@ -133,7 +133,7 @@ class Transformer(nn.Module):
         x: Float[Tensor, "B L C"],
         *,
         positions: Positions | None = None,
-        mask: Mask = Everything(),
+        mask: Mask = NoMask(),
         bias: Bias | Tensor | None = None,
         cache: Cache | None = None,
         probe: Probe | None = None,
@@ -163,7 +163,7 @@ class Transformer(nn.Module):
         x: Float[Tensor, "B L C"],
         *,
         positions: Positions | None = None,
-        mask: Mask = Everything(),
+        mask: Mask = NoMask(),
         bias: Bias | Tensor | None = None,
         cache: Cache | None = None,
         probe: Probe | None = None,

@@ -29,7 +29,7 @@ class Mask:
     def check(self, batch: int, queries: int, keys: int) -> None:
         """Raises ValueError if the mask was made for other sizes."""
 
-    def reach(self) -> tuple[float, float]:
+    def extent(self) -> tuple[float, float]:
         """How many keys before and after itself a query may see at most."""
         return inf, inf
 
@@ -61,19 +61,19 @@ class Mask:
         return self.allows(b, h, i, j)
 
     def __and__(self, other: "Mask") -> "Mask":
-        if isinstance(other, Everything):
+        if isinstance(other, NoMask):
             return self
-        return other if isinstance(self, Everything) else And(self, other)
+        return other if isinstance(self, NoMask) else And(self, other)
 
     def __or__(self, other: "Mask") -> "Mask":
-        return Everything() if Everything in (type(self), type(other)) else Or(self, other)
+        return NoMask() if NoMask in (type(self), type(other)) else Or(self, other)
 
     def __invert__(self) -> "Mask":
         return self.hidden if isinstance(self, Not) else Not(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Everything(Mask):
+class NoMask(Mask):
     """Every query sees every key."""
 
     def allows(self, b, h, i, j):
@@ -99,11 +99,11 @@ class Causal(Mask):
     def last_sees_all(self):
         return True
 
-    def reach(self):
+    def extent(self):
         return inf, 0
 
     def simplify(self, queries, keys):
-        return Everything() if queries == 1 else self  # the newest token sees all that is kept
+        return NoMask() if queries == 1 else self  # the newest token sees all that is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,13 +123,13 @@ class Window(Mask):
     def sees_itself(self):
         return True
 
-    def reach(self):
+    def extent(self):
         return self.left, self.right
 
     def simplify(self, queries, keys):
         if self.left < keys - 1:
             return self
-        return Everything() if self.right >= queries - 1 else Causal() if self.right == 0 else self
+        return NoMask() if self.right >= queries - 1 else Causal() if self.right == 0 else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +247,7 @@ class Grid(Mask):
         columns = i % self.width - j % self.width
         return (rows.abs() <= self.radius) & (columns.abs() <= self.radius)
 
-    def reach(self):
+    def extent(self):
         return (self.width + 1) * self.radius, (self.width + 1) * self.radius
 
 
@@ -313,7 +313,7 @@ class Dense(Mask):
 
 
 @dataclass(frozen=True, eq=False)
-class Joined(Mask):
+class CombinedMask(Mask):
     """Two masks as one; a subclass says how."""
 
     first: Mask
@@ -328,14 +328,14 @@ class Joined(Mask):
 
 
 @dataclass(frozen=True, eq=False)
-class And(Joined):
+class And(CombinedMask):
     """Both masks allow it."""
 
     def allows(self, b, h, i, j):
         return self.first.allows(b, h, i, j) & self.second.allows(b, h, i, j)
 
-    def reach(self):
-        (left, right), (left2, right2) = self.first.reach(), self.second.reach()
+    def extent(self):
+        (left, right), (left2, right2) = self.first.extent(), self.second.extent()
         return min(left, left2), min(right, right2)
 
     def sees_itself(self):
@@ -356,14 +356,14 @@ class And(Joined):
 
 
 @dataclass(frozen=True, eq=False)
-class Or(Joined):
+class Or(CombinedMask):
     """Either mask allows it."""
 
     def allows(self, b, h, i, j):
         return self.first.allows(b, h, i, j) | self.second.allows(b, h, i, j)
 
-    def reach(self):
-        (left, right), (left2, right2) = self.first.reach(), self.second.reach()
+    def extent(self):
+        (left, right), (left2, right2) = self.first.extent(), self.second.extent()
         return max(left, left2), max(right, right2)
 
     def sees_itself(self):

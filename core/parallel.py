@@ -18,7 +18,7 @@ from torch.distributed import ProcessGroup
 
 from core.attention import attend, check, check_bias
 from core.bias import Bias, LowRankBias, PairBias, SumBias
-from core.masks import Everything, Mask
+from core.masks import Mask, NoMask
 
 
 class Ulysses:
@@ -48,7 +48,7 @@ class Ulysses:
         k: Tensor,
         v: Tensor,
         *,
-        mask: Mask = Everything(),
+        mask: Mask = NoMask(),
         bias: Bias | Tensor | None = None,
         **options: Any,
     ) -> Tensor:
@@ -118,7 +118,7 @@ class ShareOfHeads:
         k: Tensor,
         v: Tensor,
         *,
-        mask: Mask = Everything(),
+        mask: Mask = NoMask(),
         bias: Bias | Tensor | None = None,
         **options: Any,
     ) -> Tensor:

@@ -16,7 +16,7 @@ from core.bias import Bias, LowRankBias, PairBias
 from core.kernels.local import block_size
 from core.kernels.pair_bias import CHUNK
 from core.kernels.sdpa import plain
-from core.masks import Everything, Mask
+from core.masks import Mask, NoMask
 
 BACKENDS = ("auto", "sdpa", "local", "pair_bias", "flex", "reference")
 OWN = ("local", "pair_bias")  # these say for themselves why they run, and need no excuse where they do not
@@ -58,7 +58,7 @@ def plan(
     k: Tensor,
     v: Tensor,
     *,
-    mask: Mask = Everything(),
+    mask: Mask = NoMask(),
     bias: Bias | Tensor | None = None,
     backend: str = "auto",
     grad: bool | None = None,
@@ -103,7 +103,7 @@ def describe(
 ) -> Call:
     """The description of a call, by which a choice is remembered."""
     L, M, D = q.shape[-2], k.shape[-2], q.shape[-1]
-    left, right = mask.reach()
+    left, right = mask.extent()
     pairs, low, rank = (), (), 0
     if bias is not None:
         pairs = [part.values for part in bias.parts if isinstance(part, PairBias)]
@@ -163,7 +163,7 @@ def _planned(backend: str, call: Call, sizes: tuple[int, ...], mask: Mask, reaso
     B, _, L, M = sizes
     scores, item = prod(sizes), call.dtype.itemsize
     why = {
-        "local": "no query sees farther than {:g} keys before it and {:g} after it".format(*mask.reach()),
+        "local": "no query sees farther than {:g} keys before it and {:g} after it".format(*mask.extent()),
         "pair_bias": "the bias needs a gradient, which is summed up in chunks",
     }.get(backend, "fused, no scores in memory")
     held = 0 if call.plain else L * M
@@ -176,8 +176,8 @@ def _planned(backend: str, call: Call, sizes: tuple[int, ...], mask: Mask, reaso
     elif backend == "flex":
         held //= item  # the mask as bool, while its blocks are made
     elif backend == "local":
-        reach = int(sum(mask.reach()))
-        held = L * (reach + block_size(*map(int, mask.reach())))
+        reach = int(sum(mask.extent()))
+        held = L * (reach + block_size(*map(int, mask.extent())))
     unsure = backend == "sdpa/efficient" and call.trained
     exact = call.dtype not in HALF
     return Plan(backend, reasons or (why,), held * item, exact=exact, deterministic=not unsure)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from core.bias import Bias, LowRankBias, PairBias
-from core.config import ON_A_GRID, TURNING, PositionConfig, PositionKind, RotaryScaling, TransformerConfig
+from core.config import ON_A_GRID, ROTARY_KINDS, PositionConfig, PositionKind, RotaryScaling, TransformerConfig
 from core.rotary_scaling import frequency_divisors
 
 
@@ -150,7 +150,7 @@ class NoPosition(Position):
     """Order comes from the mask alone (Kazemnejad et al. 2023); without a mask, tokens are a set."""
 
 
-class Together(Position):
+class CombinedPosition(Position):
     """A table for tokens, and a scheme that acts in another place (EVA-02: Fang et al. 2023)."""
 
     def __init__(self, table: "Learned", other: Position):
@@ -186,7 +186,7 @@ class Learned(Position):
             row = row * size + positions[..., axis]
         if _has_values(row):
             self._check(int(row.max()))
-        return x + self.table[row.clamp(min=0)] * _has_position(positions)
+        return x + self.table[row.clamp(min=0)] * has_position(positions)
 
     def _check(self, last: int) -> None:
         if last >= len(self.table):
@@ -212,7 +212,7 @@ class Sinusoidal(Position):
 
     def table(self, positions: Tensor) -> Float[Tensor, "*batch L C"]:
         angle = _angles(positions, self.axes, self.frequencies.near(positions))  # (*, L, C / 2)
-        return torch.cat([angle.sin(), angle.cos()], -1) * _has_position(positions)
+        return torch.cat([angle.sin(), angle.cos()], -1) * has_position(positions)
 
 
 class Rotary(Position):
@@ -260,7 +260,7 @@ class Rotary(Position):
         return self.last[1]
 
     def _rotation(self, positions: Tensor) -> Rotation:
-        angle = self.angles(positions) * _has_position(positions)  # (*, L, D / 2)
+        angle = self.angles(positions) * has_position(positions)  # (*, L, D / 2)
         return Rotation.by(angle.unsqueeze(-3) if angle.dim() > 2 else angle, self.size)  # the same for every head
 
     def angles(self, positions: Tensor) -> Float[Tensor, "*batch L half"]:
@@ -316,7 +316,7 @@ class MixedRotary(Position):
 
     def rotations(self, positions, depth):
         positions = as_tensor(positions)
-        place = (positions * _has_position(positions)).float()[..., None, None, :, :, None]  # (*, 1, 1, L, 2, 1)
+        place = (positions * has_position(positions)).float()[..., None, None, :, :, None]  # (*, 1, 1, L, 2, 1)
         row, column = self.frequency[..., None, :]  # (depth, H, 1, D / 2)
         angles = place[..., 0, :] * row + place[..., 1, :] * column  # (*, depth, H, L, D / 2)
         return [Rotation.by(angle) for angle in angles.unbind(-4)]
@@ -382,10 +382,10 @@ def make_position(config: PositionConfig, model: TransformerConfig, extent: tupl
     """The scheme that a configuration names, for the tokens of a model that stand on a grid of `extent` places."""
     dim, heads, axes, head_dim = model.dim, model.heads, len(extent), model.dim // model.heads
     if config.table:
-        if config.kind not in TURNING:
-            kinds = ", ".join(kind.value for kind in TURNING)
+        if config.kind not in ROTARY_KINDS:
+            kinds = ", ".join(kind.value for kind in ROTARY_KINDS)
             raise ValueError(f"position.table goes with position.kind={kinds}, not with {config.kind.value}")
-        return Together(Learned(dim, extent), make_position(replace(config, table=False), model, extent))
+        return CombinedPosition(Learned(dim, extent), make_position(replace(config, table=False), model, extent))
     if config.scaling is not None and (config.kind is not PositionKind.rotary or axes != 1):
         raise ValueError(f"position.scaling goes with position=rotary in a sequence, not with {config.kind.value}")
     match config.kind:
@@ -415,7 +415,7 @@ def make_position(config: PositionConfig, model: TransformerConfig, extent: tupl
             return MixedRotary(heads, head_dim, model.depth, config.base)
 
 
-def _has_position(positions: Tensor) -> Tensor:
+def has_position(positions: Tensor) -> Tensor:
     """(*, L, A) -> (*, L, 1): False for tokens without a position."""
     return (positions >= 0).all(-1, keepdim=True)
 

@@ -12,7 +12,7 @@ its parts, which lie in modules of fixed names. It imports `core` and never anot
 
 and, where it has such a thing,
 
-    ported.py     models of other libraries as adapters, and back
+    convert.py     models of other libraries as adapters, and back
     export.py     export(adapter, position, folder) -> paths: for another library to load
     start.py      fitted(adapter, state, spec) -> state: what it can begin with of another run's weights
     explain.py    scenes(adapter, input) -> [Scene]: what the page of `attend explain` draws attention on;

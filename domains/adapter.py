@@ -15,7 +15,7 @@ from typing_extensions import TypeVar  # of Python 3.13: it knows a default
 
 from core.cache import BlockCache, Cache
 from core.layers import Transformer
-from core.masks import Everything, Mask
+from core.masks import Mask, NoMask
 from core.probe import Probe
 
 Batch = dict[str, Tensor]
@@ -26,7 +26,7 @@ class Tokens(NamedTuple):
     """What every domain turns its batch into: the arguments of the core's Transformer."""
 
     x: Tensor  # (B, L, C)
-    mask: Mask = Everything()
+    mask: Mask = NoMask()
     positions: Tensor | None = None  # (L, A) or (B, L, A); 0, 1, 2 … if None
 
 
@@ -93,7 +93,7 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
         self,
         batch: Batch,
         *,
-        mask: Mask = Everything(),
+        mask: Mask = NoMask(),
         cache: Cache[BlockCache] | None = None,
         probe: Probe | None = None,
         last: int | None = None,

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from core.attention import attend
 from core.bias import Bias, LowRankBias, PairBias
-from core.masks import Causal, Everything, Mask, Window
-from core.mixers import linear
+from core.masks import Causal, Mask, NoMask, Window
+from core.mixers import linear_attention as linear
 from core.planner import plan
 from experiments.environment import best_device, environment
 from experiments.runs import write_json
@@ -119,7 +119,7 @@ def cases(device: torch.device) -> list[Case]:
     return found
 
 
-def both_ways(qkv: list[Tensor], *, mask: Mask = Everything(), bias: Bias | None = None, backend: str = "auto") -> Call:
+def both_ways(qkv: list[Tensor], *, mask: Mask = NoMask(), bias: Bias | None = None, backend: str = "auto") -> Call:
     """Forward and backward, with the gradients of everything that is trained."""
     trained = [tensor for part in (bias.parts if bias else ()) for tensor in vars(part).values()]
     q, k, v = qkv

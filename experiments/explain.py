@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from core.config import ATTEND
+from core.config import HAS_ATTENTION_MAPS
 from core.layers import TransformerBlock
 from core.maps import received, rollout, statistics
-from core.masks import Everything, Mask, Padding, Window
+from core.masks import Mask, NoMask, Padding, Window
 from core.mixers.softmax import MultiHeadAttention
 from core.probe import Probe
 from domains.adapter import DomainAdapter
@@ -48,8 +48,8 @@ def explained(folder: Path, source: str | None = None) -> dict[str, Any]:
     """
     saved, adapter = load_run(folder)
     mixer = adapter.transformer.config.mixer
-    if mixer not in ATTEND:
-        able = ", ".join(other.value for other in ATTEND)
+    if mixer not in HAS_ATTENTION_MAPS:
+        able = ", ".join(other.value for other in HAS_ATTENTION_MAPS)
         raise ValueError(f"model.mixer={mixer.value} has no attention maps to explain; possible: {able}")
     explain = load_domain(saved.domain.package).explain
     if explain is None:
@@ -95,7 +95,7 @@ def look(adapter: DomainAdapter, scene: Scene) -> dict[str, Any]:
 
 
 def said(
-    adapter: DomainAdapter, scene: Scene, copies: int = 1, hide: Mask = Everything(), probe: Probe | None = None
+    adapter: DomainAdapter, scene: Scene, copies: int = 1, hide: Mask = NoMask(), probe: Probe | None = None
 ) -> Tensor:
     """What the model says of some copies of a scene, (B, N, K)."""
     batch = {name: tensor.expand(copies, *tensor.shape[1:]) for name, tensor in scene.batch.items()}
@@ -133,7 +133,7 @@ def visible(adapter: DomainAdapter, scene: Scene) -> Tensor:
     block, L = adapter.transformer.blocks[0], len(scene.elements)
     assert isinstance(block, TransformerBlock)
     assert isinstance(block.mixer, MultiHeadAttention)
-    mask = adapter.tokens(scene.batch).mask & block.mixer.within
+    mask = adapter.tokens(scene.batch).mask & block.mixer.window_mask
     return mask.dense(1, 1, L, L, adapter.device)[0, 0].expand(L, L)
 
 

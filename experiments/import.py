@@ -54,8 +54,8 @@ def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
     """
     import timm
 
-    from domains.vision.ported import from_timm as ported
-    from domains.vision.ported import timm_config
+    from domains.vision.convert import from_timm as ported
+    from domains.vision.convert import timm_config
 
     if config.name is None or not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name}*")[:8] if config.name else timm.list_models("vit_*_patch16_224")[:8]
@@ -108,14 +108,14 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
     state = read_state(folder)
     match theirs.get("model_type"):
         case "gpt2" | "llama":
-            from domains.text.ported import from_transformers as ported
-            from domains.text.ported import our_config
+            from domains.text.convert import from_transformers as ported
+            from domains.text.convert import our_config
             from domains.text.tokenizers import beside as tokenizer_of
 
             tokenizer = tokenizer_of(folder)
             return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
         case "decision_transformer":
-            from domains.rl.ported import decision_transformer_config, from_decision_transformer
+            from domains.rl.convert import decision_transformer_config, from_decision_transformer
 
             known: Any = OmegaConf.to_container(config.known) if config.known else beside(folder)
             return (
@@ -124,8 +124,8 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
                 *decision_transformer_config(theirs, known)[1:],
             )
         case "esm":
+            from domains.protein.convert import esm2_config, from_esm2
             from domains.protein.masked.config import ModelConfig
-            from domains.protein.ported import esm2_config, from_esm2
 
             adapter = from_esm2(theirs, state)
             adapter.config = ModelConfig(**vars(adapter.config))
@@ -147,9 +147,9 @@ def from_gguf(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, An
     Raises:
         ValueError: if the file is none, or of another kind.
     """
+    from domains.text.convert import from_transformers as ported
+    from domains.text.convert import our_config
     from domains.text.gguf import read_gguf
-    from domains.text.ported import from_transformers as ported
-    from domains.text.ported import our_config
 
     if config.file is None:
         raise ValueError("source=gguf needs file=….gguf")

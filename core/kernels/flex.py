@@ -13,8 +13,8 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor
 
-from core.kernels.sdpa import unseen
-from core.masks import Everything, Mask
+from core.kernels.sdpa import fully_masked_keys
+from core.masks import Mask, NoMask
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale: float) -> Tensor:
@@ -24,7 +24,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale
     (B, H, L, _), M = q.shape, k.shape[-2]
     traced = torch.compiler.is_compiling()  # then the caches are not looked into
     blocks = None
-    if not isinstance(mask, Everything):
+    if not isinstance(mask, NoMask):
         blocks, hidden = (make_blocks if traced else known_blocks)(mask, B, H, L, M, q.device)
         k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
     if q.device.type == "cpu":  # the plan knows that no gradient is wanted; torch refuses what could have one
@@ -49,7 +49,9 @@ def make_blocks(mask: Mask, B: int, H: int, L: int, M: int, device: torch.device
 
     allowed = mask.dense(B, H, L, M, device)  # (B|1, H|1, L|1, M)
     sizes = (len(allowed), allowed.shape[1], L, M)
-    return create_block_mask(lambda b, h, i, j: mask.allows(b, h, i + M - L, j), *sizes, device), unseen(allowed)
+    return create_block_mask(lambda b, h, i, j: mask.allows(b, h, i + M - L, j), *sizes, device), fully_masked_keys(
+        allowed
+    )
 
 
 @lru_cache(maxsize=8)

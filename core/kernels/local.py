@@ -18,7 +18,7 @@ from core.masks import Mask
 def local(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
     """Args: q (B,H,L,D), k and v (B,G,L,D), and a mask of finite reach. Returns: (B,H,L,D)."""
     B, H, L, _ = q.shape
-    left, right = (int(side) for side in mask.reach())
+    left, right = (int(side) for side in mask.extent())
     c = block_size(left, right)
     N = -(-L // c)
     past = N * c - L

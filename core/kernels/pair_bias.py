@@ -15,7 +15,7 @@ Shapes: B batch · H heads · L queries · M keys · D head width
 import torch
 from torch import Tensor
 
-from core.kernels.sdpa import fused, unseen
+from core.kernels.sdpa import fully_masked_keys, fused
 
 CHUNK = 2**20  # scores recomputed at once: 4 MB in float32, which stay in the cache
 
@@ -61,7 +61,7 @@ class _Gradients(torch.autograd.Function):
             scores = torch.matmul(q[rows] * scale, keys.mT).add_(here)  # (b, H, L, M)
             if allowed is not None:
                 hidden = ~_rows(allowed, rows)
-                nowhere, gone = unseen(~hidden), gone | hidden
+                nowhere, gone = fully_masked_keys(~hidden), gone | hidden
                 keys, values = keys.masked_fill(nowhere, 0.0), values.masked_fill(nowhere, 0.0)
                 scores.masked_fill_(hidden, -torch.inf)
             P = scores.softmax(-1).masked_fill_(gone, 0.0)  # NaN in a row that sees nothing

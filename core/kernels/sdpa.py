@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.masks import Causal, Everything, Mask
+from core.masks import Causal, Mask, NoMask
 
 # cuDNN is left out on purpose: it has had silent NaN gradients under a mask.
 CUDA_ORDER = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -23,7 +23,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, scale
     if bias is None and plain(mask, L, M):
         causal = isinstance(mask, Causal) and bool(L > 1)  # torch counts from the top left, which is right if L = M
         return _torch(q, k, v, None, scale, causal)
-    if isinstance(mask, Everything):
+    if isinstance(mask, NoMask):
         return _torch(q, k, v, bias, scale)
     allowed = dense_mask(mask, q, k)  # (B|1, H|1, L|1, M)
     if mask.sees_itself() and (L == M or (L < M and mask.last_sees_all())):
@@ -38,13 +38,13 @@ def fused(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, scale: float,
     """
     if allowed is None:
         return _torch(q, k, v, bias, scale)
-    hidden = unseen(allowed)
+    hidden = fully_masked_keys(allowed)
     k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
-    blind = ~allowed.any(-1, keepdim=True)  # these see everything instead, and their output is dropped
-    attn_mask = allowed | blind
+    fully_masked_queries = ~allowed.any(-1, keepdim=True)  # these see everything instead, and their output is dropped
+    attn_mask = allowed | fully_masked_queries
     if bias is not None:
         attn_mask = _hidden(bias, attn_mask)
-    return _torch(q, k, v, attn_mask, scale).masked_fill(blind, 0.0)
+    return _torch(q, k, v, attn_mask, scale).masked_fill(fully_masked_queries, 0.0)
 
 
 def dense_mask(mask: Mask, q: Tensor, k: Tensor) -> Tensor:
@@ -63,14 +63,14 @@ def _hidden(bias: Tensor, allowed: Tensor) -> Tensor:
     return bias.masked_fill(~allowed, float("-inf"))
 
 
-def unseen(allowed: Tensor) -> Tensor:
+def fully_masked_keys(allowed: Tensor) -> Tensor:
     """The keys that no query may see, (B|1, 1, M, 1), of allowed (B|1, H|1, L|1, M)."""
     return ~allowed.any(2).any(1)[:, None, :, None]
 
 
 def plain(mask: Mask, queries: int, keys: int) -> bool:
     """Whether torch's kernels take the mask without a tensor for it."""
-    return isinstance(mask, Everything) or (isinstance(mask, Causal) and queries in (1, keys))
+    return isinstance(mask, NoMask) or (isinstance(mask, Causal) and queries in (1, keys))
 
 
 def _torch(q, k, v, attn_mask: Tensor | None, scale: float, causal: bool = False) -> Tensor:

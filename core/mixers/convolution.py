@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.cache import State
-from core.mixers.visible import visible
+from core.mixers.mask_utils import causal_and_padding
 
 
 class Convolution(nn.Module):
@@ -46,10 +46,10 @@ class Convolution(nn.Module):
         probe=None,
         last=None,
     ) -> Float[Tensor, "B L C"]:
-        causal, valid = visible("convolution", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
+        causal, valid = causal_and_padding("convolution", x, mask, bias, cache)
         gate, value = self.split(x).chunk(2, dim=-1)  # (B, L, C) each
         if valid is not None:
-            value = value * valid[:, -x.shape[1] :, None]
+            value = value * valid[..., None]
         value = value.mT  # (B, C, L)
         before, after = (self.kernel - 1, 0) if causal else (self.kernel // 2, self.kernel // 2)
         if cache is not None and cache.tensors:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.cache import State
-from core.mixers.visible import visible
+from core.mixers.mask_utils import causal_and_padding
 
 
 class Recurrence(nn.Module):
@@ -40,8 +40,7 @@ class Recurrence(nn.Module):
         probe=None,
         last=None,
     ) -> Float[Tensor, "B L C"]:
-        causal, valid = visible("recurrence", mask, x.shape[0], x.shape[1] + (cache.length if cache else 0), bias)
-        valid = None if valid is None else valid[:, -x.shape[1] :]
+        causal, valid = causal_and_padding("recurrence", x, mask, bias, cache)
         if causal:
             y, last = self.read(x, valid, cache.tensors[0] if cache is not None and cache.tensors else None)
             if cache is not None:

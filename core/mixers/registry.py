@@ -13,7 +13,8 @@ from torch import nn
 
 from core.config import Mixer, TransformerConfig
 from core.mixers.convolution import Convolution
-from core.mixers.kinds import DeltaAttention, LinearAttention
+from core.mixers.delta_attention import DeltaAttention
+from core.mixers.linear_attention import LinearAttention
 from core.mixers.recurrence import Recurrence
 from core.mixers.softmax import MultiHeadAttention
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.attention import attend
 from core.bias import Bias
 from core.cache import KeysAndValues, LastKeysAndValues
-from core.masks import Everything, Mask, Window
+from core.masks import Mask, NoMask, Window
 from core.positions import Rotation
 from core.probe import BlockProbe
 
@@ -46,7 +46,7 @@ class MultiHeadAttention(nn.Module):
         window: int | None = None,
     ):
         super().__init__()
-        self.within = Everything() if window is None else Window(window, window)
+        self.window_mask = NoMask() if window is None else Window(window, window)
         kv_heads = heads if kv_heads is None else kv_heads
         if dim < 1 or heads < 1 or dim % heads:
             raise ValueError(f"the width {dim} must be a multiple of the {heads} heads")
@@ -82,13 +82,17 @@ class MultiHeadAttention(nn.Module):
 
     def make_cache(self, capacity: int) -> KeysAndValues | LastKeysAndValues:
         """What this layer keeps of earlier tokens, `capacity` at most."""
-        return LastKeysAndValues(self.within.left) if isinstance(self.within, Window) else KeysAndValues(capacity)
+        return (
+            LastKeysAndValues(self.window_mask.left)
+            if isinstance(self.window_mask, Window)
+            else KeysAndValues(capacity)
+        )
 
     def forward(
         self,
         x: Float[Tensor, "B L C"],
         *,
-        mask: Mask = Everything(),
+        mask: Mask = NoMask(),
         bias: Bias | None = None,
         rotation: Rotation | None = None,
         cache: KeysAndValues | LastKeysAndValues | None = None,
@@ -96,7 +100,7 @@ class MultiHeadAttention(nn.Module):
         last: int | None = None,
     ) -> Float[Tensor, "B n C"]:
         """Args: last: compute the last n tokens alone; the others are keys and values."""
-        mask = mask & self.within
+        mask = mask & self.window_mask
         q, k, v = self.project(x, rotation)  # (B, H, L, D), (B, G, L, D), (B, G, L, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, G, M, D)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.cache import BlockCache, Cache
 from core.config import PositionConfig
 from core.layers import Transformer, add_biases
-from core.masks import Everything, Mask, Padding
+from core.masks import Mask, NoMask, Padding
 from core.positions import Learned, make_position
 from core.probe import Probe
 from domains.adapter import Batch, DomainAdapter, Loss, Tokens
@@ -140,7 +140,7 @@ class Adapter(DomainAdapter[Prediction]):
         self,
         batch: Batch,
         *,
-        mask: Mask = Everything(),
+        mask: Mask = NoMask(),
         cache: Cache[BlockCache] | None = None,
         probe: Probe | None = None,
         last: int | None = None,

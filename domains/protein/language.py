@@ -1,4 +1,4 @@
-"""A masked protein language model on the shared core, made of ESM-2's parts: its weights go in and out (ported.py).
+"""A masked protein language model on the shared core, made of ESM-2's parts: its weights go in and out (convert.py).
 
     tokens = encode(["MKTAYIAK", "GS<mask>LV"])    # (B, L): <cls>, residues, <eos>, padding
     model({"tokens": tokens})                      # (B, L, K)

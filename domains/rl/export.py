@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from core.config import PositionConfig
 from domains.rl.adapter import Adapter
-from domains.rl.ported import known_of, their_config, their_state
+from domains.rl.convert import known_of, their_config, their_state
 
 
 def export(adapter: Adapter, position: PositionConfig, folder: Path) -> list[Path]:

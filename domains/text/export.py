@@ -9,9 +9,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from core.config import PositionConfig
-from core.porting import unload
+from core.convert import export_state_dict
 from domains.text.adapter import Adapter
-from domains.text.ported import TABLES, their_config
+from domains.text.convert import TABLES, their_config
 from domains.text.tokenizers import Subwords
 
 
@@ -31,7 +31,7 @@ def export(adapter: Adapter, position: PositionConfig, folder: Path) -> list[Pat
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "config.json", folder / "model.safetensors"]
     paths[0].write_text(json.dumps(theirs, indent=2) + "\n", encoding="utf-8")
-    state = unload(adapter, TABLES[theirs["model_type"]](adapter.config))
+    state = export_state_dict(adapter, TABLES[theirs["model_type"]](adapter.config))
     save_file({name: weight.contiguous().cpu() for name, weight in state.items()}, paths[1], {"format": "pt"})
     if isinstance(tokenizer, Subwords):
         told = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": tokenizer.chat_template}

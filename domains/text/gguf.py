@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.porting import half_split
+from core.convert import half_split
 from domains.text.config_json import number, whole
 from domains.text.rope import our_position, yarn_attention
 from domains.text.tokenizers import Subwords, byte_pairs, framed

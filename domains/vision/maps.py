@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.config import ATTEND
+from core.config import HAS_ATTENTION_MAPS
 from core.maps import gradient_rollout, rollout
 from core.probe import Probe
 from domains.vision.adapter import Adapter
@@ -40,7 +40,7 @@ class Faithfulness(NamedTuple):
 
 def can_look(adapter: Adapter) -> bool:
     """Whether its mixer has attention to look at."""
-    return adapter.config.mixer in ATTEND
+    return adapter.config.mixer in HAS_ATTENTION_MAPS
 
 
 def look(adapter: Adapter, images: Float[Tensor, "B C Y X"], classes: Int[Tensor, " B"] | None = None) -> Seen:
@@ -55,7 +55,7 @@ def look(adapter: Adapter, images: Float[Tensor, "B C Y X"], classes: Int[Tensor
         ValueError: if the mixer has no attention.
     """
     if not can_look(adapter):
-        possible = ", ".join(mixer.value for mixer in ATTEND)
+        possible = ", ".join(mixer.value for mixer in HAS_ATTENTION_MAPS)
         raise ValueError(f"model.mixer={adapter.config.mixer.value} has no attention to look at; possible: {possible}")
     adapter.eval()
     heads = []

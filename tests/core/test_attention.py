@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.attention import attend, probabilities, reference
 from core.bias import LowRankBias, PairBias
-from core.masks import Causal, Dense, Documents, Everything, Grid, Lengths, Padding, Prefix, Window, bigbird
+from core.masks import Causal, Dense, Documents, Grid, Lengths, NoMask, Padding, Prefix, Window, bigbird
 from core.planner import plan
 
 B, H, G, L, M, D = 2, 6, 3, 5, 11, 7
@@ -26,7 +26,7 @@ def valid(keys=M):
 
 
 MASKS = {
-    "everything": Everything(),
+    "everything": NoMask(),
     "causal": Causal(),
     "window": Window(3, 1),
     "padding": Padding(valid()),
@@ -215,7 +215,7 @@ def test_a_query_that_sees_nothing_gives_zero_and_finite_gradients(backend):
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "pair_bias", "reference"])
-@pytest.mark.parametrize("mask", [Everything(), Padding(valid())], ids=["everything", "padding"])
+@pytest.mark.parametrize("mask", [NoMask(), Padding(valid())], ids=["everything", "padding"])
 def test_a_bias_of_minus_infinity_hides(backend, mask, same_gradients):
     """A row without a key that is left gives 0 and finite gradients, on every kernel, in the loss or not."""
     q, k, v = tensors(H)

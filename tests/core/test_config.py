@@ -2,11 +2,11 @@
 
 import pytest
 
-from core.config import TAKES, Mixer, PositionKind, check_mixing
+from core.config import CAPABILITIES, Mixer, PositionKind, check_mixing
 
 
 def test_every_mixer_says_what_it_takes():
-    assert TAKES.keys() == {*Mixer}
+    assert CAPABILITIES.keys() == {*Mixer}
 
 
 @pytest.mark.parametrize(

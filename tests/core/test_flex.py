@@ -6,7 +6,7 @@ import torch
 from core.attention import attend, reference
 from core.bias import LowRankBias, PairBias
 from core.kernels.flex import known_blocks
-from core.masks import Causal, Dense, Documents, Everything, Grid, Lengths, Padding, Prefix, Window, bigbird
+from core.masks import Causal, Dense, Documents, Grid, Lengths, NoMask, Padding, Prefix, Window, bigbird
 from core.planner import plan
 
 B, H, G, L, M, D = 2, 6, 3, 5, 11, 7
@@ -19,7 +19,7 @@ def random(*shape, seed=0):
 VALID = torch.arange(M) < torch.tensor([M - 2, M - 6])[:, None]  # (B, M)
 IDS = torch.tensor([[0] * 4 + [1] * 7, [0] * 9 + [3] * 2])
 MASKS = {
-    "everything": Everything(),
+    "everything": NoMask(),
     "causal": Causal(),
     "window": Window(3, 1),
     "padding": Padding(VALID),
@@ -28,7 +28,7 @@ MASKS = {
     "documents & causal": Documents(IDS) & Causal(),
     "prefix | causal": Prefix(3) | Causal(),
     "not a window": ~Window(2, 2),
-    "nothing": ~Everything(),
+    "nothing": ~NoMask(),
     "grid": Grid(1, M, 2),
     "bigbird": bigbird(M, 2),
 }

@@ -8,10 +8,10 @@ from core.masks import (
     Causal,
     Dense,
     Documents,
-    Everything,
     Grid,
     LeftPadding,
     Lengths,
+    NoMask,
     Not,
     Padding,
     Prefix,
@@ -73,8 +73,8 @@ def test_algebra():
     a, b = Causal(), Window(1, 3)
     assert torch.equal(table(~(a | b)), table(~a & ~b))
     assert isinstance(~~a, Causal)
-    assert (a & Everything()) is a
-    assert isinstance(a | Everything(), Everything)
+    assert (a & NoMask()) is a
+    assert isinstance(a | NoMask(), NoMask)
     assert isinstance(~a, Not)
 
 
@@ -86,7 +86,7 @@ def test_simplify_changes_nothing(queries):
         simple = mask.simplify(queries, N)
         allowed = [m.dense(B, 1, queries, N).expand(B, 1, queries, N) for m in (simple, mask)]
         assert torch.equal(*allowed)
-    assert isinstance(Causal().simplify(1, N), Everything)
+    assert isinstance(Causal().simplify(1, N), NoMask)
     assert isinstance((Window(N) & Causal()).simplify(N, N), Causal)
     assert isinstance((Window(2, 3) & Causal()).simplify(N, N), Window)
 
@@ -110,7 +110,7 @@ def test_what_masks_promise_holds(queries):
 )
 def test_reach_is_what_is_seen(mask):
     i, j = torch.arange(N)[:, None], torch.arange(N)
-    left, right = mask.reach()
+    left, right = mask.extent()
     assert not table(mask)[0, 0][(j < i - left) | (j > i + right)].any()
 
 

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from core.cache import Cache, KVCache, RecurrentState, WindowCache
-from core.config import ON_A_GRID, TAKES, Mixer, PositionConfig, PositionKind, TransformerConfig
+from core.config import CAPABILITIES, ON_A_GRID, Mixer, PositionConfig, PositionKind, TransformerConfig
 from core.layers import Transformer
-from core.masks import Causal, Everything, Lengths, Padding, Window
-from core.mixers import delta, linear
+from core.masks import Causal, Lengths, NoMask, Padding, Window
+from core.mixers import delta_attention as delta
+from core.mixers import linear_attention as linear
 from core.positions import make_position
 
 B, H, L, D, E = 2, 3, 37, 5, 7
@@ -170,7 +171,7 @@ def test_no_mixer_sees_the_future(mixer):
     assert (after[:, 6:] - before[:, 6:]).abs().amax((0, 2)).min() > 1e-5
 
 
-@pytest.mark.parametrize("mixer", [mixer for mixer in Mixer if {"full", "padding"} <= TAKES[mixer]])
+@pytest.mark.parametrize("mixer", [mixer for mixer in Mixer if {"full", "padding"} <= CAPABILITIES[mixer]])
 @torch.no_grad()
 def test_padding_moves_nothing_and_everything_else_is_seen(mixer):
     trunk, x = model(mixer), tokens()
@@ -178,7 +179,7 @@ def test_padding_moves_nothing_and_everything_else_is_seen(mixer):
     valid = torch.arange(N) < lengths[:, None]
     padded = trunk(x, mask=Lengths(lengths))
     torch.testing.assert_close(trunk(x, mask=Padding(valid)), padded)
-    torch.testing.assert_close(trunk(x[1:, :8], mask=Everything())[0], padded[1, :8], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trunk(x[1:, :8], mask=NoMask())[0], padded[1, :8], rtol=1e-4, atol=1e-5)
     changed = x.clone()
     changed[1, 8:] = 9.0
     torch.testing.assert_close(trunk(changed, mask=Lengths(lengths))[valid], padded[valid], rtol=0, atol=1e-6)
@@ -187,7 +188,7 @@ def test_padding_moves_nothing_and_everything_else_is_seen(mixer):
     assert (trunk(changed) - trunk(x)).abs().amax((0, 2))[1] > 1e-5  # the past sees it, too
 
 
-@pytest.mark.parametrize("mixer", [mixer for mixer in Mixer if {"causal", "padding"} <= TAKES[mixer]])
+@pytest.mark.parametrize("mixer", [mixer for mixer in Mixer if {"causal", "padding"} <= CAPABILITIES[mixer]])
 @torch.no_grad()
 def test_padding_in_front_moves_nothing(mixer):
     trunk, x, valid = model(mixer, PositionKind.none), tokens(), torch.arange(N) >= torch.tensor([[0], [5]])

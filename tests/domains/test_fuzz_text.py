@@ -20,9 +20,9 @@ from safetensors.torch import save
 from domains.text.config import DataConfig as TextConfig
 from domains.text.config import Source as TextSource
 from domains.text.config import TokenizerKind
+from domains.text.convert import from_transformers
 from domains.text.corpus import open_corpus
 from domains.text.gguf import read_gguf
-from domains.text.ported import from_transformers
 from domains.text.predict import read as read_prompt
 from domains.text.prompts import encode_prompts
 from domains.text.tokenizers import read as read_tokenizer

@@ -426,7 +426,7 @@ def test_models_that_cannot_be_are_refused(data, wrong):
 def test_the_neighbourhood_of_a_token_is_not_what_its_mixer_sees(data):
     adapter: Any = make_adapter(data, mixer=Mixer.window, window=5)
     assert adapter.embed.kernel_size == (2 * 2 + 1,)
-    assert [block.mixer.within.left for block in adapter.transformer.blocks] == [5, 5]
+    assert [block.mixer.window_mask.left for block in adapter.transformer.blocks] == [5, 5]
 
 
 # metrics

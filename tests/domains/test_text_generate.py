@@ -9,8 +9,8 @@ from torch import nn
 
 from core.cache import State
 from core.config import Activation, Mixer, Norm, PositionConfig, PositionKind, TransformerConfig
+from core.mixers.mask_utils import causal_and_padding
 from core.mixers.registry import MIXERS
-from core.mixers.visible import visible
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
 from domains.text.decoder import CachedDecoder, Decoder, UncachedDecoder
@@ -99,9 +99,9 @@ class Means(nn.Module):
         return State()
 
     def forward(self, x, *, mask, bias=None, rotation=None, cache=None, probe=None, last=None):
-        causal, valid = visible("means", mask, len(x), x.shape[1] + (cache.length if cache else 0), bias)
+        causal, valid = causal_and_padding("means", x, mask, bias, cache)
         assert causal
-        weight = torch.ones(x.shape[:2]) if valid is None else valid[:, -x.shape[1] :].to(x.dtype)  # (B, L)
+        weight = torch.ones(x.shape[:2]) if valid is None else valid.to(x.dtype)  # (B, L)
         new = torch.cat([x * weight[..., None], weight[..., None]], -1)  # (B, L, C + 1)
         sums = new.cumsum(1) + (cache.tensors[0] if cache and cache.tensors else 0)
         if cache is not None:

@@ -128,7 +128,7 @@ def test_gradient_of_attention_is_that_of_a_model_that_holds_it(settings):
 
     def attend(_):
         q, k, v = (sites[f"{len(held)}.{name}"] for name in "qkv")
-        held.append(probabilities(q, k, mask=adapter.transformer.blocks[0].mixer.within))  # pyright: ignore
+        held.append(probabilities(q, k, mask=adapter.transformer.blocks[0].mixer.window_mask))  # pyright: ignore
         held[-1].retain_grad()
         return held[-1] @ v.repeat_interleave(4 // v.shape[1], 1)
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from domains.text.convert import from_transformers
 from domains.text.generate import Sampling, generate
 from domains.text.gguf import read_gguf
-from domains.text.ported import from_transformers
 from domains.text.tokenizers import learnt, load
 
 gguf: Any = pytest.importorskip("gguf", reason="pip install -e '.[gguf]'")

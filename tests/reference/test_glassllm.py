@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.porting import half_split
+from core.convert import half_split
 from domains.text.adapter import Adapter
+from domains.text.convert import from_transformers
 from domains.text.generate import Sampling, generate
-from domains.text.ported import from_transformers
 
 glassllm: Any = pytest.importorskip("glassllm", reason="pip install glassllm==0.1.0")
 LENGTH = 127  # of the 128 that it was trained on

@@ -14,10 +14,10 @@ from transformers import EsmConfig, EsmForMaskedLM
 from transformers.models.esm.configuration_esm import get_default_vocab_list
 
 from core.config import PositionConfig, PositionKind, TransformerConfig
-from core.porting import load, unload
+from core.convert import export_state_dict, load
 from core.probe import Probe
+from domains.protein.convert import esm2, esm2_config, from_esm2
 from domains.protein.language import ALPHABET, EOS, PAD, LanguageModel, encode
-from domains.protein.ported import esm2, esm2_config, from_esm2
 
 C, DEPTH, HEADS, HIDDEN = 42, 5, 3, 97
 CHAINS = ["MKTAYIAKQRQISFVK", "GS<mask>LV", "AC<mask>DEFGHIKLMNPQRST<mask>WYXBUZO.-", "W<mask>"]
@@ -121,7 +121,7 @@ def test_logits_are_theirs_and_go_back(theirs):
 
     for value in [*theirs.model.parameters(), *theirs.frequencies]:
         value.zero_()
-    theirs.model.load_state_dict(unload(ours, esm2(theirs.config, theirs.source)), strict=True)
+    theirs.model.load_state_dict(export_state_dict(ours, esm2(theirs.config, theirs.source)), strict=True)
     torch.testing.assert_close(theirs.logits(tokens)[real], want, atol=1e-5, rtol=0)
 
 

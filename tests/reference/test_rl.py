@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
 from core.config import Activation, Mixer, Norm, PositionConfig, PositionKind
-from core.porting import unload
+from core.convert import export_state_dict
 from domains.rl.adapter import Adapter
 from domains.rl.config import ModelConfig
+from domains.rl.convert import decision_transformer_config, decision_transformer_table, from_decision_transformer
 from domains.rl.export import export
-from domains.rl.ported import decision_transformer_config, decision_transformer_table, from_decision_transformer
 
 B, K, S, A, SCALE = 5, 7, 11, 3, 130.0
 LENGTHS = [7, 1, 4, 6, 3]  # real steps of each window
@@ -108,7 +108,7 @@ def test_actions_are_those_of_transformers_and_go_back(randomise, known, batch, 
 
     other = randomise(make(activation_function=activation), seed=2)
     assert not torch.allclose(actions(other, turn(batch), known), want, atol=0.1)
-    state = unload(ours, decision_transformer_table(config))
+    state = export_state_dict(ours, decision_transformer_table(config))
     missing, unexpected = other.load_state_dict(state, strict=False)
     assert (set(missing), unexpected) == (UNUSED, [])
     assert not other.encoder.wpe.weight.any()
@@ -123,7 +123,7 @@ def test_a_model_of_ours_goes_there(known, batch):
     ours = from_decision_transformer(config, theirs.state_dict(), known).eval()
     for parameter in ours.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
-    theirs.load_state_dict(unload(ours, decision_transformer_table(config)), strict=False)
+    theirs.load_state_dict(export_state_dict(ours, decision_transformer_table(config)), strict=False)
     want = actions(theirs, batch, known)
     assert want.std() > 0.1
     torch.testing.assert_close(ours(batch)[batch["real"]], want, atol=1e-5, rtol=0)

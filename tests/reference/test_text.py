@@ -8,12 +8,12 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from core.config import Activation, Mixer, PositionConfig, PositionKind, RotaryScaling
-from core.porting import unload
+from core.convert import export_state_dict
 from domains.data_warnings import DataWarning
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
+from domains.text.convert import TABLES, from_transformers, our_config, their_config
 from domains.text.generate import Sampling, generate
-from domains.text.ported import TABLES, from_transformers, our_config, their_config
 
 CONTEXT, LENGTH = 61, 37
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 10
@@ -124,7 +124,7 @@ def test_a_model_of_theirs_takes_ours_back(theirs, randomise):
     randomise(adapter, seed=5)
     config = their_config(model, position, spec)
     other = type(theirs)(type(theirs.config).from_dict(config))
-    keys = other.load_state_dict(unload(adapter, TABLES[config["model_type"]](model)), strict=False)
+    keys = other.load_state_dict(export_state_dict(adapter, TABLES[config["model_type"]](model)), strict=False)
     assert keys.unexpected_keys == []
     assert keys.missing_keys == (["lm_head.weight"] if model.tied else [])
     other.tie_weights()
@@ -201,7 +201,7 @@ def test_rotations_that_we_have_no_like_of(rope, message):
 def test_weights_come_back_as_they_were(theirs):
     state = theirs.state_dict()
     adapter = from_transformers(theirs.config.to_dict(), state)
-    again = unload(adapter, TABLES[theirs.config.model_type](adapter.config))
+    again = export_state_dict(adapter, TABLES[theirs.config.model_type](adapter.config))
     assert state.keys() - again.keys() == ({"lm_head.weight"} if adapter.config.tied else set())
     for name, value in again.items():
         assert torch.equal(value, state[name]), name

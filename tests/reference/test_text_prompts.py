@@ -161,7 +161,7 @@ def spoken(tmp_path, randomise) -> tuple[Any, Any, Adapter]:
     sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 61}
     model = randomise(LlamaForCausalLM(LlamaConfig(**sizes, bos_token_id=None, eos_token_id=None)), seed=2)
     theirs: Any = AutoTokenizer.from_pretrained(folder)
-    from domains.text.ported import from_transformers
+    from domains.text.convert import from_transformers
 
     return model, theirs, from_transformers(model.config.to_dict(), model.state_dict(), read(folder))
 

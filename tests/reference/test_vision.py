@@ -4,8 +4,8 @@ import pytest
 import timm
 import torch
 
-from core.porting import unload
-from domains.vision.ported import from_timm, timm_table
+from core.convert import export_state_dict
+from domains.vision.convert import from_timm, timm_table
 
 DEPTH, CLASSES = 2, 5
 MODELS = {  # name -> changes that make it small
@@ -56,5 +56,5 @@ def test_logits_are_timms_and_go_back(theirs):
 
     for parameter in theirs.parameters():
         parameter.zero_()
-    theirs.load_state_dict(unload(ours, timm_table(theirs)), strict=True)
+    theirs.load_state_dict(export_state_dict(ours, timm_table(theirs)), strict=True)
     torch.testing.assert_close(logits(theirs, pixels), want, atol=1e-5, rtol=0)

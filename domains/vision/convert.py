@@ -15,7 +15,7 @@ from timm.layers.pos_embed_sincos import RotaryEmbeddingCat, RotaryEmbeddingDino
 from torch import Tensor, nn
 
 from core.config import Activation, PositionConfig, PositionKind
-from core.porting import SAME, How, Row, Table, absent, load, reordered, shaped
+from core.convert import SAME, Row, Table, Transform, absent, load, reordered, shaped
 from domains.vision.adapter import Adapter
 from domains.vision.config import ModelConfig, Pool
 
@@ -151,7 +151,7 @@ def _pair(theirs: str, ours: str, state: dict[str, Tensor]) -> list[Row]:
     return [Row(f"{theirs}.weight", f"{ours}.weight"), Row(bias[0], f"{ours}.bias", bias[1])]
 
 
-def _first(theirs: Any, rope: Any) -> tuple[tuple[str, ...], tuple[str, ...], How]:
+def _first(theirs: Any, rope: Any) -> tuple[tuple[str, ...], tuple[str, ...], Transform]:
     """The row of the tokens that come first and of the learned table, which in theirs may hold places for them, too.
 
     Ours stand nowhere, so what the table would add to them is part of them.
@@ -179,17 +179,17 @@ def _first(theirs: Any, rope: Any) -> tuple[tuple[str, ...], tuple[str, ...], Ho
 
     names = (*counts, "pos_embed") if learned else tuple(counts)
     ours = (("first",) if P else ()) + ((f"transformer.position.{'table.' if rope else ''}table",) if learned else ())
-    return names, ours, How(into, back)
+    return names, ours, Transform(into, back)
 
 
-def _keyless(dim: int) -> How:
+def _keyless(dim: int) -> Transform:
     """The biases of queries and values; keys need none, since softmax does not see what all keys of a query share."""
 
     def back(ours):
         q, _, v = ours[0].split(dim)
         return [q, v]
 
-    return How(lambda theirs: [torch.cat([theirs[0], torch.zeros(dim), theirs[1]])], back)
+    return Transform(lambda theirs: [torch.cat([theirs[0], torch.zeros(dim), theirs[1]])], back)
 
 
 def _qkv_order(theirs: Any, rope: Any) -> Tensor:

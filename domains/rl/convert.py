@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core.config import Activation, Norm, PositionConfig
-from core.porting import TRANSPOSED, How, Row, Table, Unused, load, unload
+from core.convert import TRANSPOSED, Row, Table, Transform, Unused, export_state_dict, load
 from domains.rl.adapter import Adapter
 from domains.rl.config import ModelConfig
 
@@ -177,7 +177,7 @@ def their_state(adapter: Adapter, theirs: Mapping[str, Any]) -> dict[str, Tensor
     shapes = {"encoder.wte": (1, C), "predict_state": (S, C), "predict_return": (1, C)}
     empty = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
     empty |= {"predict_state.bias": torch.zeros(S), "predict_return.bias": torch.zeros(1)}
-    return unload(plain.cpu(), decision_transformer_table(theirs)) | empty
+    return export_state_dict(plain.cpu(), decision_transformer_table(theirs)) | empty
 
 
 def decision_transformer_table(theirs: Mapping[str, Any]) -> Table:
@@ -212,23 +212,23 @@ def decision_transformer_table(theirs: Mapping[str, Any]) -> Table:
 
 
 # A linear map of numbers given one-hot, weight (C, A) and bias (C,), as a table (A, C).
-ONE_HOT = How(
+ONE_HOT = Transform(
     lambda theirs: [theirs[0].T + theirs[1]],
     lambda ours: [ours[0].T, ours[0].new_zeros(ours[0].shape[1])],
 )
 
 
-def _pair(theirs: str, ours: str, *weight: How) -> tuple[Row, Row]:
+def _pair(theirs: str, ours: str, *weight: Transform) -> tuple[Row, Row]:
     """Weight and bias of a layer."""
     return Row(f"{theirs}.weight", f"{ours}.weight", *weight), Row(f"{theirs}.bias", f"{ours}.bias")
 
 
-def _same_place(positions: int) -> How:
+def _same_place(positions: int) -> Transform:
     """Their tokens all stand at place 0 of a table of GPT-2 that comes after the norm: a part of the norm's bias.
 
     Source: transformers' issue 17946.
     """
-    return How(
+    return Transform(
         lambda theirs: [theirs[0] + theirs[1][0]],  # (C,) and (positions, C)
         lambda ours: [ours[0], ours[0].new_zeros(positions, len(ours[0]))],
     )

@@ -9,7 +9,7 @@
     load(model, their_state, table)                  # theirs -> ours; a name left over is a ValueError
     their_state = unload(model, table)               # ours -> theirs
 
-Every domain keeps its tables in `ported.py`.
+Every domain keeps its tables in `convert.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,18 +23,20 @@ from torch import Tensor, nn
 Tensors = Sequence[Tensor]
 
 
-class How(NamedTuple):
+class Transform(NamedTuple):
     """From their tensors to ours, and back."""
 
-    into: Callable[[Tensors], Tensors]
-    back: Callable[[Tensors], Tensors]
+    forward: Callable[[Tensors], Tensors]
+    inverse: Callable[[Tensors], Tensors]
 
-    def then(self, other: "How") -> "How":
+    def then(self, other: "Transform") -> "Transform":
         """This one, and on its result the other."""
-        return How(lambda theirs: other.into(self.into(theirs)), lambda ours: self.back(other.back(ours)))
+        return Transform(
+            lambda theirs: other.forward(self.forward(theirs)), lambda ours: self.inverse(other.inverse(ours))
+        )
 
 
-SAME = How(list, list)
+SAME = Transform(list, list)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Row:
 
     theirs: str | tuple[str, ...]
     ours: str | tuple[str, ...]
-    how: How = SAME
+    how: Transform = SAME
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def load(model: nn.Module, state: Mapping[str, Tensor], table: Table) -> None:
     _complain("no row of the table fills these parameters", parameters.keys() - _ours(rows))
     found: dict[str, Tensor] = {}
     for row in rows:
-        found |= zip(_names(row.ours), row.how.into([state[name] for name in _names(row.theirs)]), strict=True)
+        found |= zip(_names(row.ours), row.how.forward([state[name] for name in _names(row.theirs)]), strict=True)
     shapes = {name: (tuple(value.shape), tuple(parameters[name].shape)) for name, value in found.items()}
     _complain("shapes differ", {f"{name} {a} for {b}" for name, (a, b) in shapes.items() if a != b})
     for name, value in found.items():
@@ -81,7 +83,7 @@ def load(model: nn.Module, state: Mapping[str, Tensor], table: Table) -> None:
 
 
 @torch.no_grad()
-def unload(model: nn.Module, table: Table) -> dict[str, Tensor]:
+def export_state_dict(model: nn.Module, table: Table) -> dict[str, Tensor]:
     """The weights of a model under their names.
 
     Raises:
@@ -91,7 +93,7 @@ def unload(model: nn.Module, table: Table) -> dict[str, Tensor]:
     _complain("no row of the table takes these parameters", parameters.keys() - _ours(rows))
     state: dict[str, Tensor] = {}
     for row in rows:
-        values = row.how.back([parameters[name] for name in _names(row.ours)])
+        values = row.how.inverse([parameters[name] for name in _names(row.ours)])
         copies = (value.clone(memory_format=torch.contiguous_format) for value in values)
         state |= zip(_names(row.theirs), copies, strict=True)
     return state
@@ -100,30 +102,30 @@ def unload(model: nn.Module, table: Table) -> dict[str, Tensor]:
 # What a row can do. Each is exact in both directions.
 
 
-def each(into: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> How:
+def each(forward: Callable[[Tensor], Tensor], inverse: Callable[[Tensor], Tensor]) -> Transform:
     """The same change to every tensor."""
-    return How(lambda theirs: [into(t) for t in theirs], lambda ours: [back(t) for t in ours])
+    return Transform(lambda theirs: [forward(t) for t in theirs], lambda ours: [inverse(t) for t in ours])
 
 
 TRANSPOSED = each(lambda t: t.T, lambda t: t.T)  # (in, out), as GPT-2's Conv1D has it
 
 
-def stacked(*rows: int) -> How:
+def stacked(*rows: int) -> Transform:
     """Several of theirs, of so many rows each, are the rows of one of ours: q, k and v as one projection."""
-    return How(lambda theirs: [torch.cat(list(theirs))], lambda ours: ours[0].split(rows))
+    return Transform(lambda theirs: [torch.cat(list(theirs))], lambda ours: ours[0].split(rows))
 
 
-def shaped(theirs: tuple[int, ...], ours: tuple[int, ...]) -> How:
+def shaped(theirs: tuple[int, ...], ours: tuple[int, ...]) -> Transform:
     """The same numbers in another shape; -1 for a size that follows from the rest."""
     return each(lambda t: t.reshape(ours), lambda t: t.reshape(theirs))
 
 
-def reordered(order: Tensor) -> How:
+def reordered(order: Tensor) -> Transform:
     """Our row n is their row order[n]."""
     return each(lambda t: t[order], lambda t: t[order.argsort()])
 
 
-def absent(*shape: int) -> How:
+def absent(*shape: int) -> Transform:
     """They have no such weight; where there were one it would be 0."""
 
     def back(ours: Tensors) -> Tensors:
@@ -131,7 +133,7 @@ def absent(*shape: int) -> How:
             raise ValueError("the other library has no place for a bias that has been trained away from 0")
         return []
 
-    return How(lambda theirs: [torch.zeros(shape)], back)
+    return Transform(lambda theirs: [torch.zeros(shape)], back)
 
 
 def half_split(heads: int, head_dim: int) -> Tensor:

@@ -2,7 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from core.porting import TRANSPOSED, Row, Unused, absent, half_split, load, reordered, shaped, stacked, unload
+from core.convert import (
+    TRANSPOSED,
+    Row,
+    Unused,
+    absent,
+    export_state_dict,
+    half_split,
+    load,
+    reordered,
+    shaped,
+    stacked,
+)
 from core.positions import Rotary
 
 IN, OUT = 5, 7
@@ -32,7 +43,7 @@ def test_there_and_back_again():
     assert torch.equal(values["0.weight"], theirs["theirs.w"].T)
     assert torch.equal(values["0.bias"], torch.cat([theirs["theirs.a"], theirs["theirs.b"]]))
     assert not values["1.bias"].any()
-    back = unload(ours, TABLE)
+    back = export_state_dict(ours, TABLE)
     assert back.keys() == theirs.keys() - {"theirs.buffer.x"}
     for name, value in back.items():
         assert torch.equal(value, theirs[name])
@@ -61,9 +72,9 @@ def test_what_they_have_no_place_for_is_not_dropped():
     load(ours, state(), TABLE)
     nn.init.ones_(ours.get_parameter("1.bias"))
     with pytest.raises(ValueError, match="no place for a bias"):
-        unload(ours, TABLE)
+        export_state_dict(ours, TABLE)
     with pytest.raises(ValueError, match=r"no row of the table takes these parameters: 1\.bias"):
-        unload(ours, [row for row in TABLE if not (isinstance(row, Row) and row.ours == "1.bias")])
+        export_state_dict(ours, [row for row in TABLE if not (isinstance(row, Row) and row.ours == "1.bias")])
 
 
 def test_half_split_turns_adjacent_pairs_into_ours():
@@ -78,4 +89,4 @@ def test_half_split_turns_adjacent_pairs_into_ours():
     rotate = Rotary(D).rotation(at).rotate
     ours = rotate(x[..., order].unflatten(-1, (heads, D)).transpose(1, 2)).transpose(1, 2).flatten(2)
     torch.testing.assert_close(ours, turned[..., order], atol=1e-6, rtol=0)
-    assert torch.equal(reordered(order).back(reordered(order).into([x[0].T]))[0], x[0].T)
+    assert torch.equal(reordered(order).inverse(reordered(order).forward([x[0].T]))[0], x[0].T)

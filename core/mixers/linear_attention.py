@@ -14,9 +14,64 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from core.cache import State
+from core.mixers.mask_utils import causal_and_padding
+from core.mixers.softmax import MultiHeadAttention
+
 Features = Float[Tensor, "B H L F"]
 Values = Float[Tensor, "B H L D"]
 TINY = 1e-6  # a token that sees nothing divides 0 by this
+
+
+class LinearAttention(MultiHeadAttention):
+    """softmax(q kᵀ) v replaced by φ(q) (φ(k)ᵀ v): time linear in the length, a state of fixed size.
+
+    φ is elu + 1 (Katharopoulos et al. 2020), or random features that estimate softmax (Choromanski et al. 2020).
+
+    Args:
+        features: number of random features; elu + 1 if None. The other arguments are those of MultiHeadAttention.
+    """
+
+    def __init__(self, dim: int, heads: int, *, features: int | None = None, **attention):
+        super().__init__(dim, heads, **attention)
+        self.name = "linear" if features is None else "performer"
+        if features is not None:
+            self.directions: Tensor
+            self.register_buffer("directions", orthogonal_directions(features, self.head_dim))
+        self.random = features is not None
+
+    def features(self, x: Tensor) -> Tensor:
+        if not self.random:
+            return elu_features(x)
+        return performer_features(x * self.head_dim**-0.25, self.directions)
+
+    def make_cache(self, capacity: int) -> State:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return State()
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        x: Float[Tensor, "B L C"],
+        *,
+        mask,
+        bias=None,
+        rotation=None,
+        cache: State | None = None,
+        probe=None,
+        last=None,
+    ) -> Float[Tensor, "B L C"]:
+        causal, valid = causal_and_padding(self.name, x, mask, bias, cache)
+        q, k, v = self.project(x, rotation)
+        k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
+        q, k = self.features(q), self.features(k)  # (B, H, L, F)
+        if valid is not None:
+            k = k * valid[:, None, :, None]
+        if not causal:
+            return self.join(full(q, k, v).to(x.dtype))
+        before = Sums(cache.tensors[0]) if cache is not None and cache.tensors else None
+        heads, sums = chunked(q, k, v, before)
+        if cache is not None:
+            cache.keep(x.shape[1], sums.kv)
+        return self.join(heads.to(x.dtype))
 
 
 class Sums(NamedTuple):

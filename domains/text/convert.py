@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core.config import Activation, Norm, PositionConfig, PositionKind
-from core.porting import SAME, TRANSPOSED, Row, Table, Unused, load, stacked
+from core.convert import SAME, TRANSPOSED, Row, Table, Unused, load, stacked
 from domains.text.adapter import BYTES, Adapter
 from domains.text.config import ModelConfig
 from domains.text.config_json import Theirs, check_left_over, fraction, given, only, whole, yes

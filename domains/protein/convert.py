@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core.config import PositionConfig, PositionKind, TransformerConfig
-from core.porting import SAME, How, Row, Table, Unused, load, stacked
+from core.convert import SAME, Row, Table, Transform, Unused, load, stacked
 from domains.protein.language import ALPHABET, MASK, PAD, LanguageModel
 
 
@@ -173,7 +173,7 @@ def esm2(config: TransformerConfig, source: str, names: Collection[str] | None =
     return table
 
 
-def copies(count: int) -> How:
+def copies(count: int) -> Transform:
     """So many of theirs are the same numbers, which we have once.
 
     Raises:
@@ -185,4 +185,4 @@ def copies(count: int) -> How:
             raise ValueError("weights that are one in ESM-2 differ here: embedding and decoder, or a block's rotation")
         return theirs[:1]
 
-    return How(into, lambda ours: ours * count)
+    return Transform(into, lambda ours: ours * count)

@@ -10,12 +10,63 @@ Shapes: B batch · H heads · L tokens · D key width · E value width · c toke
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from core.cache import State
+from core.mixers.mask_utils import causal_and_padding
+from core.mixers.softmax import MultiHeadAttention
 
 Keys = Float[Tensor, "B H L D"]
 Values = Float[Tensor, "B H L E"]
 Scalars = Float[Tensor, "B H L"]
 Memory = Float[Tensor, "B H D E"]
+
+
+class DeltaAttention(MultiHeadAttention):
+    """A matrix memory under the delta rule (Schlag et al. 2021), gated or not (Yang et al. 2024); causal only.
+
+    How much is written (β) and, with gates, how much is kept (α) is read off each token.
+
+    Args:
+        gated: let the memory fade; α = 1 if not. The other arguments are those of MultiHeadAttention.
+    """
+
+    def __init__(self, dim: int, heads: int, *, gated: bool = True, **attention):
+        super().__init__(dim, heads, **attention)
+        self.name = "gated_delta" if gated else "delta"
+        self.write = nn.Linear(dim, heads)
+        self.keep = nn.Linear(dim, heads) if gated else None
+        if self.keep is not None:
+            nn.init.constant_(self.keep.bias, 4.0)  # α = 0.98 at first: a memory of some fifty tokens
+
+    def make_cache(self, capacity: int) -> State:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return State()
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        x: Float[Tensor, "B L C"],
+        *,
+        mask,
+        bias=None,
+        rotation=None,
+        cache: State | None = None,
+        probe=None,
+        last=None,
+    ) -> Float[Tensor, "B L C"]:
+        causal, valid = causal_and_padding(self.name, x, mask, bias, cache)
+        if not causal:
+            raise ValueError(f"mixer={self.name} is causal only; this domain lets tokens see what follows them")
+        q, k, v = self.project(x, rotation)
+        k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
+        beta = self.write(x).sigmoid().mT  # (B, H, L)
+        log_alpha = torch.zeros_like(beta) if self.keep is None else F.logsigmoid(self.keep(x)).mT
+        if valid is not None:
+            beta = beta * valid[:, None]
+        before = cache.tensors[0] if cache is not None and cache.tensors else None
+        heads, memory = chunked(unit(q), unit(k), v, beta, log_alpha, before)
+        if cache is not None:
+            cache.keep(x.shape[1], memory)
+        return self.join(heads)
 
 
 def recurrent(
