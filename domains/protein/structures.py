@@ -22,7 +22,6 @@ from domains.protein.residues import CAPS, NUCLEOTIDES, make_letter, remark
 ATOMS = ("N", "CA", "C", "CB")  # all that is asked of a residue
 BACKBONE = ("N", "CA", "C")
 SUGAR = ("C1'", "C1*")  # of nucleotides
-NO_CB = "chains without any Cβ, which is placed by ideal geometry; where N or C is missing, Cα stands for it"
 LAST_NUMBER = 9999  # of a PDB file; some programs go on from 0
 
 

@@ -1,4 +1,4 @@
-"""Which patches a prediction drew on, as maps, and whether that is true.
+"""Which patches a prediction drew on, as maps.
 
     seen = look(adapter, images)
     on_patches(adapter, rollout(seen.attention))                            # through all blocks
@@ -20,8 +20,6 @@ from core.probe import Probe
 from domains.vision.adapter import Adapter
 from domains.vision.config import Pool
 
-STEPS = 32  # at most, in which an image is taken apart
-
 
 class Seen(NamedTuple):
     """What one pass shows of the attention in each block, first block first."""
@@ -29,13 +27,6 @@ class Seen(NamedTuple):
     logits: Tensor  # (B, K)
     attention: list[Tensor]  # (B, H, L, L)
     gradient: list[Tensor]  # (B, H, L, L): of a class's logit, by the attention
-
-
-class Faithfulness(NamedTuple):
-    """The mean probability of the class while patches go or come, in [0, 1]."""
-
-    deletion: Tensor  # (B,); the lower, the better the map
-    insertion: Tensor  # (B,); the higher, the better the map
 
 
 def can_look(adapter: Adapter) -> bool:
@@ -100,37 +91,3 @@ def all_maps(adapter: Adapter, images: Float[Tensor, "B C Y X"]) -> dict[str, Fl
         for name, flow in flows.items():
             maps.setdefault(name, []).append(on_patches(adapter, flow))
     return {name: torch.cat(parts) for name, parts in maps.items()}
-
-
-@torch.inference_mode()
-def faithfulness(adapter: Adapter, images: Float[Tensor, "B C Y X"], maps: Float[Tensor, "B h w"]) -> Faithfulness:
-    """Whether the patches that a map names are those that the prediction rests on.
-
-    Patches are set to the image's mean (deletion), or come back to an image that is nothing but its mean (insertion),
-    those with the largest numbers first. Each score is the area under the probability of the class that was predicted
-    for the whole image, over the share of patches gone or come. A random map says what a score is worth.
-
-    Source: RISE, Petsiuk et al. 2018.
-
-    Args:
-        images: in [0, 1].
-    Raises:
-        ValueError: if the maps are not a number for each patch of each image.
-    """
-    if maps.shape != (len(images), *adapter.grid):
-        want = (len(images), *adapter.grid)
-        raise ValueError(f"{len(images)} images of this model need maps of {want}, got {tuple(maps.shape)}")
-    adapter.eval()
-    count, p = maps[0].numel(), adapter.config.patch_size
-    rank = maps.flatten(1).argsort(descending=True).argsort()  # (B, h·w), 0 for the largest
-    cuts = torch.linspace(0, count, min(count, STEPS) + 1, device=images.device).round()
-    blank = images.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
-    guess = adapter({"images": images}).argmax(-1, keepdim=True)  # (B, 1)
-
-    def chance(kept: Tensor) -> Tensor:
-        pixels = kept.view(-1, 1, *adapter.grid).repeat_interleave(p, 2).repeat_interleave(p, 3)  # (B, 1, Y, X)
-        return adapter({"images": torch.where(pixels, images, blank)}).softmax(-1).gather(1, guess)[:, 0]
-
-    deletion = torch.stack([chance(rank >= cut) for cut in cuts], -1)  # (B, cuts)
-    insertion = torch.stack([chance(rank < cut) for cut in cuts], -1)
-    return Faithfulness(*(torch.trapezoid(curve, cuts / count) for curve in (deletion, insertion)))
