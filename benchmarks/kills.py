@@ -32,7 +32,7 @@ from experiments.train import train
 
 STEPS = 12
 TINY = [
-    *("model.dim=16", "model.depth=1", "model.heads=2", "trainer=cpu", "logger.tensorboard=false"),
+    *("model.dim=16", "model.depth=1", "model.num_heads=2", "trainer=cpu", "logger.tensorboard=false"),
     *(f"trainer.max_steps={STEPS}", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1"),
     *("model.dropout=0.1", "trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2"),
 ]

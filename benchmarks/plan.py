@@ -28,7 +28,7 @@ from experiments.training.parallel import parallelize
 
 FILE = Path(__file__).parents[1] / "docs" / "plan.json"
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # malloc gives back what is freed, so that what is held is what is used
-TEXT = "domain=text model.dim=512 model.depth=6 model.heads=8 data.batch_size=4 data.recall=[]"
+TEXT = "domain=text model.dim=512 model.depth=6 model.num_heads=8 data.batch_size=4 data.recall=[]"
 PROTEIN = "domain=protein model.dim=128 model.depth=4"
 CASES = {
     "vision, 5.5 M": "domain=vision model=vit_tiny model.patch_size=1 data.batch_size=64 optimizer=adamw",
@@ -37,7 +37,7 @@ CASES = {
     "text, recomputed": f"{TEXT} data.context=512 optimizer=adamw trainer.recompute=true",
     "protein, 64 residues": f"{PROTEIN} model.pair_dim=64 data.batch_size=8",
     "protein, 128 residues": f"{PROTEIN} model.pair_dim=32 data.crop=128 data.batch_size=4",
-    "rl, 7 M": "domain=rl model.dim=384 model.depth=4 model.heads=4 data.batch_size=64",
+    "rl, 7 M": "domain=rl model.dim=384 model.depth=4 model.num_heads=4 data.batch_size=64",
 }
 LARGE = {  # settings, devices, length
     "7 billion, 4,096 tokens": ("domain=text model=7b data.context=4096 optimizer=adamw trainer=fsdp", 1024, None),
@@ -65,7 +65,7 @@ def measure(words: list[str]) -> int:
     spec, size = data.spec(), config.data.batch_size
     rngs = (np.random.default_rng(n) for n in range(size))
     batch = data.batch("train", list(range(size)), rngs)
-    small = make_adapter(compose("config", [*words, "model.depth=1", "model.dim=16", "model.heads=1"]), spec)
+    small = make_adapter(compose("config", [*words, "model.depth=1", "model.dim=16", "model.num_heads=1"]), spec)
     mean_loss(small.loss(small(batch), batch)).backward()  # what torch loads at its first step is not the model's
     del small
     gc.collect()

@@ -38,7 +38,7 @@ from experiments.training.optimizers import make_optimizer, make_schedule
 TRIAL = 10  # steps that are timed to know how many there will be
 FILE = Path(__file__).with_suffix(".json")
 OPTIMIZER = OptimizerConfig(rule=OptimizerName.muon, lr=3e-3)
-SIZES: dict[str, Any] = {"dim": 96, "heads": 4, "mlp_ratio": 2, "pair_dim": 32}
+SIZES: dict[str, Any] = {"dim": 96, "num_heads": 4, "mlp_ratio": 2, "pair_dim": 32}
 
 
 class Convolutions(Adapter):
@@ -80,7 +80,7 @@ class Convolutions(Adapter):
 
 class NoBias(nn.Module):
     def read(self, z: Tensor, both: Tensor) -> PairBias:
-        return PairBias(z.new_zeros(len(z), SIZES["heads"], z.shape[1], z.shape[2]))
+        return PairBias(z.new_zeros(len(z), SIZES["num_heads"], z.shape[1], z.shape[2]))
 
 
 def make(name: str, spec: dict[str, Any]) -> Adapter:

@@ -23,7 +23,7 @@ from experiments.train import train
 from experiments.training.progress import make_progress
 
 ENV, TARGET, FIRST, EPISODES, STEPS = "CartPole-v1", 500, 200, 50, 200
-SIZES = ["model.dim=32", "model.depth=1", "model.heads=2", "data.context=5"]
+SIZES = ["model.dim=32", "model.depth=1", "model.num_heads=2", "data.context=5"]
 SETTINGS = [*SIZES, "data.temperature=0.5", "data.top_share=0.5"]
 FILE = Path(__file__).parents[1] / "docs" / "rl_online.json"
 

@@ -260,7 +260,7 @@ def training(turns: int) -> list[dict[str, Any]]:
     ids, targets = torch.randint(V, (2, B, L))
     batch = {"tokens": ids, "targets": targets, "recalled": torch.empty(B, L, 0)}
     spec = {"context": L, "vocabulary": V, "orders": [], "memory": ""}
-    shape: dict[str, Any] = {"dim": 128, "depth": 4, "heads": 4}
+    shape: dict[str, Any] = {"dim": 128, "depth": 4, "num_heads": 4}
     plain = PlainGPT2(128, 4, 4)
     gpt2 = Adapter(
         ModelConfig(**shape, activation=Activation.gelu_tanh, tied=True, gpt2_init=True),
@@ -268,7 +268,9 @@ def training(turns: int) -> list[dict[str, Any]]:
         spec,
     )
     modern = Adapter(
-        ModelConfig(**shape, activation=Activation.relu2, norm=Norm.rms, qk_norm=True, bias=False, zero_init=True),
+        ModelConfig(
+            **shape, activation=Activation.relu2, norm=Norm.rms, qk_norm=True, linear_bias=False, zero_init=True
+        ),
         PositionConfig(PositionKind.rotary),
         spec,
     )

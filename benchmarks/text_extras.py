@@ -29,7 +29,7 @@ def with_values() -> None:
     def init_too(self: Any, *given: Any, **named: Any) -> None:
         init(self, *given, **named)
         mixers = [block.mixer for block in self.transformer.blocks]
-        self.values = nn.ModuleList(nn.Embedding(self.vocabulary, m.kv_heads * m.head_dim) for m in mixers)
+        self.values = nn.ModuleList(nn.Embedding(self.vocabulary, m.num_kv_heads * m.head_dim) for m in mixers)
         self.shares = nn.Parameter(torch.full((2 * len(mixers),), 0.5))
         for number, mixer in enumerate(mixers):
             mixer.extra = (self, number)
@@ -41,7 +41,7 @@ def with_values() -> None:
     def project_too(self: Any, x: Any, rotation: Any = None) -> Any:
         q, k, v = project(self, x, rotation)
         adapter, n = self.extra
-        own = adapter.values[n](adapter.numbers).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)  # (B, G, L, D)
+        own = adapter.values[n](adapter.numbers).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)  # (B, G, L, D)
         return q, k, adapter.shares[2 * n] * v + adapter.shares[2 * n + 1] * own
 
     Adapter.__init__, Adapter.tokens, MultiHeadAttention.project = init_too, tokens_too, project_too

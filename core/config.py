@@ -48,10 +48,10 @@ ROTARY_KINDS = (PositionKind.rotary, *ON_A_GRID)
 class TransformerConfig:
     """One Transformer. Widths are in features, `depth` in blocks, `dropout` a probability."""
 
-    dim: int = 64  # width of a token, a multiple of `heads`
+    dim: int = 64  # width of a token, a multiple of `num_heads`
     depth: int = 2  # blocks
-    heads: int = 4  # attentions side by side, each over its part of the width
-    kv_heads: int | None = None  # grouped key/value heads; as many as `heads` if None
+    num_heads: int = 4  # attentions side by side, each over its part of the width
+    num_kv_heads: int | None = None  # grouped key/value heads; as many as `num_heads` if None
     mixer: Mixer = Mixer.softmax  # how tokens exchange information
     window: int = 64  # how many tokens to either side mixer=window sees
     mlp_ratio: float = 4.0  # hidden width of the feed-forward as a multiple of `dim`
@@ -59,7 +59,7 @@ class TransformerConfig:
     norm: Norm = Norm.layer  # before each part of a block, and after the last
     norm_eps: float | None = None  # torch's own if None
     qk_norm: bool = False  # RMS-normalise queries and keys, per head
-    bias: bool = True  # in the linear layers
+    linear_bias: bool = True  # in the linear layers
     dropout: float = 0.0  # on what a block adds to the residual stream; never on the attention weights
     drop_path: float = 0.0  # of leaving out a whole block for a sample, in the last block; rises linearly from 0
     zero_init: bool = False  # blocks start as the identity

@@ -25,11 +25,11 @@ class FeedForward(nn.Module):
     Source: SwiGLU: Shazeer 2020; ReLU²: So et al. 2021.
     """
 
-    def __init__(self, dim: int, hidden: int, *, activation: Activation = Activation.gelu, bias: bool = True):
+    def __init__(self, dim: int, hidden: int, *, activation: Activation = Activation.gelu, linear_bias: bool = True):
         super().__init__()
         self.activation = activation
-        self.up = nn.Linear(dim, hidden * (2 if activation is Activation.swiglu else 1), bias=bias)
-        self.out = nn.Linear(hidden, dim, bias=bias)
+        self.up = nn.Linear(dim, hidden * (2 if activation is Activation.swiglu else 1), bias=linear_bias)
+        self.out = nn.Linear(hidden, dim, bias=linear_bias)
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         x = self.up(x)
@@ -84,7 +84,9 @@ class TransformerBlock(nn.Module):
         c = config
         self.norm1, self.norm2 = make_norm(c), make_norm(c)
         self.mixer: Any = MIXERS[c.mixer](c)
-        self.feed_forward = FeedForward(c.dim, round(c.dim * c.mlp_ratio), activation=c.activation, bias=c.bias)
+        self.feed_forward = FeedForward(
+            c.dim, round(c.dim * c.mlp_ratio), activation=c.activation, linear_bias=c.linear_bias
+        )
         self.scale1, self.scale2 = (
             None if c.layer_scale is None else LayerScale(c.dim, c.layer_scale) for _ in range(2)
         )
@@ -217,7 +219,7 @@ def add_biases(a: Bias | None, b: Bias | Tensor | None) -> Bias | None:
 def make_norm(config: TransformerConfig) -> nn.Module:
     if config.norm is Norm.rms:
         return nn.RMSNorm(config.dim, eps=config.norm_eps)
-    return nn.LayerNorm(config.dim, eps=1e-5 if config.norm_eps is None else config.norm_eps, bias=config.bias)
+    return nn.LayerNorm(config.dim, eps=1e-5 if config.norm_eps is None else config.norm_eps, bias=config.linear_bias)
 
 
 def _check(config: TransformerConfig) -> None:

@@ -45,7 +45,7 @@ class Mask:
         """Whether the last query is sure to see every key but left padding, which is finite."""
         return False
 
-    def heads(self, first: int, last: int) -> "Mask":
+    def slice_heads(self, first: int, last: int) -> "Mask":
         """The mask of the heads from `first` up to `last`, counted from 0."""
         return self
 
@@ -308,7 +308,7 @@ class Dense(Mask):
         B, H, L, M = self.allowed.shape
         return self.allowed[b if B > 1 else b * 0, h if H > 1 else h * 0, i - (M - L), j]
 
-    def heads(self, first, last):
+    def slice_heads(self, first, last):
         return self if self.allowed.shape[1] == 1 else Dense(self.allowed[:, first:last])
 
 
@@ -323,8 +323,8 @@ class CombinedMask(Mask):
         self.first.check(batch, queries, keys)
         self.second.check(batch, queries, keys)
 
-    def heads(self, first, last):
-        return type(self)(self.first.heads(first, last), self.second.heads(first, last))
+    def slice_heads(self, first, last):
+        return type(self)(self.first.slice_heads(first, last), self.second.slice_heads(first, last))
 
 
 @dataclass(frozen=True, eq=False)
@@ -382,8 +382,8 @@ class Not(Mask):
     def allows(self, b, h, i, j):
         return ~self.hidden.allows(b, h, i, j)
 
-    def heads(self, first, last):
-        return Not(self.hidden.heads(first, last))
+    def slice_heads(self, first, last):
+        return Not(self.hidden.slice_heads(first, last))
 
 
 def _same(name: str, made_for: tuple[int, ...], met: tuple[int, ...]) -> None:

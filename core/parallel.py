@@ -75,7 +75,7 @@ class Ulysses:
             check_bias(bias, (prod(q.shape[:-3]), H, L, M))
         first, last = rank * H // P, (rank + 1) * H // P
         q, k, v = (self._trade(t, -3, -2) for t in (q, k, v))  # (*, H/P, L, D), (*, G/P, M, D), (*, G/P, M, D)
-        out = attend(q, k, v, mask=mask.heads(first, last), bias=_heads(bias, first, last, self.group), **options)
+        out = attend(q, k, v, mask=mask.slice_heads(first, last), bias=_heads(bias, first, last, self.group), **options)
         return self._trade(out, -2, -3)  # (*, H, L/P, D)
 
     def _trade(self, t: Tensor, whole: int, spread: int) -> Tensor:
@@ -126,7 +126,9 @@ class ShareOfHeads:
         bias = PairBias(bias) if isinstance(bias, Tensor) else bias
         rank, here = dist.get_rank(self.group), q.shape[-3]
         first, last = rank * here, (rank + 1) * here
-        return attend(q, k, v, mask=mask.heads(first, last), bias=_heads(bias, first, last, self.group), **options)
+        return attend(
+            q, k, v, mask=mask.slice_heads(first, last), bias=_heads(bias, first, last, self.group), **options
+        )
 
 
 def _heads(bias: Bias | None, first: int, last: int, group: ProcessGroup | None) -> Bias | None:

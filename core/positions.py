@@ -301,16 +301,16 @@ class MixedRotary(Position):
     Source: RoPE-Mixed (Heo et al. 2024), and its start: pairs of directions at right angles, turned at random.
 
     Args:
-        heads, head_dim: H, and D, a multiple of 4.
+        num_heads, head_dim: H, and D, a multiple of 4.
         depth: blocks.
         base: wavelengths start from 2π up to 2π · base places.
     """
 
-    def __init__(self, heads: int, head_dim: int, depth: int, base: float = 10.0):
+    def __init__(self, num_heads: int, head_dim: int, depth: int, base: float = 10.0):
         super().__init__()
         _check_width("head width", head_dim, 2)
         size = base ** (-torch.arange(0, head_dim, 4) / head_dim)  # (D / 4,)
-        turn = torch.rand(depth, heads, 1) * 2 * torch.pi
+        turn = torch.rand(depth, num_heads, 1) * 2 * torch.pi
         angle = torch.cat([turn.expand(-1, -1, len(size)), turn.expand(-1, -1, len(size)) + torch.pi / 2], -1)
         self.frequency = nn.Parameter(torch.stack([angle.sin(), angle.cos()]) * size.repeat(2))  # (2, depth, H, D / 2)
 
@@ -332,10 +332,10 @@ class ALiBi(Position):
     Source: Press et al. 2022. Slopes are 2^(-8h / H) for heads h = 1 … H.
     """
 
-    def __init__(self, heads: int):
+    def __init__(self, num_heads: int):
         super().__init__()
         self.slopes: Tensor
-        self.register_buffer("slopes", 2.0 ** (-8 * torch.arange(1, heads + 1) / heads), persistent=False)
+        self.register_buffer("slopes", 2.0 ** (-8 * torch.arange(1, num_heads + 1) / num_heads), persistent=False)
 
     def bias(self, positions, key_positions):
         key = as_tensor(key_positions)[..., 0]
@@ -353,15 +353,15 @@ class Relative(Position):
     Source: T5 (Raffel et al. 2020, section 2.1), its bidirectional buckets.
 
     Args:
-        heads: H.
+        num_heads: H.
         buckets: half of them for keys before the query, half for keys after it.
         farthest: distances from here on share the last bucket.
     """
 
-    def __init__(self, heads: int, buckets: int = 32, farthest: int = 128):
+    def __init__(self, num_heads: int, buckets: int = 32, farthest: int = 128):
         super().__init__()
         self.buckets, self.farthest = buckets, farthest
-        self.table = nn.Parameter(torch.zeros(buckets, heads))
+        self.table = nn.Parameter(torch.zeros(buckets, num_heads))
 
     def bias(self, positions, key_positions):
         query, key = as_tensor(positions), as_tensor(key_positions)
@@ -380,7 +380,7 @@ class Relative(Position):
 
 def make_position(config: PositionConfig, model: TransformerConfig, extent: tuple[int, ...]) -> Position:
     """The scheme that a configuration names, for the tokens of a model that stand on a grid of `extent` places."""
-    dim, heads, axes, head_dim = model.dim, model.heads, len(extent), model.dim // model.heads
+    dim, heads, axes, head_dim = model.dim, model.num_heads, len(extent), model.dim // model.num_heads
     if config.table:
         if config.kind not in ROTARY_KINDS:
             kinds = ", ".join(kind.value for kind in ROTARY_KINDS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 LENGTH, DEPTH = 23, 2
-TRAIN = [f"model.depth={DEPTH}", "model.dim=24", "model.heads=3", "trainer.max_steps=2", "logger=csv", "run=run"]
+TRAIN = [f"model.depth={DEPTH}", "model.dim=24", "model.num_heads=3", "trainer.max_steps=2", "logger=csv", "run=run"]
 DATA = {
     "vision": [],
     "protein": ["data.batch_size=2", "model.pair_dim=6"],

@@ -20,17 +20,17 @@ class Convolution(nn.Module):
     Args:
         dim: token width C.
         kernel: tokens K that an output sees, odd.
-        bias: add trained constants.
+        linear_bias: add trained constants.
     """
 
-    def __init__(self, dim: int, kernel: int = 7, *, bias: bool = True):
+    def __init__(self, dim: int, kernel: int = 7, *, linear_bias: bool = True):
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"a convolution needs an odd kernel, got {kernel}")
         self.kernel = kernel
-        self.split = nn.Linear(dim, 2 * dim, bias=bias)
-        self.conv = nn.Conv1d(dim, dim, kernel, groups=dim, bias=bias)
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.split = nn.Linear(dim, 2 * dim, bias=linear_bias)
+        self.conv = nn.Conv1d(dim, dim, kernel, groups=dim, bias=linear_bias)
+        self.out = nn.Linear(dim, dim, bias=linear_bias)
 
     def make_cache(self, capacity: int) -> State:
         return State()

@@ -31,11 +31,11 @@ class DeltaAttention(MultiHeadAttention):
         gated: let the memory fade; α = 1 if not. The other arguments are those of MultiHeadAttention.
     """
 
-    def __init__(self, dim: int, heads: int, *, gated: bool = True, **attention):
-        super().__init__(dim, heads, **attention)
+    def __init__(self, dim: int, num_heads: int, *, gated: bool = True, **attention):
+        super().__init__(dim, num_heads, **attention)
         self.name = "gated_delta" if gated else "delta"
-        self.write = nn.Linear(dim, heads)
-        self.keep = nn.Linear(dim, heads) if gated else None
+        self.write = nn.Linear(dim, num_heads)
+        self.keep = nn.Linear(dim, num_heads) if gated else None
         if self.keep is not None:
             nn.init.constant_(self.keep.bias, 4.0)  # α = 0.98 at first: a memory of some fifty tokens
 
@@ -57,7 +57,7 @@ class DeltaAttention(MultiHeadAttention):
         if not causal:
             raise ValueError(f"mixer={self.name} is causal only; this domain lets tokens see what follows them")
         q, k, v = self.project(x, rotation)
-        k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
+        k, v = (t.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
         beta = self.write(x).sigmoid().mT  # (B, H, L)
         log_alpha = torch.zeros_like(beta) if self.keep is None else F.logsigmoid(self.keep(x)).mT
         if valid is not None:

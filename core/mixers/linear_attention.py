@@ -32,8 +32,8 @@ class LinearAttention(MultiHeadAttention):
         features: number of random features; elu + 1 if None. The other arguments are those of MultiHeadAttention.
     """
 
-    def __init__(self, dim: int, heads: int, *, features: int | None = None, **attention):
-        super().__init__(dim, heads, **attention)
+    def __init__(self, dim: int, num_heads: int, *, features: int | None = None, **attention):
+        super().__init__(dim, num_heads, **attention)
         self.name = "linear" if features is None else "performer"
         if features is not None:
             self.directions: Tensor
@@ -61,7 +61,7 @@ class LinearAttention(MultiHeadAttention):
     ) -> Float[Tensor, "B L C"]:
         causal, valid = causal_and_padding(self.name, x, mask, bias, cache)
         q, k, v = self.project(x, rotation)
-        k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
+        k, v = (t.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1) for t in (k, v))  # (B, H, L, D)
         q, k = self.features(q), self.features(k)  # (B, H, L, F)
         if valid is not None:
             k = k * valid[:, None, :, None]

@@ -18,13 +18,13 @@ class Recurrence(nn.Module):
 
     Args:
         dim: token width C.
-        bias: add trained constants.
+        linear_bias: add trained constants.
     """
 
-    def __init__(self, dim: int, *, bias: bool = True):
+    def __init__(self, dim: int, *, linear_bias: bool = True):
         super().__init__()
-        self.gru = nn.GRU(dim, dim, batch_first=True, bias=bias)
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.gru = nn.GRU(dim, dim, batch_first=True, bias=linear_bias)
+        self.out = nn.Linear(dim, dim, bias=linear_bias)
 
     def make_cache(self, capacity: int) -> State:
         return State()

@@ -20,16 +20,16 @@ from core.mixers.softmax import MultiHeadAttention
 
 
 def _attention(c: TransformerConfig) -> dict[str, Any]:
-    return {"dim": c.dim, "heads": c.heads, "kv_heads": c.kv_heads, "qk_norm": c.qk_norm, "bias": c.bias}
+    return {name: getattr(c, name) for name in ("dim", "num_heads", "num_kv_heads", "qk_norm", "linear_bias")}
 
 
 MIXERS: dict[Mixer, Callable[[TransformerConfig], nn.Module]] = {
     Mixer.softmax: lambda c: MultiHeadAttention(**_attention(c)),
     Mixer.window: lambda c: MultiHeadAttention(**_attention(c), window=c.window),
     Mixer.linear: lambda c: LinearAttention(**_attention(c)),
-    Mixer.performer: lambda c: LinearAttention(**_attention(c), features=4 * c.dim // c.heads),
+    Mixer.performer: lambda c: LinearAttention(**_attention(c), features=4 * c.dim // c.num_heads),
     Mixer.delta: lambda c: DeltaAttention(**_attention(c), gated=False),
     Mixer.gated_delta: lambda c: DeltaAttention(**_attention(c), gated=True),
-    Mixer.convolution: lambda c: Convolution(c.dim, bias=c.bias),
-    Mixer.recurrence: lambda c: Recurrence(c.dim, bias=c.bias),
+    Mixer.convolution: lambda c: Convolution(c.dim, linear_bias=c.linear_bias),
+    Mixer.recurrence: lambda c: Recurrence(c.dim, linear_bias=c.linear_bias),
 }

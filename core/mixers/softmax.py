@@ -25,11 +25,11 @@ class MultiHeadAttention(nn.Module):
     Normalised queries and keys: Henry et al. 2020.
 
     Args:
-        dim: token width C, a multiple of `heads`.
-        heads: query heads H, a multiple of `kv_heads`.
-        kv_heads: key/value heads G; H if None.
+        dim: token width C, a multiple of `num_heads`.
+        num_heads: query heads H, a multiple of `num_kv_heads`.
+        num_kv_heads: key/value heads G; H if None.
         qk_norm: RMS-normalise queries and keys over the head width.
-        bias: add a trained constant in both projections.
+        linear_bias: add a trained constant in both projections.
         window: see no farther than so many tokens to either side (Beltagy et al. 2020), if given.
     Raises:
         ValueError: if a width or head count does not divide.
@@ -38,33 +38,33 @@ class MultiHeadAttention(nn.Module):
     def __init__(
         self,
         dim: int,
-        heads: int,
+        num_heads: int,
         *,
-        kv_heads: int | None = None,
+        num_kv_heads: int | None = None,
         qk_norm: bool = False,
-        bias: bool = True,
+        linear_bias: bool = True,
         window: int | None = None,
     ):
         super().__init__()
         self.window_mask = NoMask() if window is None else Window(window, window)
-        kv_heads = heads if kv_heads is None else kv_heads
-        if dim < 1 or heads < 1 or dim % heads:
-            raise ValueError(f"the width {dim} must be a multiple of the {heads} heads")
-        if kv_heads < 1 or heads % kv_heads:
-            raise ValueError(f"the {heads} query heads must be a multiple of the {kv_heads} key/value heads")
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
-        self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
+        H, G = num_heads, num_heads if num_kv_heads is None else num_kv_heads
+        if dim < 1 or H < 1 or dim % H:
+            raise ValueError(f"the width {dim} must be a multiple of the {H} heads")
+        if G < 1 or H % G:
+            raise ValueError(f"the {H} query heads must be a multiple of the {G} key/value heads")
+        self.num_heads, self.num_kv_heads, self.head_dim = H, G, dim // H
+        self.qkv = nn.Linear(dim, (H + 2 * G) * self.head_dim, bias=linear_bias)
         self.qk_norm = qk_norm
         self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.out = nn.Linear(dim, dim, bias=linear_bias)
         self.attend: Callable[..., Tensor] | None = None  # core.parallel.Ulysses here spreads the sequence over devices
 
     def project(
         self, x: Float[Tensor, "B L C"], rotation: Rotation | None = None
     ) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B G L D"], Float[Tensor, "B G L D"]]:
         """Tokens as queries, keys and values, normalised and rotated."""
-        H, G = self.heads, self.kv_heads
+        H, G = self.num_heads, self.num_kv_heads
         heads = self.qkv(x).view(*x.shape[:2], H + 2 * G, self.head_dim).transpose(1, 2)  # (B, H + 2 G, L, D)
         q, k, v = heads.split_with_sizes((H, G, G), dim=1)
         if self.qk_norm:

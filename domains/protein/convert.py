@@ -3,7 +3,7 @@
     model = from_esm2(json.loads(Path("config.json").read_text()), load_file("model.safetensors"))
     theirs.load_state_dict(unload(model, esm2(model.config, "transformers")))
 
-    model = LanguageModel(TransformerConfig(dim=320, depth=6, heads=20), PositionConfig(PositionKind.rotary))
+    model = LanguageModel(TransformerConfig(dim=320, depth=6, num_heads=20), PositionConfig(PositionKind.rotary))
     load(model, theirs.state_dict(), esm2(model.config, "fair-esm"))
 
 Source: the models of fair-esm 2.0.0 and transformers 5.23.
@@ -129,7 +129,7 @@ def esm2_config(theirs: Mapping[str, Any]) -> tuple[TransformerConfig, PositionC
     model = TransformerConfig(
         dim=dim,
         depth=depth,
-        heads=heads,
+        num_heads=heads,
         mlp_ratio=hidden / dim,
         norm_eps=theirs["layer_norm_eps"],
         dropout=theirs["hidden_dropout_prob"],

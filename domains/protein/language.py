@@ -99,13 +99,13 @@ class LanguageModel(DomainAdapter):
         rotary = position.kind is PositionKind.rotary and not position.table
         self.transformer = Transformer(
             config,
-            Rotary(C // config.heads, base=position.base, save_frequencies=True)
+            Rotary(C // config.num_heads, base=position.base, save_frequencies=True)
             if rotary
             else make_position(position, config, (LONGEST,)),
         )
         self.dense, self.norm = nn.Linear(C, C), make_norm(config)
         self.bias = nn.Parameter(torch.zeros(len(ALPHABET)))
-        self.contact = nn.Linear(config.depth * config.heads, 1)
+        self.contact = nn.Linear(config.depth * config.num_heads, 1)
         self.contact.requires_grad_(False)  # it comes with ESM-2's weights, and is never trained here
 
     def tokens(self, batch: Batch) -> Tokens:
@@ -159,7 +159,7 @@ class LanguageModel(DomainAdapter):
             raise ValueError("contacts needs rows of <cls>, residues, <eos> and padding; encode() writes them")
         residue = (tokens != CLS) & (tokens != EOS) & (tokens != PAD)  # (B, L)
         both = residue[:, None, :] & residue[:, :, None]  # (B, L, L)
-        weight = self.contact.weight.float().view(-1, self.config.heads)  # (depth, H)
+        weight = self.contact.weight.float().view(-1, self.config.num_heads)  # (depth, H)
         logits = torch.zeros_like(both, dtype=torch.float32)
 
         def weigh(name: str, maps: Tensor) -> Tensor:

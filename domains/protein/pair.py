@@ -47,7 +47,7 @@ class PairBlock(nn.Module):
         self.attention = nn.ModuleList(TriangleAttention(P, ending) for ending in (False, True) if attends)
         self.transition = nn.Sequential(nn.LayerNorm(P), FeedForward(P, 2 * P, activation=Activation.relu2))
         rank = config.bias_rank
-        self.bias = ExactBias(P, config.heads) if rank is None else RankBias(P, config.heads, rank)
+        self.bias = ExactBias(P, config.num_heads) if rank is None else RankBias(P, config.num_heads, rank)
 
     def forward(self, z: Tensor, x: Tensor, both: Tensor) -> tuple[Tensor, Bias]:
         """z (B, L, L, P), x (B, L, C), `both` (B, L, L, 1): 0 where one is padding -> the new z, a bias (B, H, L, L)"""
@@ -82,14 +82,14 @@ class RankBias(nn.Module):
         super().__init__()
         if rank < 1:
             raise ValueError(f"model.bias_rank={rank} must be at least 1, or null for the exact bias")
-        self.heads, self.norm = heads, nn.LayerNorm(pair_dim)
+        self.num_heads, self.norm = heads, nn.LayerNorm(pair_dim)
         self.rows, self.columns = (nn.Linear(pair_dim, heads * rank, bias=False) for _ in range(2))
 
     def read(self, z: Tensor, both: Tensor) -> Bias:
         z = self.norm(z) * both
         count = both.sum(2).clamp(min=1)  # (B, L, 1)
         u, w = self.rows(z.sum(2) / count), self.columns(z.sum(1) / count)  # (B, L, H R)
-        return LowRankBias(*(t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (u, w)))
+        return LowRankBias(*(t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (u, w)))
 
 
 def make_outer(config: ModelConfig) -> nn.Module:
@@ -178,16 +178,16 @@ class TriangleAttention(nn.Module):
 
     def __init__(self, pair_dim: int, ending: bool):
         super().__init__()
-        self.ending, self.heads = ending, math.gcd(pair_dim, HEADS)
+        self.ending, self.num_heads = ending, math.gcd(pair_dim, HEADS)
         self.norm = nn.LayerNorm(pair_dim)
         self.qkv = nn.Linear(pair_dim, 3 * pair_dim, bias=False)
-        self.bias = nn.Linear(pair_dim, self.heads, bias=False)
+        self.bias = nn.Linear(pair_dim, self.num_heads, bias=False)
         self.gate, self.out = nn.Linear(pair_dim, pair_dim), nn.Linear(pair_dim, pair_dim)
 
     def forward(self, z: Tensor, both: Tensor) -> Tensor:
         """z (B, L, L, P); `both` (B, L, L, 1) is 0 where a residue is padding, which no edge gathers from."""
         z = self.norm(z.transpose(1, 2) if self.ending else z)
-        q, k, v = self.qkv(z).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)  # (B, L, H, L, D) each
+        q, k, v = self.qkv(z).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)  # (B, L, H, L, D) each
         bias = self.bias(z).permute(0, 3, 1, 2)  # (B, H, L, L)
         real = both.flatten(2).any(-1)  # (B, L)
         rows = [self.attend(q[n], k[n], v[n], real[n], bias[n : n + 1]) for n in range(len(z))]  # (L, H, L, D) each

@@ -87,7 +87,7 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
 
 def memory(adapter: Adapter, length: int) -> float:
     """Bytes that a chain of so many residues takes: 4 L² for each number of a pair that is held at once."""
-    pairs = COPIES * adapter.config.pair_dim + 2 * adapter.config.heads + 3 * pair_width(adapter.channels)
+    pairs = COPIES * adapter.config.pair_dim + 2 * adapter.config.num_heads + 3 * pair_width(adapter.channels)
     return 4.0 * length**2 * (pairs + 4 * (len(adapter.edges) + 1))
 
 

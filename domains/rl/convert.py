@@ -102,7 +102,7 @@ def decision_transformer_config(
     model = ModelConfig(
         dim=theirs["hidden_size"],
         depth=theirs["n_layer"],
-        heads=theirs["n_head"],
+        num_heads=theirs["n_head"],
         mlp_ratio=(theirs["n_inner"] or 4 * theirs["hidden_size"]) / theirs["hidden_size"],
         activation=ACTIVATIONS[activation],
         dropout=theirs["resid_pdrop"],
@@ -136,7 +136,7 @@ def their_config(adapter: Adapter, position: PositionConfig) -> dict[str, Any]:
         "max_ep_len": spec["limit"],
         "n_positions": 3 * spec["context"],
         "n_layer": c.depth,
-        "n_head": c.heads,
+        "n_head": c.num_heads,
         "n_inner": hidden,
         "activation_function": names.get(c.activation, "relu"),
         "action_tanh": "low" in spec,
@@ -147,7 +147,7 @@ def their_config(adapter: Adapter, position: PositionConfig) -> dict[str, Any]:
     }
     full = replace(
         c,
-        kv_heads=None if c.kv_heads == c.heads else c.kv_heads,
+        num_kv_heads=None if c.num_kv_heads == c.num_heads else c.num_kv_heads,
         mlp_ratio=hidden / c.dim,
         norm_eps=None if c.norm is Norm.layer and c.norm_eps == FIXED["layer_norm_epsilon"] else c.norm_eps,
     )

@@ -84,7 +84,7 @@ def gpt2(config: ModelConfig) -> Table:
 
 def llama(config: ModelConfig) -> Table:
     """What LlamaForCausalLM calls our weights."""
-    H, G, D = config.heads, config.kv_heads or config.heads, config.dim // config.heads
+    H, G, D = config.num_heads, config.num_kv_heads or config.num_heads, config.dim // config.num_heads
     qkv, up = stacked(H * D, G * D, G * D), stacked(_hidden(config), _hidden(config))
     rows: list[Row | Unused] = [
         Row("model.embed_tokens.weight", "embed.weight"),
@@ -99,7 +99,7 @@ def llama(config: ModelConfig) -> Table:
             Row(f"{theirs}.input_layernorm.weight", f"{ours}.norm1.weight"),
             Row(f"{theirs}.post_attention_layernorm.weight", f"{ours}.norm2.weight"),
         ]
-        for part in ("weight", "bias") if config.bias else ("weight",):
+        for part in ("weight", "bias") if config.linear_bias else ("weight",):
             rows += [
                 Row(tuple(f"{attention}.{x}_proj.{part}" for x in "qkv"), f"{ours}.mixer.qkv.{part}", qkv),
                 Row(f"{attention}.o_proj.{part}", f"{ours}.mixer.out.{part}"),
@@ -140,7 +140,7 @@ def their_config(model: ModelConfig, position: PositionConfig, spec: Spec) -> di
     eps = 1e-5 if model.norm is Norm.layer else torch.finfo(torch.float32).eps
     model = replace(  # the same, in full
         model,
-        kv_heads=model.kv_heads or model.heads,
+        num_kv_heads=model.num_kv_heads or model.num_heads,
         mlp_ratio=_hidden(model) / model.dim,
         norm_eps=eps if model.norm_eps is None else model.norm_eps,
     )
@@ -172,8 +172,8 @@ def _from_gpt2(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
     model = ModelConfig(
         dim=dim,
         depth=depth,
-        heads=heads,
-        kv_heads=heads,
+        num_heads=heads,
+        num_kv_heads=heads,
         mlp_ratio=whole("n_inner", theirs.get("n_inner") or 4 * dim) / dim,
         activation=ACTIVATIONS[activation],
         norm_eps=fraction(theirs, "layer_norm_epsilon", 1e-5),
@@ -191,7 +191,7 @@ def _to_gpt2(model: ModelConfig, spec: Spec) -> dict[str, Any]:
         "n_positions": spec["context"],
         "n_embd": model.dim,
         "n_layer": model.depth,
-        "n_head": model.heads,
+        "n_head": model.num_heads,
         "n_inner": _hidden(model),
         "activation_function": names.get(model.activation, "gelu_new"),
         "layer_norm_epsilon": model.norm_eps,
@@ -211,13 +211,13 @@ def _from_llama(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
     model = ModelConfig(
         dim=dim,
         depth=depth,
-        heads=heads,
-        kv_heads=whole("num_key_value_heads", theirs.get("num_key_value_heads") or heads),
+        num_heads=heads,
+        num_kv_heads=whole("num_key_value_heads", theirs.get("num_key_value_heads") or heads),
         mlp_ratio=hidden / dim,
         activation=Activation.swiglu,
         norm=Norm.rms,
         norm_eps=fraction(theirs, "rms_norm_eps", 1e-6),
-        bias=bias,
+        linear_bias=bias,
         tied=yes(theirs, "tie_word_embeddings", False),
     )
     spec = _spec(*given(theirs, "max_position_embeddings", "vocab_size"))
@@ -233,13 +233,13 @@ def _to_llama(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[
         "hidden_size": model.dim,
         "intermediate_size": _hidden(model),
         "num_hidden_layers": model.depth,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
+        "num_attention_heads": model.num_heads,
+        "num_key_value_heads": model.num_kv_heads,
         "hidden_act": "silu",
         "rms_norm_eps": model.norm_eps,
         "rope_parameters": their_rope(position, spec["context"]),
-        "attention_bias": model.bias,
-        "mlp_bias": model.bias,
+        "attention_bias": model.linear_bias,
+        "mlp_bias": model.linear_bias,
         "tie_word_embeddings": model.tied,
         "bos_token_id": None,
         "eos_token_id": None,
@@ -261,7 +261,7 @@ def _spec(context: int, vocabulary: int) -> Spec:
 def _check_size(model: ModelConfig, spec: Spec, state: Mapping[str, Tensor]) -> None:
     """Refuse a configuration of more weights than the file has, before there is room made for them."""
     have = sum(tensor.numel() for tensor in state.values())
-    D, G = model.dim // model.heads, model.kv_heads or model.heads
+    D, G = model.dim // model.num_heads, model.num_kv_heads or model.num_heads
     block = model.dim * (2 * model.dim + 2 * G * D) + (3 if model.activation is Activation.swiglu else 2) * (
         model.dim * _hidden(model)
     )

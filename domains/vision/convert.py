@@ -69,7 +69,7 @@ def timm_config(theirs: Any) -> tuple[ModelConfig, PositionConfig]:
     model = ModelConfig(
         dim=theirs.embed_dim,
         depth=len(theirs.blocks),
-        heads=block.attn.num_heads,
+        num_heads=block.attn.num_heads,
         mlp_ratio=hidden / theirs.embed_dim,
         activation=Activation.swiglu if gated else ACTIVATIONS[activation],
         norm_eps=block.norm1.eps,

@@ -12,7 +12,18 @@ from experiments.compose import written
 from experiments.foreign import load_domain, read_config, read_spec
 from experiments.runs import read_weights
 
-BLOCKS = ("dim", "depth", "heads", "kv_heads", "mixer", "mlp_ratio", "activation", "norm", "qk_norm", "bias")
+BLOCKS = (
+    "dim",
+    "depth",
+    "num_heads",
+    "num_kv_heads",
+    "mixer",
+    "mlp_ratio",
+    "activation",
+    "norm",
+    "qk_norm",
+    "linear_bias",
+)
 CORE = ("transformer.blocks.", "transformer.norm.")  # what means the same in every domain
 
 

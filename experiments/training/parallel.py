@@ -77,11 +77,15 @@ def apply_tensor_parallel(block: TransformerBlock, row: DeviceMesh) -> None:
     mixer, inner, P = block.mixer, block.feed_forward, row.size()
     if not isinstance(mixer, MultiHeadAttention):
         raise ValueError("trainer.tensor_parallel divides heads, and this model.mixer has none; take softmax or linear")
-    shared = {"model.heads": mixer.heads, "model.kv_heads": mixer.kv_heads, "hidden features": inner.out.in_features}
+    shared = {
+        "model.num_heads": mixer.num_heads,
+        "model.num_kv_heads": mixer.num_kv_heads,
+        "hidden features": inner.out.in_features,
+    }
     for name, number in shared.items():
         if number % P:
             raise ValueError(f"the {number} {name} must be a multiple of trainer.tensor_parallel={P}")
-    queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
+    queries, keys = mixer.num_heads * mixer.head_dim, mixer.num_kv_heads * mixer.head_dim
     gates = inner.up.out_features // inner.out.in_features  # 2 with SwiGLU
     qkv = SideBySide(mixer.qkv, (queries, keys, keys))
     up = SideBySide(inner.up, (inner.out.in_features,) * gates)
@@ -97,7 +101,7 @@ def apply_tensor_parallel(block: TransformerBlock, row: DeviceMesh) -> None:
         norm = SequenceParallel(sequence_dim=1, use_local_output=True)
         plan |= {"mixer.q_norm": norm, "mixer.k_norm": norm}
     parallelize_module(block, row, plan)
-    mixer.heads, mixer.kv_heads = mixer.heads // P, mixer.kv_heads // P
+    mixer.num_heads, mixer.num_kv_heads = mixer.num_heads // P, mixer.num_kv_heads // P
     mixer.attend = ShareOfHeads(row.get_group())
 
 

@@ -14,9 +14,9 @@ from core.planner import plan
 B, H, G, L, M, D = 2, 6, 3, 5, 11, 7
 
 
-def tensors(heads=G, queries=L, keys=M, dtype=torch.float64, seed=0):
+def tensors(num_heads=G, queries=L, keys=M, dtype=torch.float64, seed=0):
     rng = torch.Generator().manual_seed(seed)
-    shapes = ((B, H, queries, D), (B, heads, keys, D), (B, heads, keys, D))
+    shapes = ((B, H, queries, D), (B, num_heads, keys, D), (B, num_heads, keys, D))
     return [torch.randn(shape, generator=rng, dtype=dtype, requires_grad=True) for shape in shapes]
 
 

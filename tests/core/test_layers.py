@@ -18,19 +18,21 @@ from core.probe import Probe
 B, L, C, HEADS, DEPTH = 2, 13, 24, 6, 3
 SEQUENTIAL = [kind for kind in PositionKind if kind not in ON_A_GRID]
 STYLES = {
-    "classic": TransformerConfig(dim=C, depth=DEPTH, heads=HEADS),
+    "classic": TransformerConfig(dim=C, depth=DEPTH, num_heads=HEADS),
     "modern": TransformerConfig(
         dim=C,
         depth=DEPTH,
-        heads=HEADS,
-        kv_heads=2,
+        num_heads=HEADS,
+        num_kv_heads=2,
         activation=Activation.swiglu,
         norm=Norm.rms,
         qk_norm=True,
-        bias=False,
+        linear_bias=False,
         embed_norm=True,
     ),
-    "relu2": TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, kv_heads=3, activation=Activation.relu2, mlp_ratio=1.5),
+    "relu2": TransformerConfig(
+        dim=C, depth=DEPTH, num_heads=HEADS, num_kv_heads=3, activation=Activation.relu2, mlp_ratio=1.5
+    ),
 }
 
 
@@ -186,14 +188,14 @@ def test_attention_equals_torchs_own_layer():
 def test_feed_forward_by_hand():
     x = torch.tensor([[[2.0]]])
     for activation, hidden in ((Activation.relu2, 4.0), (Activation.swiglu, 2 * 2 / (1 + torch.e**-2))):
-        layer = FeedForward(1, 1, activation=activation, bias=False)
+        layer = FeedForward(1, 1, activation=activation, linear_bias=False)
         for parameter in layer.parameters():
             nn.init.ones_(parameter)
         assert layer(x).item() == pytest.approx(hidden, rel=1e-5)
 
 
 def test_zero_init_starts_as_the_identity():
-    config = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, zero_init=True, bias=False)
+    config = TransformerConfig(dim=C, depth=DEPTH, num_heads=HEADS, zero_init=True, linear_bias=False)
     trunk, x = Transformer(config), tokens()
     torch.testing.assert_close(trunk(x), trunk.norm(x))
 
@@ -201,8 +203,8 @@ def test_zero_init_starts_as_the_identity():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"heads": 7}, "multiple of the 7 heads"),
-        ({"kv_heads": 4}, "multiple of the 4 key/value heads"),
+        ({"num_heads": 7}, "multiple of the 7 heads"),
+        ({"num_kv_heads": 4}, "multiple of the 4 key/value heads"),
         ({"depth": 0}, "depth >= 1"),
         ({"dropout": 1.0}, "dropout"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
@@ -210,12 +212,12 @@ def test_zero_init_starts_as_the_identity():
 )
 def test_impossible_sizes_are_errors(settings, message):
     with pytest.raises(ValueError, match=message):
-        Transformer(TransformerConfig(**{"dim": C, "depth": 1, "heads": HEADS, **settings}))
+        Transformer(TransformerConfig(**{"dim": C, "depth": 1, "num_heads": HEADS, **settings}))
 
 
 def test_drop_path_leaves_whole_blocks_out_of_some_samples():
     torch.manual_seed(0)
-    config = TransformerConfig(dim=C, depth=2, heads=HEADS, drop_path=0.4)
+    config = TransformerConfig(dim=C, depth=2, num_heads=HEADS, drop_path=0.4)
     block = Transformer(config).blocks[1].train()
     x = torch.randn(997, 1, C)
     added = block(x) - x

@@ -84,9 +84,9 @@ def test_delta_stores_and_corrects():
     assert out.flatten().tolist() == [5.0, 7.0, 7.0]
 
 
-def model(mixer, kind=PositionKind.rotary, kv_heads=None):
+def model(mixer, kind=PositionKind.rotary, num_kv_heads=None):
     torch.manual_seed(0)
-    config = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS, kv_heads=kv_heads, mixer=mixer, window=4)
+    config = TransformerConfig(dim=C, depth=DEPTH, num_heads=HEADS, num_kv_heads=num_kv_heads, mixer=mixer, window=4)
     trunk = Transformer(config, make_position(PositionConfig(kind), config, (N,)))
     for parameter in trunk.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -111,7 +111,7 @@ NAMES = [f"{mixer.value}-{kind.value}-{type(mask).__name__}-{n}" for n, (mixer, 
 
 
 @pytest.mark.parametrize(("mixer", "kind", "mask", "make"), CASES, ids=NAMES)
-@pytest.mark.parametrize("kv_heads", [None, 2], ids=["full", "grouped"])
+@pytest.mark.parametrize("num_kv_heads", [None, 2], ids=["full", "grouped"])
 @pytest.mark.parametrize("chunks", [[7, 4, 1, 1], [1] * N], ids=["7+4+1+1", "one by one"])
 @torch.no_grad()
 def test_cached_equals_full(mixer, kind, mask, make, kv_heads, chunks):

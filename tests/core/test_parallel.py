@@ -45,9 +45,9 @@ CASES = {
 }
 
 
-def inputs(pairs=None, low=None, heads=G, seed=0):
+def inputs(pairs=None, low=None, num_heads=G, seed=0):
     """q, k, v of the whole sequence and a bias, all trained; the same on every rank."""
-    trained = [random(*shape, seed=seed) for shape in ((B, H, L, D), (B, heads, M, D), (B, heads, M, D))]
+    trained = [random(*shape, seed=seed) for shape in ((B, H, L, D), (B, num_heads, M, D), (B, num_heads, M, D))]
     bias = None
     if pairs:
         trained.append(random(*pairs, seed=1))
@@ -77,7 +77,7 @@ def equals_one_process(rank, heads, pairs=None, low=None, **options):
 
 
 def leading_dimensions_and_single_precision(rank):
-    q, k, v = (t.detach().float()[:2].unflatten(0, (2, 1)) for t in inputs(heads=H)[0])
+    q, k, v = (t.detach().float()[:2].unflatten(0, (2, 1)) for t in inputs(num_heads=H)[0])
     whole = attend(q, k, v)
     torch.testing.assert_close(Ulysses()(*(mine(t, rank) for t in (q, k, v))), mine(whole, rank), rtol=0, atol=1e-6)
 
@@ -92,7 +92,7 @@ def a_group_of_one(rank):
 def a_whole_trunk(rank):
     """Every layer attends over both halves of the text."""
     torch.manual_seed(0)
-    config = TransformerConfig(dim=24, depth=2, heads=6, kv_heads=2)
+    config = TransformerConfig(dim=24, depth=2, num_heads=6, num_kv_heads=2)
     trunk = Transformer(config, make_position(PositionConfig(PositionKind.rotary), config, (L,))).double()
     x = random(B, L, 24)
     want = trunk(x, mask=Causal())
@@ -122,7 +122,7 @@ def errors(rank):
 
 CHECKS = {
     **{
-        f"{kind}: {name}": partial(equals_one_process, heads=heads, **options)
+        f"{kind}: {name}": partial(equals_one_process, num_heads=heads, **options)
         for kind, heads in (("grouped", G), ("full", H))
         for name, options in CASES.items()
     },

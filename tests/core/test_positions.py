@@ -76,7 +76,9 @@ def test_alibi_falls_with_the_distance():
     """Softmax over slope · j equals softmax over -slope · (i - j), far from the beginning, too."""
     heads, start = 8, 5003
     at = torch.arange(start, start + L)[:, None]
-    bias = make_position(PositionConfig(PositionKind.alibi), TransformerConfig(dim=16, heads=heads), (L,)).bias(at, at)
+    bias = make_position(PositionConfig(PositionKind.alibi), TransformerConfig(dim=16, num_heads=heads), (L,)).bias(
+        at, at
+    )
     assert bias is not None
     slopes = torch.tensor([2.0**-n for n in range(1, 9)])[:, None, None]
     expected = -slopes * (at - at.T)  # (H, L, L)
@@ -116,9 +118,9 @@ def test_relative_buckets_are_exact_near_by_and_shared_far_away():
 
 def test_what_cannot_be_is_an_error():
     with pytest.raises(ValueError, match="domain=vision"):
-        make_position(PositionConfig(PositionKind.axial), TransformerConfig(dim=C, heads=2), (L,))
+        make_position(PositionConfig(PositionKind.axial), TransformerConfig(dim=C, num_heads=2), (L,))
     with pytest.raises(ValueError, match="multiple of 4"):
-        make_position(PositionConfig(PositionKind.rotary), TransformerConfig(dim=6, heads=1), (3, 5))
+        make_position(PositionConfig(PositionKind.rotary), TransformerConfig(dim=6, num_heads=1), (3, 5))
     with pytest.raises(ValueError, match="axes"):
         Rotary(D).rotation(torch.zeros(L, 2))
 
@@ -128,9 +130,9 @@ def test_what_cannot_be_is_an_error():
 def test_a_token_that_stands_nowhere_is_left_alone(kind, table):
     if table and kind is PositionKind.learned:
         with pytest.raises(ValueError, match=r"position\.table goes with"):
-            make_position(PositionConfig(kind, table=True), TransformerConfig(dim=C, heads=2), (3, 5))
+            make_position(PositionConfig(kind, table=True), TransformerConfig(dim=C, num_heads=2), (3, 5))
         return
-    position = make_position(PositionConfig(kind, table=table), TransformerConfig(dim=C, heads=2, depth=2), (3, 5))
+    position = make_position(PositionConfig(kind, table=table), TransformerConfig(dim=C, num_heads=2, depth=2), (3, 5))
     at = torch.tensor([[-1, -1], [2, 3], [1, 4]])
     x, q = torch.randn(1, 3, C), torch.randn(1, 2, 3, D)
     added = position.add(x, at)

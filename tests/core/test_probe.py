@@ -14,7 +14,7 @@ B, L, C, HEADS, DEPTH = 2, 7, 24, 3, 2
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return Transformer(TransformerConfig(dim=C, depth=DEPTH, heads=HEADS)).eval()
+    return Transformer(TransformerConfig(dim=C, depth=DEPTH, num_heads=HEADS)).eval()
 
 
 def tokens():

@@ -39,7 +39,7 @@ CASES = {
     "protein_language": FASTA,
     "rl": ["domain=rl"],
     "text": ["domain=text"],
-    "text, grouped and normed": ["domain=text", "model.heads=4", "model.kv_heads=2", "model.qk_norm=true"],
+    "text, grouped and normed": ["domain=text", "model.num_heads=4", "model.num_kv_heads=2", "model.qk_norm=true"],
     "text, relative": ["domain=text", "position=relative", "model.qk_norm=true"],
     "text, window": ["domain=text", "model.mixer=window", "model.window=7"],
     "joint": ["domain=joint"],

@@ -67,7 +67,7 @@ def data() -> Data:
 def make_adapter(data: Data, **changes) -> Adapter:
     torch.manual_seed(0)
     config = replace(
-        ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7), **changes
+        ModelConfig(dim=12, depth=2, num_heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7), **changes
     )
     return Adapter(config, PositionConfig(PositionKind.rotary), data.spec()).eval()
 
@@ -296,7 +296,7 @@ def test_triangle_attention_is_that_of_its_definition(ending):
     torch.manual_seed(0)
     L, P = 5, 6
     layer = TriangleAttention(P, ending).double()
-    H, D = layer.heads, P // layer.heads
+    H, D = layer.num_heads, P // layer.num_heads
     assert H == 2
     z = torch.randn(2, L, L, P, dtype=torch.double)
     real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
@@ -680,7 +680,7 @@ def test_a_precision_of_no_pairs_is_not_told(trained, tmp_path, monkeypatch, len
 
 @pytest.mark.parametrize("position", [PositionConfig(PositionKind.learned), PositionConfig(PositionKind.rotary, True)])
 def test_learned_positions_end_where_training_did(data, tmp_path, position):
-    config = ModelConfig(dim=12, depth=1, heads=3, pair_dim=6)
+    config = ModelConfig(dim=12, depth=1, num_heads=3, pair_dim=6)
     adapter = Adapter(config, position, data.spec() | {"longest": 47}).eval()
     assert len(scene(adapter, random_chain(53)).elements) == 47
     adapter = Adapter(config, position, data.spec()).eval()

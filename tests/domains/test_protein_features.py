@@ -168,7 +168,7 @@ def data() -> Data:
 
 def make_adapter(data: Data, **changes) -> Adapter:
     torch.manual_seed(0)
-    config = ModelConfig(dim=12, depth=2, heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7)
+    config = ModelConfig(dim=12, depth=2, num_heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7)
     return Adapter(replace(config, **changes), PositionConfig(PositionKind.rotary), data.spec()).eval()
 
 

@@ -27,7 +27,7 @@ from experiments.config import OptimizerConfig
 from experiments.training.optimizers import make_optimizer
 
 C, DEPTH, HEADS = 42, 3, 3
-CONFIG = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS)
+CONFIG = TransformerConfig(dim=C, depth=DEPTH, num_heads=HEADS)
 CHAINS = [  # of ubiquitin, insulin, crambin and others
     "MQIFVKTLTGKTITLEVEPSDTIENVK",
     "GIVEQCCTSICSLYQLENYCN",
@@ -184,7 +184,7 @@ def test_a_table_of_places_beside_the_rotation():
 
 def test_sizes_that_cannot_be():
     with pytest.raises(ValueError, match="head width 7 must be a multiple of 2"):
-        LanguageModel(TransformerConfig(dim=42, heads=6), PositionConfig(PositionKind.rotary))
+        LanguageModel(TransformerConfig(dim=42, num_heads=6), PositionConfig(PositionKind.rotary))
 
 
 def test_contacts_say_what_they_need():

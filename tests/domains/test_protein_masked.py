@@ -46,7 +46,7 @@ def data(fasta, monkeypatch) -> Data:
 
 def make_adapter() -> Adapter:
     torch.manual_seed(0)
-    return Adapter(ModelConfig(dim=12, depth=1, heads=3, zero_init=True), PositionConfig(PositionKind.rotary), {})
+    return Adapter(ModelConfig(dim=12, depth=1, num_heads=3, zero_init=True), PositionConfig(PositionKind.rotary), {})
 
 
 def test_every_sequence_is_in_one_split(data):
@@ -174,7 +174,7 @@ def test_the_commands_run(forked, fasta, tmp_path):
     small = [
         "model.dim=12",
         "model.depth=1",
-        "model.heads=3",
+        "model.num_heads=3",
         "trainer=cpu",
         "trainer.max_steps=4",
         "data.batch_size=5",

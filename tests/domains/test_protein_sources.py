@@ -194,7 +194,7 @@ def test_training_on_packs_with_alignments_runs(packs, made, tmp_path):
     )
     data.setup()
     torch.manual_seed(0)
-    model = ModelConfig(dim=12, depth=1, heads=3, mlp_ratio=2, pair_dim=6)
+    model = ModelConfig(dim=12, depth=1, num_heads=3, mlp_ratio=2, pair_dim=6)
     adapter = Adapter(model, PositionConfig(PositionKind.rotary), data.spec())
     batch = data.batch("train", [0, 1, 2], (np.random.default_rng(n) for n in range(3)))
     batch["distance"][:] = np.nan  # all that is left to learn is the secondary structure

@@ -60,7 +60,7 @@ def make(seed=0, episodes=41):
 
 def untrained(spec, kind=PositionKind.learned):
     torch.manual_seed(0)
-    return Adapter(ModelConfig(dim=12, depth=2, heads=3), PositionConfig(kind=kind), spec).eval()
+    return Adapter(ModelConfig(dim=12, depth=2, num_heads=3), PositionConfig(kind=kind), spec).eval()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def trained():
     """A model that has seen enough to do better when asked for more, and its data."""
     torch.manual_seed(0)
     data = make(episodes=151)
-    adapter = Adapter(ModelConfig(dim=32, depth=1, heads=2), PositionConfig(), data.spec())
+    adapter = Adapter(ModelConfig(dim=32, depth=1, num_heads=2), PositionConfig(), data.spec())
     optimizer = make_optimizer(adapter, OptimizerConfig(lr=1e-2))
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
     for step in range(200):

@@ -37,7 +37,7 @@ RECURRENT = [Mixer.linear, Mixer.gated_delta, Mixer.convolution, Mixer.recurrenc
 
 def model(mixer=Mixer.softmax, kind=PositionKind.learned, spec=None, **settings):
     torch.manual_seed(0)
-    config = ModelConfig(**({"dim": 24, "depth": 2, "heads": 3, "mixer": mixer} | settings))
+    config = ModelConfig(**({"dim": 24, "depth": 2, "num_heads": 3, "mixer": mixer} | settings))
     spec = SPEC | {"context": K, "return_scale": 10.0} | (spec or {})
     adapter = Adapter(config, PositionConfig(kind=kind), spec).eval()
     with torch.no_grad():
@@ -172,7 +172,7 @@ def cartpole(mixer=Mixer.softmax, depth=2, returns=True, **more):
     spec = {"environment": "CartPole-v1", "limit": 500, "states": 4, "actions": 2, "mean": [0.0] * 4, "std": [1.0] * 4}
     spec |= {"context": K, "return_scale": 500.0, "best_return": 40.0} | more
     torch.manual_seed(0)
-    config = ModelConfig(dim=12, depth=depth, heads=3, mixer=mixer, window=8, returns=returns)
+    config = ModelConfig(dim=12, depth=depth, num_heads=3, mixer=mixer, window=8, returns=returns)
     return Adapter(config, PositionConfig(), spec).eval()
 
 
@@ -244,7 +244,7 @@ def test_the_actor_refuses_what_it_cannot_see():
 def hopeful(recall="exact", **more):
     spec = cartpole(recall=recall, **more).spec
     torch.manual_seed(0)
-    return Adapter(ModelConfig(dim=12, depth=1, heads=3, target_quantile=0.8), PositionConfig(), spec).eval()
+    return Adapter(ModelConfig(dim=12, depth=1, num_heads=3, target_quantile=0.8), PositionConfig(), spec).eval()
 
 
 def lottery(B=97, seed=0):
@@ -350,7 +350,7 @@ def test_evaluation_tells_of_the_own_target(files, tmp_path):
 def test_a_start_means_the_same_by_the_same_returns(files, tmp_path):
     adapter, data = trained_on(files / "CartPole-v1.npz", target_quantile=0.9)
     spec = adapter.spec | {"mean": [1.0] * 4, "std": [2.0] * 4, "return_scale": 7 * adapter.spec["return_scale"]}
-    config = ModelConfig(dim=12, depth=1, heads=3, target_quantile=0.9)
+    config = ModelConfig(dim=12, depth=1, num_heads=3, target_quantile=0.9)
     batch = data.batch("train", range(13))
     for environment, same in (("CartPole-v1", True), ("Acrobot-v1", False)):
         other = Adapter(config, PositionConfig(), spec | {"environment": environment}).eval()
@@ -363,7 +363,7 @@ def test_a_start_means_the_same_by_the_same_returns(files, tmp_path):
 
 def test_of_another_domain_the_core_alone_is_taken(tmp_path):
     spec = {"context": 13, "vocabulary": 31, "orders": [], "memory": ""}
-    text = Text(TextConfig(dim=12, heads=3, depth=2), PositionConfig(), spec)
+    text = Text(TextConfig(dim=12, num_heads=3, depth=2), PositionConfig(), spec)
     write_config(tmp_path, compose("config", ["domain=text"]), spec)
     write_weights(tmp_path, text.state_dict())
     adapter = cartpole()
@@ -389,7 +389,7 @@ def trained_on(path, returns=True, target_quantile=None, **settings):
     data = Data(DataConfig(source=Source.trajectories, path=str(path), context=K, **settings))
     data.setup()
     torch.manual_seed(0)
-    config = ModelConfig(dim=12, depth=1, heads=3, returns=returns, target_quantile=target_quantile)
+    config = ModelConfig(dim=12, depth=1, num_heads=3, returns=returns, target_quantile=target_quantile)
     return Adapter(config, PositionConfig(), data.spec()).eval(), data
 
 

@@ -248,7 +248,7 @@ def test_a_number_of_an_action_may_never_change(value, saved, tmp_path):
     spec = data.spec()
     assert spec["low"][1] < value < spec["high"][1]
     assert spec["low"][::2] == arrays["actions"].min(0)[::2].tolist()
-    adapter = Adapter(ModelConfig(dim=12, depth=1, heads=3), PositionConfig(), spec).eval()
+    adapter = Adapter(ModelConfig(dim=12, depth=1, num_heads=3), PositionConfig(), spec).eval()
     (score,) = evaluate(adapter, data, tmp_path).scores
     assert 0 < score.value < 1
     assert 0 < score.baseline_value < 1
@@ -636,7 +636,9 @@ def an_agent(env="CartPole-v1", **settings):
     about = describe(env)
     width = about["states"]
     spec = about | {"environment": env, "mean": [0.0] * width, "std": [1.0] * width, "context": 5, "best_return": 9.0}
-    return Adapter(ModelConfig(dim=12, depth=1, heads=3), PositionConfig(), spec | {"return_scale": 50.0} | settings)
+    return Adapter(
+        ModelConfig(dim=12, depth=1, num_heads=3), PositionConfig(), spec | {"return_scale": 50.0} | settings
+    )
 
 
 def taken(played, which=slice(None)):

@@ -117,7 +117,7 @@ def loaded(path, **settings):
 
 def untrained(data, **settings):
     torch.manual_seed(0)
-    return Adapter(ModelConfig(dim=12, depth=1, heads=3, **settings), PositionConfig(), data.spec()).eval()
+    return Adapter(ModelConfig(dim=12, depth=1, num_heads=3, **settings), PositionConfig(), data.spec()).eval()
 
 
 # Specifications
@@ -590,7 +590,7 @@ def test_a_network_sees_what_float32_would_lose(tmp_path):
 def test_numbers_are_embedded_in_float32_under_autocast():
     spec = {"limit": 29, "states": 1, "low": [-1.0], "high": [1.0], "mean": [0.0], "std": [1.0], "return_scale": 500.0}
     torch.manual_seed(0)
-    adapter = Adapter(ModelConfig(dim=24, depth=1, heads=3, target_quantile=0.9), PositionConfig(), spec).eval()
+    adapter = Adapter(ModelConfig(dim=24, depth=1, num_heads=3, target_quantile=0.9), PositionConfig(), spec).eval()
     N = 501
     numbers = torch.arange(N, dtype=torch.float32)
     for name in ("returns", "states", "actions"):

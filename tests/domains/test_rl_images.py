@@ -77,7 +77,7 @@ def loaded(env, episodes, folder, **settings):
 
 def untrained(spec, patch_size):
     torch.manual_seed(0)
-    config = ModelConfig(dim=16, depth=1, heads=2, patch_size=patch_size)
+    config = ModelConfig(dim=16, depth=1, num_heads=2, patch_size=patch_size)
     return Adapter(config, PositionConfig(), spec).eval()
 
 

@@ -41,7 +41,7 @@ def tokens_of(data: Data) -> np.ndarray:
 def make_adapter(data: Data, kind: PositionKind = PositionKind.rotary) -> Adapter:
     """Small, and with weights that make every part matter."""
     torch.manual_seed(3)
-    adapter = Adapter(ModelConfig(dim=24, depth=2, heads=3, qk_norm=True), PositionConfig(kind=kind), data.spec())
+    adapter = Adapter(ModelConfig(dim=24, depth=2, num_heads=3, qk_norm=True), PositionConfig(kind=kind), data.spec())
     torch.nn.init.normal_(adapter.next.weight, std=0.5)
     return adapter.eval()
 
@@ -185,7 +185,7 @@ def test_without_recall():
 
 def test_a_tied_head_is_the_embedding_and_starts_without_an_opinion():
     torch.manual_seed(5)
-    adapter = Adapter(ModelConfig(dim=24, heads=3, tied=True), PositionConfig(), spec_of(101))
+    adapter = Adapter(ModelConfig(dim=24, num_heads=3, tied=True), PositionConfig(), spec_of(101))
     tokens = torch.randint(101, (3, CONTEXT + 1))
     batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}
     assert mean_loss(adapter.loss(adapter(batch), batch)).item() == pytest.approx(log(101), abs=0.1)
@@ -227,7 +227,7 @@ def test_cached_text_is_the_uncached_text(data, kind):
 
 def test_text_of_any_vocabulary():
     torch.manual_seed(7)
-    adapter = Adapter(ModelConfig(dim=24, heads=3, tied=True), PositionConfig(PositionKind.rotary), spec_of(1009))
+    adapter = Adapter(ModelConfig(dim=24, num_heads=3, tied=True), PositionConfig(PositionKind.rotary), spec_of(1009))
     how = Sampling(length=2 * CONTEXT, temperature=1.0)
     written = list(generate(adapter, [1008, 0, 257], how))
     assert written == list(generate(adapter, [1008, 0, 257], how, cached=False))

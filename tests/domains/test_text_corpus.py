@@ -81,7 +81,7 @@ def test_gpt2s_two_files_and_a_tokenizer_json(tmp_path):
 
 def test_a_prompt_that_the_tokenizer_lacks():
     spec = {"context": 17, "vocabulary": 3, "tokenizer": Characters("abc").spec(), "orders": [], "memory": ""}
-    adapter = Adapter(ModelConfig(dim=8, depth=1, heads=2), PositionConfig(PositionKind.rotary), spec)
+    adapter = Adapter(ModelConfig(dim=8, depth=1, num_heads=2), PositionConfig(PositionKind.rotary), spec)
     with pytest.raises(ValueError, match="the tokenizer has no 'z', 'é'; it knows the 3 characters"):
         texts(adapter, ["azé"], Sampling(3))
 
@@ -329,7 +329,9 @@ def test_packed_documents_do_not_see_each_other(tmp_path):
     data = Data(configured(folder, packed=True))
     data.setup()
     torch.manual_seed(0)
-    adapter = Adapter(ModelConfig(dim=16, depth=2, heads=2), PositionConfig(PositionKind.rotary), data.spec()).eval()
+    adapter = Adapter(
+        ModelConfig(dim=16, depth=2, num_heads=2), PositionConfig(PositionKind.rotary), data.spec()
+    ).eval()
     torch.nn.init.normal_(adapter.next.weight)
     batch = data.batch("train", [3, 100, 211])
     assert batch["places"].max() < 13
@@ -346,7 +348,7 @@ def test_low_rank_adapters_alone_are_trained_and_merge_away(book):
     data = Data(configured(book))
     data.setup()
     torch.manual_seed(0)
-    config = ModelConfig(dim=16, depth=2, heads=2, lora=3)
+    config = ModelConfig(dim=16, depth=2, num_heads=2, lora=3)
     adapter = Adapter(config, PositionConfig(PositionKind.rotary), data.spec())
     torch.nn.init.normal_(adapter.next.weight)
     trained = {name for name, p in adapter.named_parameters() if p.requires_grad}
@@ -363,7 +365,7 @@ def test_low_rank_adapters_alone_are_trained_and_merge_away(book):
     merged = adapter.merged().eval()
     assert not any("down" in name.split(".")[-1] for name in merged.state_dict())
     assert torch.allclose(merged(batch), after, atol=1e-5)
-    plain = Adapter(ModelConfig(dim=16, depth=2, heads=2), PositionConfig(PositionKind.rotary), data.spec())
+    plain = Adapter(ModelConfig(dim=16, depth=2, num_heads=2), PositionConfig(PositionKind.rotary), data.spec())
     plain.load_state_dict(merged.state_dict())
     with pytest.raises(ValueError, match=r"model\.lora=0 must be at least 1"):
         Adapter(ModelConfig(lora=0), PositionConfig(PositionKind.rotary), data.spec())

@@ -26,17 +26,22 @@ SCORED = [PositionKind.alibi, PositionKind.relative]
 CASES = [(mixer, kind) for mixer in Mixer for kind in [*KINDS, *(SCORED if mixer in ATTENDING else [])]]
 SETTINGS: dict[str, dict[str, Any]] = {
     "gpt2": {"activation": Activation.gelu_tanh, "tied": True, "gpt2_init": True},
-    "llama": {"norm": Norm.rms, "activation": Activation.swiglu, "bias": False, "kv_heads": 2},
-    "modern": {"norm": Norm.rms, "activation": Activation.relu2, "bias": False, "qk_norm": True, "softcap": 3.0},
+    "llama": {"norm": Norm.rms, "activation": Activation.swiglu, "linear_bias": False, "num_kv_heads": 2},
+    "modern": {"norm": Norm.rms, "activation": Activation.relu2, "linear_bias": False, "qk_norm": True, "softcap": 3.0},
     "rest": {"activation": Activation.relu, "layer_scale": 0.5, "embed_norm": True, "norm_eps": 1e-2, "lora": 3},
-    "layer norm without shift": {"activation": Activation.gelu, "bias": False, "kv_heads": 1, "qk_norm": True},
+    "layer norm without shift": {
+        "activation": Activation.gelu,
+        "linear_bias": False,
+        "num_kv_heads": 1,
+        "qk_norm": True,
+    },
 }
 
 
 def make(mixer: Mixer = Mixer.softmax, kind: PositionKind = PositionKind.rotary, **settings: Any) -> Adapter:
     """With weights that make every part matter."""
     torch.manual_seed(0)  # low-rank changes are drawn as the model is made
-    config = ModelConfig(dim=24, depth=2, heads=4, mixer=mixer, window=5, mlp_ratio=1.5, **settings)
+    config = ModelConfig(dim=24, depth=2, num_heads=4, mixer=mixer, window=5, mlp_ratio=1.5, **settings)
     spec = {"context": CONTEXT, "vocabulary": VOCABULARY, "orders": [], "memory": ""}
     adapter = Adapter(config, PositionConfig(kind), spec)
     draw = torch.Generator().manual_seed(1)
@@ -150,7 +155,7 @@ def test_rows_end_by_themselves():
 def test_recalled_words_are_those_of_the_whole_text():
     spec = {"context": CONTEXT, "orders": [1, 3], "memory": "abcabdab"}
     torch.manual_seed(3)
-    adapter = Adapter(ModelConfig(dim=24, heads=3, depth=1), PositionConfig(PositionKind.rotary), spec)
+    adapter = Adapter(ModelConfig(dim=24, num_heads=3, depth=1), PositionConfig(PositionKind.rotary), spec)
     torch.nn.init.normal_(adapter.next.weight, std=0.5)
     how = Sampling(length=2 * CONTEXT, temperature=0)
     prompts = [list(b"abcab"), list(b"dabd")]
@@ -208,7 +213,7 @@ def test_a_draft_saves_steps_and_changes_nothing(temperature):
     with torch.no_grad():
         for parameter in like.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
-    unlike = make(kind=PositionKind.learned, kv_heads=2, activation=Activation.relu)
+    unlike = make(kind=PositionKind.learned, num_kv_heads=2, activation=Activation.relu)
     how, steps = Sampling(length=3 * CONTEXT, temperature=temperature, seed=5, top_k=None), steps_of(adapter)
     for prompt in PROMPTS:
         steps.clear()
@@ -237,7 +242,7 @@ def test_a_draft_that_does_not_fit():
         ({"vocabulary": VOCABULARY + 1}, r"another tokenizer than the model; .* data\.tokenizer_path="),
         ({"context": CONTEXT - 1}, f"context of {CONTEXT - 1} tokens is shorter .* data.context={CONTEXT}"),
     ):
-        draft = Adapter(ModelConfig(dim=24, heads=3), PositionConfig(PositionKind.rotary), spec | changes)
+        draft = Adapter(ModelConfig(dim=24, num_heads=3), PositionConfig(PositionKind.rotary), spec | changes)
         with pytest.raises(ValueError, match=message):
             next(write(make(), PROMPTS[:1], Sampling(), draft=draft))
 
@@ -327,7 +332,7 @@ def test_the_end_of_a_document_ends_the_text():
 def spoken() -> Adapter:
     spec = {"context": CONTEXT, "vocabulary": 256, "orders": [], "memory": ""}
     torch.manual_seed(2)
-    adapter = Adapter(ModelConfig(dim=24, heads=3), PositionConfig(PositionKind.rotary), spec)
+    adapter = Adapter(ModelConfig(dim=24, num_heads=3), PositionConfig(PositionKind.rotary), spec)
     torch.nn.init.normal_(adapter.next.weight, std=0.5)
     with torch.no_grad():  # letters alone
         adapter.next.weight[[n for n in range(256) if not 97 <= n <= 102]] *= 0.01

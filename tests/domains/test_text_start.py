@@ -19,7 +19,7 @@ SPEC = {"context": 13, "vocabulary": 9, "orders": [], "memory": "", "tokenizer":
 
 def make(**settings) -> Adapter:
     torch.manual_seed(3)
-    return Adapter(ModelConfig(dim=24, heads=3, **settings), PositionConfig(PositionKind.rotary), SPEC)
+    return Adapter(ModelConfig(dim=24, num_heads=3, **settings), PositionConfig(PositionKind.rotary), SPEC)
 
 
 def test_another_tokenizer_numbers_tokens_otherwise():

@@ -139,7 +139,7 @@ def test_rates_that_cannot_be():
 
 def test_layer_decay_slows_the_first_layers():
     """Rates after the warm-up, and steps that are as much shorter."""
-    config = TransformerConfig(dim=12, depth=3, heads=2)
+    config = TransformerConfig(dim=12, depth=3, num_heads=2)
 
     class Model(nn.Module):
         def __init__(self):

@@ -39,7 +39,9 @@ def data():
 
 def make(data, kind=PositionKind.learned, **settings):
     torch.manual_seed(0)
-    return Adapter(ModelConfig(**{"dim": 24, "depth": 1, "heads": 2, **settings}), PositionConfig(kind), data.spec())
+    return Adapter(
+        ModelConfig(**{"dim": 24, "depth": 1, "num_heads": 2, **settings}), PositionConfig(kind), data.spec()
+    )
 
 
 def test_the_splits_are_stratified_and_apart(data):

@@ -48,7 +48,7 @@ def data():
 def trained(data):
     """A small ViT of the digits, at some 93 % after seconds."""
     torch.manual_seed(0)
-    adapter = Adapter(ModelConfig(dim=32, depth=2, heads=4), PositionConfig(), data.spec())
+    adapter = Adapter(ModelConfig(dim=32, depth=2, num_heads=4), PositionConfig(), data.spec())
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=5e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=300)
     everything = data.batch("train", range(data.size("train")))
@@ -64,7 +64,7 @@ def trained(data):
 
 def make(spec=SPEC, **settings):
     torch.manual_seed(0)
-    return Adapter(ModelConfig(**{"dim": 24, "depth": 3, "heads": 4, **settings}), PositionConfig(), spec).eval()
+    return Adapter(ModelConfig(**{"dim": 24, "depth": 3, "num_heads": 4, **settings}), PositionConfig(), spec).eval()
 
 
 def sharp(**settings):
@@ -99,7 +99,7 @@ def test_maps_find_what_predictions_rest_on(data, trained):
         assert left(found) < chance - 0.1 < left(-found) - 0.1
 
 
-@pytest.mark.parametrize("settings", [{}, {"kv_heads": 2, "registers": 2}, {"mixer": Mixer.window, "window": 2}])
+@pytest.mark.parametrize("settings", [{}, {"num_kv_heads": 2, "registers": 2}, {"mixer": Mixer.window, "window": 2}])
 def test_gradient_of_attention_is_that_of_a_model_that_holds_it(settings):
     """Against a second model that attends with probabilities it keeps, and against finite differences."""
     adapter = sharp(**settings)

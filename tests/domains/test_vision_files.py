@@ -68,7 +68,7 @@ def opened(root, **settings):
 
 def model(spec, **settings):
     torch.manual_seed(0)
-    return Adapter(ModelConfig(dim=8, depth=1, heads=2, patch_size=1, **settings), PositionConfig(), spec).eval()
+    return Adapter(ModelConfig(dim=8, depth=1, num_heads=2, patch_size=1, **settings), PositionConfig(), spec).eval()
 
 
 def chunk(kind, data):

@@ -31,7 +31,7 @@ from experiments.training.optimizers import make_optimizer
 from experiments.training.progress import make_progress
 
 SPEC = {"classes": ["a", "b", "c"], "channels": 2, "size": [6, 10], "mean": [0.4, 0.6], "std": [0.3, 0.2]}
-SMALL = {"dim": 24, "depth": 1, "heads": 2}
+SMALL = {"dim": 24, "depth": 1, "num_heads": 2}
 GRID = [kind for kind in PositionKind if kind not in (PositionKind.alibi, PositionKind.relative)]
 
 
@@ -45,7 +45,7 @@ def data():
 def make(spec=SPEC, kind=PositionKind.learned, **settings):
     """A masked autoencoder; on SPEC it sees 4 of 3×5 patches of 2×2 pixels."""
     torch.manual_seed(0)
-    decoder = TransformerConfig(dim=12, depth=1, heads=3)
+    decoder = TransformerConfig(dim=12, depth=1, num_heads=3)
     return Adapter(ModelConfig(**{**SMALL, "decoder": decoder, **settings}), PositionConfig(kind), spec)
 
 
@@ -164,7 +164,7 @@ def test_every_parameter_learns(pool):
 
 def test_it_learns_to_paint_digits(data):
     """Better than the mean image, which is the best that can be painted without looking."""
-    model = make(data.spec(), decoder=TransformerConfig(dim=24, depth=1, heads=3))
+    model = make(data.spec(), decoder=TransformerConfig(dim=24, depth=1, num_heads=3))
     optimizer = make_optimizer(model, OptimizerConfig(rule=OptimizerName.muon, lr=1e-2))
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
     for step in range(160):
@@ -291,7 +291,7 @@ def test_resampling_by_what_it_must_keep():
 
 def test_a_table_beside_a_rotation_is_resampled(tmp_path):
     axial = PositionConfig(PositionKind.axial, table=True)
-    old = vision.Adapter(VitConfig(dim=24, depth=1, heads=2), axial, SPEC)
+    old = vision.Adapter(VitConfig(dim=24, depth=1, num_heads=2), axial, SPEC)
     new = vision.Adapter(old.config, axial, SPEC | {"size": [14, 22]})
     assert "resized: transformer.position.table.table" in start(new, "domains.vision", saved(tmp_path / "old", old))
 
@@ -314,7 +314,7 @@ def test_weights_that_do_not_fit(tmp_path):
 
 def test_any_domain_starts_from_names_and_shapes(tmp_path):
     """And from another domain's trunk, where it has the same shape; a text's places are none of an image."""
-    config = compose("config", ["domain=text", "model.dim=24", "model.depth=1", "model.heads=2"])
+    config = compose("config", ["domain=text", "model.dim=24", "model.depth=1", "model.num_heads=2"])
     spec = make_data(config).spec()
     torch.manual_seed(0)
     old, new = (make_adapter(config, spec) for _ in range(2))

@@ -14,7 +14,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "sensors"
-SMALL = ["model.dim=16", "model.depth=1", "model.heads=2", "logger=csv", "trainer.val_check_interval=10"]
+SMALL = ["model.dim=16", "model.depth=1", "model.num_heads=2", "logger=csv", "trainer.val_check_interval=10"]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from experiments import demo
 from experiments.compose import compose
 
 pytestmark = pytest.mark.plain  # so that one demo serves all tests here
-TINY = ["model.dim=12", "model.heads=3", "model.depth=2", "trainer.max_steps=2", "trainer.val_check_interval=2"]
+TINY = ["model.dim=12", "model.num_heads=3", "model.depth=2", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 MORE = {
     "vision": [],
     "protein": ["model.pair_dim=6", "data.crop=22"],

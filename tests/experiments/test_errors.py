@@ -56,7 +56,7 @@ def test_a_text_needs_no_quotes_of_its_own(text):
         (["train", "domain=vsion"], "did you mean vision?"),
         (["train", "optimizer.lr=abc"], "could not be converted to Float"),
         (["train", "model.patch_size=3"], "cannot be cut into patches of 3×3"),
-        (["train", "model.heads=7"], "width 64 must be a multiple of the 7 heads"),
+        (["train", "model.num_heads=7"], "width 64 must be a multiple of the 7 heads"),
         (["train", "optimizer.lr=-1"], "lr > 0"),
         (["train", "trainer.max_steps=0"], "must be at least 1"),
         (["train", "data.batch_size=0"], "data.batch_size=0 must be"),

@@ -53,7 +53,7 @@ SETTINGS = {  # widths that differ from each other and from the lengths
 
 def untrained(domain: str, *more: str):
     """The configuration and a small model of it whose every part matters."""
-    config = compose("config", [f"domain={domain}", "model.dim=24", "model.heads=3", *SETTINGS[domain], *more])
+    config = compose("config", [f"domain={domain}", "model.dim=24", "model.num_heads=3", *SETTINGS[domain], *more])
     torch.manual_seed(0)
     adapter = make_adapter(config, SPECS[domain])
     with torch.no_grad():
@@ -157,7 +157,7 @@ HELD_OUT = {"rl": ["data.episodes=7"]}
 
 @pytest.mark.parametrize("domain", SPECS)
 def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
-    config = compose("config", [f"domain={domain}", "model.dim=24", "model.heads=3", *HELD_OUT.get(domain, [])])
+    config = compose("config", [f"domain={domain}", "model.dim=24", "model.num_heads=3", *HELD_OUT.get(domain, [])])
     data: Any = make_data(config)
     adapter = make_adapter(config, data.spec()).eval()
     scene = import_module(f"{config.domain.package}.explain").example(adapter, data)

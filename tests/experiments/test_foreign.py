@@ -25,7 +25,7 @@ from experiments.report.explorer import write_demo
 from experiments.runs import load_run
 from experiments.train import train
 
-SMALL = ["model.dim=16", "model.depth=1", "model.heads=2", "trainer=cpu", "trainer.max_steps=1"]
+SMALL = ["model.dim=16", "model.depth=1", "model.num_heads=2", "trainer=cpu", "trainer.max_steps=1"]
 
 
 @pytest.fixture(scope="module")

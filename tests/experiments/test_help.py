@@ -45,4 +45,4 @@ def test_comments_stand_above_or_behind_a_field_and_are_inherited():
 
     assert comments(DataConfig)["recall"].startswith("the orders at which a byte recalls")
     assert comments(DataConfig)["context"] == "tokens a sample"
-    assert comments(ModelConfig)["heads"] == "attentions side by side, each over its part of the width"
+    assert comments(ModelConfig)["num_heads"] == "attentions side by side, each over its part of the width"

@@ -19,7 +19,7 @@ from experiments.training.init_from import start
 from experiments.training.nonfinite import source_of_nan
 from experiments.training.progress import make_progress
 
-CORE = ["model.dim=14", "model.depth=2", "model.heads=7"]
+CORE = ["model.dim=14", "model.depth=2", "model.num_heads=7"]
 SMALL = ["data.rl.episodes=11", "data.text.recall=[]", "data.text.context=23"]
 BATCHES = ["data.vision.batch_size=5", "data.protein.batch_size=2", "data.rl.batch_size=3", "data.text.batch_size=7"]
 TINY = ["domain=joint", *CORE, *SMALL, *BATCHES, "data.weights.text=0.5", "logger=csv"]
@@ -54,8 +54,8 @@ def test_the_core_is_one_and_each_of_its_weights_has_one_name(joint):
 @pytest.mark.parametrize("name", NAMES)
 def test_under_each_adapter_it_is_that_domains_model(joint, name):
     config, data, adapter, batch = joint
-    chosen = [f"model.{key}={config.model[key]}" for key in ("dim", "depth", "heads", "mlp_ratio", "qk_norm")]
-    plain = {"text": ["model.activation=gelu", "model.norm=layer", "model.bias=true", "model.zero_init=false"]}
+    chosen = [f"model.{key}={config.model[key]}" for key in ("dim", "depth", "num_heads", "mlp_ratio", "qk_norm")]
+    plain = {"text": ["model.activation=gelu", "model.norm=layer", "model.linear_bias=true", "model.zero_init=false"]}
     alone = make_adapter(compose("config", [f"domain={name}", *chosen, *plain.get(name, [])]), data.parts[name].spec())
     state = adapter.state_dict()
     core = {key: weight for key, weight in state.items() if key.startswith("transformer.")}
@@ -109,7 +109,7 @@ def test_the_core_goes_to_a_domain_and_comes_from_one(name, joint, tmp_path):
     write_weights(tmp_path / "joint", adapter.state_dict())
     for key, weight in load_run(tmp_path / "joint")[1].state_dict().items():
         assert torch.equal(weight.cpu(), adapter.state_dict()[key])
-    chosen = [f"model.{key}={config.model[key]}" for key in ("dim", "depth", "heads", "mlp_ratio", "qk_norm")]
+    chosen = [f"model.{key}={config.model[key]}" for key in ("dim", "depth", "num_heads", "mlp_ratio", "qk_norm")]
     plain = compose("config", [f"domain={name}", *chosen])
     one = make_adapter(plain, data.parts[name].spec())
     said = start(one, f"domains.{name}", tmp_path / "joint")

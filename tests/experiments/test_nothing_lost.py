@@ -22,7 +22,7 @@ from experiments.training.nonfinite import source_of_nan
 # A tiny model of each domain, with all that a resumed run could forget: chance, an average, steps of several batches.
 STEPS, EVERY = 6, 2
 TINY = [
-    *("model.dim=16", "model.depth=1", "model.heads=2", "logger.tensorboard=false", "trainer=cpu"),
+    *("model.dim=16", "model.depth=1", "model.num_heads=2", "logger.tensorboard=false", "trainer=cpu"),
     *(f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={EVERY}", "trainer.log_every_n_steps=1"),
 ]
 FORGETFUL = ["model.dropout=0.1", "model.drop_path=0.1", "trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2"]

@@ -14,7 +14,7 @@ from experiments.runs import load_run
 from experiments.train import train
 from experiments.training.progress import make_progress
 
-SMALL = ["domain=rl", "data=trajectories", "data.context=5", "model.dim=12", "model.depth=1", "model.heads=3"]
+SMALL = ["domain=rl", "data=trajectories", "data.context=5", "model.dim=12", "model.depth=1", "model.num_heads=3"]
 SHORT = [
     "model.target_quantile=0.9",
     "trainer=cpu",

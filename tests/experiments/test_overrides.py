@@ -92,7 +92,7 @@ def test_a_configuration_keeps_text_that_looks_like_an_interpolation(tmp_path):
 
 
 def test_the_runs_of_a_sweep_lie_in_its_folder(attend, tmp_path):
-    words = ["-m", "domain=vision", "seed=0,1", "model.dim=8", "model.depth=1", "model.heads=1", "run=2024_01_17"]
+    words = ["-m", "domain=vision", "seed=0,1", "model.dim=8", "model.depth=1", "model.num_heads=1", "run=2024_01_17"]
     done = attend("train", *words, "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=csv")
     assert done.returncode == 0, done.stderr
     runs = [json.loads((tmp_path / "2024_01_17" / name / "summary.json").read_text()) for name in ("0", "1")]
@@ -125,7 +125,7 @@ def test_a_run_is_resumed_from_the_folder_that_was_typed(forked, tmp_path):
         "domain=vision",
         "model.dim=8",
         "model.depth=1",
-        "model.heads=1",
+        "model.num_heads=1",
         "logger=csv",
         "trainer.val_check_interval=2",
     ]

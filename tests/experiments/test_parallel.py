@@ -28,7 +28,7 @@ from experiments.training.progress import make_progress
 
 pytestmark = pytest.mark.timeout(900)  # twelve trainings by two processes; a minute or two
 ROOT = Path(__file__).parents[2]
-CORE = "model.dim=12 model.depth=2 model.heads=2 data.batch_size=6 logger=csv seed=3"
+CORE = "model.dim=12 model.depth=2 model.num_heads=2 data.batch_size=6 logger=csv seed=3"
 STEPS = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.log_every_n_steps=1"
 CUT = "trainer.gradient_clip_val=0.05 trainer.accumulate_grad_batches=2"
 DOMAINS = {
@@ -160,7 +160,7 @@ def test_what_cannot_be_shared_is_said(tmp_path, words, expected):
 
 
 def test_recomputation_changes_no_gradient():
-    config = compose("config", ["domain=protein", "model.dim=12", "model.depth=2", "model.heads=2", "data.crop=22"])
+    config = compose("config", ["domain=protein", "model.dim=12", "model.depth=2", "model.num_heads=2", "data.crop=22"])
     data = make_data(config)
     adapter, batch = make_adapter(config, data.spec()), data.batch("train", [0, 1])
     gradients = []
@@ -209,7 +209,7 @@ SWEEPS = {
 def test_every_rank_of_a_sweeps_job_has_its_learning_rate(attend, tmp_path, sweeper):
     if sweeper == "optuna":
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = ["domain=vision", "model.dim=12", "model.depth=1", "model.heads=2", "logger=csv", "trainer.max_steps=2"]
+    words = ["domain=vision", "model.dim=12", "model.depth=1", "model.num_heads=2", "logger=csv", "trainer.max_steps=2"]
     done = attend("train", "-m", *words, "trainer=ddp", *TWO.split(), *SWEEPS[sweeper].split())
     assert done.returncode == 0, done.stderr[-2000:]
     jobs = sorted(path.parent for path in tmp_path.glob("outputs/sweeps/vision/*/*/weights.safetensors"))

@@ -61,7 +61,7 @@ def test_long_proteins_are_planned_from_short_ones():
 
 @pytest.mark.parametrize(("words", "verdict"), [(["devices=16"], True), (["devices=1", "device=l4"], False)])
 def test_the_command_says_whether_it_fits_and_why(tmp_path, capsys, words, verdict):
-    model = ["model.dim=2048", "model.depth=32", "model.heads=16", "optimizer=adamw", "data.context=128"]
+    model = ["model.dim=2048", "model.depth=32", "model.num_heads=16", "optimizer=adamw", "data.context=128"]
     attend_plan(asked("domain=text", *model, *words, f"output={tmp_path}"))
     told = json.loads((tmp_path / "plan.json").read_text())
     assert told["fits"] is verdict

@@ -26,8 +26,8 @@ from experiments.train import train
 from experiments.training.init_from import start
 from experiments.training.progress import make_progress
 
-CORE = ["core.dim=12", "core.depth=2", "core.heads=3"]
-VISION = ["domain=vision", "model.dim=12", "model.depth=2", "model.heads=3", "model.qk_norm=true", "logger=csv"]
+CORE = ["core.dim=12", "core.depth=2", "core.num_heads=3"]
+VISION = ["domain=vision", "model.dim=12", "model.depth=2", "model.num_heads=3", "model.qk_norm=true", "logger=csv"]
 
 
 def plan(*words: str) -> TransferConfig:
@@ -38,10 +38,10 @@ def test_of_another_domain_the_core_alone_is_taken(tmp_path):
     """A text of 33 kinds of token has an embedding of the very name and shape of the residues'."""
     torch.manual_seed(0)
     spec = {"context": 13, "vocabulary": 33, "orders": [], "memory": ""}
-    text = Text(TextConfig(dim=12, heads=3), PositionConfig(), spec)
+    text = Text(TextConfig(dim=12, num_heads=3), PositionConfig(), spec)
     write_config(tmp_path, compose("config", ["domain=text"]), spec)
     write_weights(tmp_path, text.state_dict())
-    residues = Residues(ResiduesConfig(dim=12, heads=3), PositionConfig(), {})
+    residues = Residues(ResiduesConfig(dim=12, num_heads=3), PositionConfig(), {})
     before = {name: weight.clone() for name, weight in residues.state_dict().items()}
     assert before["embed.weight"].shape == text.embed.weight.shape
     said = start(residues, "domains.protein.masked", tmp_path)
@@ -84,7 +84,7 @@ def test_the_runs_that_there_are(tmp_path):
     assert len({one["key"] for one in jobs}) == len(jobs)
     for one in jobs[1::2]:
         config = compose("config", one["overrides"])
-        core = {"dim": 12, "depth": 2, "heads": 3, "qk_norm": True, "mlp_ratio": 2}
+        core = {"dim": 12, "depth": 2, "num_heads": 3, "qk_norm": True, "mlp_ratio": 2}
         assert {key: config.model[key] for key in core} == core
         assert config.trainer.max_steps == 190
         assert config.frozen is (one["value"] in ("random", "vision frozen"))

@@ -73,7 +73,7 @@ class FromFairEsm(Theirs):
 
     def __init__(self):
         super().__init__(ESM2(num_layers=DEPTH, embed_dim=C, attention_heads=HEADS))
-        self.config = TransformerConfig(dim=C, depth=DEPTH, heads=HEADS)
+        self.config = TransformerConfig(dim=C, depth=DEPTH, num_heads=HEADS)
 
     def logits(self, tokens):
         return self.model(tokens)["logits"]
@@ -194,7 +194,7 @@ def test_contacts_hold_the_maps_of_one_block_at_a_time():
     tokens = encode(CHAINS)
 
     def most(depth: int, read) -> int:
-        model = LanguageModel(TransformerConfig(dim=C, depth=depth, heads=HEADS), ROTARY).eval()
+        model = LanguageModel(TransformerConfig(dim=C, depth=depth, num_heads=HEADS), ROTARY).eval()
         with Watch(tokens.shape[0] * HEADS * tokens.shape[1] ** 2) as watch:
             read(model)
         return watch.most

@@ -154,7 +154,7 @@ def test_what_a_configuration_leaves_out_is_the_default(known):
     short = decision_transformer_config({}, known)
     assert short == decision_transformer_config(config.to_dict(), known)
     model, _, spec = short
-    assert (model.dim, model.depth, model.heads, model.mlp_ratio) == (128, 3, 1, 4)
+    assert (model.dim, model.depth, model.num_heads, model.mlp_ratio) == (128, 3, 1, 4)
     assert model.activation is Activation.relu
     assert (spec["limit"], spec["states"], spec["low"], spec["high"]) == (4096, 17, [-1.0] * 4, [1.0] * 4)
     rows = {row.theirs for row in decision_transformer_table({})}
@@ -200,7 +200,7 @@ NUMBERS: dict[str, Any] = {"actions": A, "delayed": True, "temperature": 0.5}
 
 
 def made(known, actions, position=PositionKind.learned, **settings):
-    config = ModelConfig(**({"dim": 24, "depth": 2, "heads": 3, "target_quantile": 0.9} | settings))
+    config = ModelConfig(**({"dim": 24, "depth": 2, "num_heads": 3, "target_quantile": 0.9} | settings))
     return Adapter(config, PositionConfig(position), {"limit": 59, "states": S, **known, **actions})
 
 
@@ -240,10 +240,10 @@ def test_a_folder_has_our_actions_and_comes_back(actions_are, known, batch, rand
         ({"returns": False, "target_quantile": None}, r"model.returns=False \(possible: True\)"),
         ({"mixer": Mixer.window}, r"model.mixer=window \(possible: softmax\)"),
         ({"norm": Norm.rms}, r"model.norm=rms \(possible: layer\)"),
-        ({"bias": False}, "model.bias=False"),
+        ({"linear_bias": False}, "model.linear_bias=False"),
         ({"embed_norm": False}, "model.embed_norm=False"),
         ({"activation": Activation.swiglu}, r"model.activation=swiglu \(possible: relu\)"),
-        ({"kv_heads": 1, "qk_norm": True}, r"model.kv_heads=1 \(possible: None\), no model.qk_norm=True"),
+        ({"num_kv_heads": 1, "qk_norm": True}, r"model.num_kv_heads=1 \(possible: None\), no model.qk_norm=True"),
         ({"position": PositionKind.rotary}, r"position=rotary \(possible: learned\)"),
     ],
 )

@@ -316,7 +316,12 @@ SPEC = {"context": CONTEXT, "vocabulary": 97, "orders": [], "memory": ""}
     [
         (ModelConfig(), PositionConfig(PositionKind.alibi), SPEC, r"position=alibi .*: learned \(GPT-2\), rotary"),
         (ModelConfig(qk_norm=True), PositionConfig(), SPEC, r"gpt2 has no model\.qk_norm=True \(possible: False\)$"),
-        (ModelConfig(bias=False, kv_heads=2), PositionConfig(), SPEC, r"kv_heads=2 \(possible: 4\), no model\.bias"),
+        (
+            ModelConfig(linear_bias=False, num_kv_heads=2),
+            PositionConfig(),
+            SPEC,
+            r"num_kv_heads=2 \(possible: 4\), no model\.linear_bias",
+        ),
         (ModelConfig(mixer=Mixer.linear), PositionConfig(), SPEC, r"mixer=linear \(possible: softmax\)"),
         (
             ModelConfig(activation=Activation.relu2),

@@ -21,7 +21,7 @@ SPEC = {"context": CONTEXT, "vocabulary": V, "orders": [], "memory": "", "tokeni
 MODELS: dict[str, tuple[dict[str, Any], PositionKind]] = {
     "gpt2": ({"activation": Activation.gelu_tanh, "tied": True, "gpt2_init": True}, PositionKind.learned),
     "llama": (
-        {"activation": Activation.swiglu, "norm": Norm.rms, "bias": False, "kv_heads": 2, "zero_init": True},
+        {"activation": Activation.swiglu, "norm": Norm.rms, "linear_bias": False, "num_kv_heads": 2, "zero_init": True},
         PositionKind.rotary,
     ),
 }
@@ -37,7 +37,7 @@ def logits(model: Any) -> Tensor:
 @pytest.mark.parametrize("kind", MODELS)
 def test_their_logits_tokens_and_text_are_ours(kind, lora, tmp_path, randomise):
     settings, place = MODELS[kind]
-    adapter = randomise(Adapter(ModelConfig(dim=24, heads=4, lora=lora, **settings), PositionConfig(place), SPEC))
+    adapter = randomise(Adapter(ModelConfig(dim=24, num_heads=4, lora=lora, **settings), PositionConfig(place), SPEC))
     export(adapter, PositionConfig(place), tmp_path)
     theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert theirs.config.model_type == kind

@@ -22,7 +22,7 @@ CONTEXT, ALPHABET = 11, "abcde "
 def make(alphabet: str = ALPHABET + END, **changes: Any) -> Adapter:
     spec = {"context": CONTEXT, "vocabulary": len(alphabet), "orders": [], "memory": ""}
     torch.manual_seed(1)
-    config, tokens = ModelConfig(dim=24, heads=3), {"tokenizer": Characters(alphabet).spec()}
+    config, tokens = ModelConfig(dim=24, num_heads=3), {"tokenizer": Characters(alphabet).spec()}
     adapter = Adapter(config, PositionConfig(PositionKind.rotary), spec | tokens | changes)
     torch.nn.init.normal_(adapter.next.weight)
     return adapter.eval()

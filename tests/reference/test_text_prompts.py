@@ -196,7 +196,7 @@ def test_what_goes_out_begins_prompts_as_what_came_in(spoken, tmp_path, randomis
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.bos_token_id == again.bos_token_id
     told = read(saved(tmp_path / "chat", byte_level("<s> $A"), chat_template="{{ messages }}"))
     spec = {"context": 17, "vocabulary": told.size, "orders": [], "memory": "", "tokenizer": told.spec()}
-    model = ModelConfig(dim=24, heads=3)
+    model = ModelConfig(dim=24, num_heads=3)
     export(Adapter(model, PositionConfig(), spec), PositionConfig(), tmp_path / "again")
     exported: Any = AutoTokenizer.from_pretrained(tmp_path / "again")
     assert exported.chat_template == "{{ messages }}"

@@ -12,4 +12,4 @@ class ModelConfig(vision.ModelConfig):
     """A ViT that sees some of the patches, and a smaller Transformer that paints the others."""
 
     hidden: float = 0.75  # share of the patches that the ViT does not see
-    decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(dim=32, depth=1, heads=4))
+    decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(dim=32, depth=1, num_heads=4))
