@@ -30,7 +30,7 @@ def main(*given: str) -> None:
         chains, run = word.split(":", 1)
         summary, found = (json.loads((Path(run) / f).read_text()) for f in ("summary.json", "evaluate/summary.json"))
         kept = {key: summary[key] for key in KEPT if key in summary}
-        rows.append({"chains": int(chains), **kept, **{key: found["measures"][key] for key in KEYS}})
+        rows.append({"chains": int(chains), **kept, **{key: found["metrics"][key] for key in KEYS}})
     most = [row for row in rows if row["chains"] == max(row["chains"] for row in rows)]
     slope, start = np.polyfit([log2(row["steps"]) for row in most], [row[DEEP] for row in most], 1)
     reached = round(2 ** ((GOAL - start) / slope))

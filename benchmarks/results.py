@@ -22,28 +22,28 @@ def main(name: str, *runs: str) -> None:
     for run in map(Path, runs):
         summary = json.loads((run / "summary.json").read_text())
         found = json.loads((run / "evaluate" / "summary.json").read_text())
-        measures = numbers(found["measures"])
-        measures |= {f"baseline/{score['baseline']}": score["baseline_value"] for score in found["scores"]}
+        metrics = numbers(found["metrics"])
+        metrics |= {f"baseline/{score['baseline']}": score["baseline_value"] for score in found["scores"]}
         rows.append(
-            {key: summary[key] for key in KEPT if key in summary} | {"split": found["split"], "measures": measures}
+            {key: summary[key] for key in KEPT if key in summary} | {"split": found["split"], "metrics": metrics}
         )
     file = Path(__file__).parents[1] / "docs" / "results" / f"{name}.json"
     known = json.loads(file.read_text())["runs"] if file.exists() else []
     given = {row["seed"] for row in rows}
     rows = sorted([*rows, *(row for row in known if row["seed"] not in given)], key=lambda row: row["seed"])
     together = {}
-    for key in [key for key in rows[0]["measures"] if all(key in row["measures"] for row in rows)]:
-        values = [row["measures"][key] for row in rows]
+    for key in [key for key in rows[0]["metrics"] if all(key in row["metrics"] for row in rows)]:
+        values = [row["metrics"][key] for row in rows]
         together[key] = {"mean": mean(values), "deviation": stdev(values) if len(values) > 1 else None}
     write_json(file, {"domain": summary["domain"], "together": together, "runs": rows})
     for key, value in together.items():
         print(key, value)
 
 
-def numbers(measures: dict[str, Any], path: str = "") -> dict[str, float]:
-    """Every number among the measures, those within others by their path: achieved/500/mean."""
+def numbers(metrics: dict[str, Any], path: str = "") -> dict[str, float]:
+    """Every number among the metrics, those within others by their path: achieved/500/mean."""
     found = {}
-    for key, value in measures.items():
+    for key, value in metrics.items():
         if isinstance(value, dict):
             found |= numbers(value, f"{path}{key}/")
         elif isinstance(value, int | float):

@@ -61,11 +61,11 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
 
     Attributes:
         transformer: the core's trunk; a subclass builds it.
-        measures: the names that `measure` returns.
+        metric_names: the names that `metrics` returns.
     """
 
     transformer: Transformer
-    measures: tuple[str, ...]
+    metric_names: tuple[str, ...]
 
     @abstractmethod
     def tokens(self, batch: Batch) -> Tokens:
@@ -83,8 +83,8 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
         """
 
     @abstractmethod
-    def measure(self, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
-        """For each of `measures` a 1-D tensor, one value for each example that counts (image, chain, step, byte).
+    def metrics(self, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
+        """For each of `metric_names` a 1-D tensor, one value for each example that counts (image, chain, step, byte).
 
         Their mean over a whole split is the split's score, exact for any batch size and number of processes.
         """
@@ -131,13 +131,13 @@ class Evaluation:
 
     Attributes:
         scores: the domain's headline figures beside their baselines.
-        measures: every figure, by name.
+        metrics: every figure, by name.
         figures: pictures, most telling first.
         compared: the one by which runs are compared; the first of `scores` if None.
     """
 
     scores: list[Score]
-    measures: dict[str, Any]
+    metrics: dict[str, Any]
     figures: list[Path] = field(default_factory=list)
     compared: Score | None = None
 
@@ -147,12 +147,12 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 @torch.inference_mode()
-def mean_measures(adapter: DomainAdapter, batches: Iterable[Batch]) -> dict[str, float]:
-    """The mean of every measure over all examples of `batches`."""
+def mean_metrics(adapter: DomainAdapter, batches: Iterable[Batch]) -> dict[str, float]:
+    """The mean of every metric over all examples of `batches`."""
     adapter.eval()
-    values: dict[str, list[Tensor]] = {name: [] for name in adapter.measures}
+    values: dict[str, list[Tensor]] = {name: [] for name in adapter.metric_names}
     for batch in batches:
         batch = to_device(batch, adapter.device)
-        for name, value in adapter.measure(adapter(batch), batch).items():
+        for name, value in adapter.metrics(adapter(batch), batch).items():
             values[name].append(value.double().cpu())
     return {name: torch.cat(parts).mean().item() for name, parts in values.items()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from core.config import PositionConfig
     from domains.adapter import DomainAdapter, Evaluation
     from domains.data import DomainData
-    from domains.scene import Scene
+    from domains.explanation import Explanation
 
 
 class Evaluate(Protocol):
@@ -28,11 +28,11 @@ class Evaluate(Protocol):
 class Explain(Protocol):
     """What the page of `attend explain` draws attention on."""
 
-    def scenes(self, adapter: Any, source: str) -> list[Scene]:
+    def explanations(self, adapter: Any, source: str) -> list[Explanation]:
         """Scenes of a user's own input."""
         ...
 
-    def example(self, adapter: Any, data: Any) -> Scene:
+    def example(self, adapter: Any, data: Any) -> Explanation:
         """A scene of the test split."""
         ...
 
@@ -88,11 +88,11 @@ class Domain:
 
     @cached_property
     def init_from(self) -> Callable[[Any, dict[str, Tensor], dict[str, Any]], dict[str, Tensor]] | None:
-        return self._optional("start", "fitted")
+        return self._optional("init_from", "fitted")
 
     @cached_property
     def training_plots(self) -> Callable[[Any, Any, Path], None] | None:
-        return self._optional("watch", "picture")
+        return self._optional("training_plots", "picture")
 
     def _has(self, module: str) -> bool:
         return find_spec(f"{self.package}.{module}") is not None

@@ -20,8 +20,8 @@ import conf
 from core.config import check_mixing
 from experiments import schemas
 from experiments.config import CompareConfig, PlanConfig, TransferConfig
-from experiments.foreign import load_domain, read_config, read_overrides
 from experiments.overrides import as_typed, from_hydra, quote, to_hydra
+from experiments.untrusted import load_domain, read_config, read_overrides
 
 # Commands about runs, whose command line holds the settings of these as well.
 OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig, "plan": PlanConfig}

@@ -9,9 +9,9 @@ from domains.adapter import Evaluation
 from domains.data_warnings import record_data_warnings
 from experiments.config import EvaluateConfig
 from experiments.environment import environment
-from experiments.foreign import load_domain
 from experiments.runs import load_run, make_data, write_json
 from experiments.terminal import terminal, waiting
+from experiments.untrusted import load_domain
 
 
 def run(config: DictConfig | EvaluateConfig) -> None:
@@ -52,7 +52,7 @@ def evaluate(run_folder: Path, folder: Path, split: str = "test", **options: boo
             "run": str(run_folder),
             "split": split,
             "scores": [score._asdict() for score in evaluation.scores],
-            "measures": evaluation.measures,
+            "metrics": evaluation.metrics,
             "data_warnings": data_warnings,
             **environment(),
         },

@@ -5,6 +5,7 @@ Shapes: B copies of one example · H heads · L elements · N predictions · K o
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from core.mixers.softmax import MultiHeadAttention
 from core.probe import Probe
 from domains.adapter import DomainAdapter
 from domains.data_warnings import record_data_warnings
-from domains.scene import Scene
+from domains.explanation import Explanation
 from experiments.environment import environment
-from experiments.foreign import load_domain
 from experiments.report.explorer import write_explorer
 from experiments.runs import load_run, make_data
 from experiments.terminal import terminal, waiting
+from experiments.untrusted import load_domain
 
 AT_ONCE = 8  # copies of an example in one pass
 
@@ -55,27 +56,27 @@ def explained(folder: Path, source: str | None = None) -> dict[str, Any]:
     if explain is None:
         raise ValueError(f"domain={saved.domain.name} has nothing that explains a run of it")
     if source is not None:
-        scenes = explain.scenes(adapter, source)
+        explanations = explain.explanations(adapter, source)
     else:
         data = make_data(saved)
         data.eval_dataloader("test")  # complains of an empty split
-        scenes = [explain.example(adapter, data)]
+        explanations = [explain.example(adapter, data)]
     about = {"run": str(folder), "domain": saved.domain.name, "mixer": mixer.value}
-    return about | {"scenes": [look(adapter, scene) for scene in scenes]}
+    return about | {"scenes": [look(adapter, explanation) for explanation in explanations]}
 
 
 @torch.inference_mode()
-def look(adapter: DomainAdapter, scene: Scene) -> dict[str, Any]:
+def look(adapter: DomainAdapter, explanation: Explanation) -> dict[str, Any]:
     """A scene as plain values: its maps, what they say, and what removing a head or an element really does."""
     probe = Probe("*.attention")
-    whole = said(adapter, scene, probe=probe)  # (1, N, K)
+    whole = said(adapter, explanation, probe=probe)  # (1, N, K)
     attention = [weights.float() for weights in probe.attention]  # (1, H, L, L) each
     L = attention[0].shape[-1]
-    assert len(scene.elements) == L
-    elements = effects(whole, L, lambda removed: without_elements(adapter, scene, removed))  # (L,)
-    maps, seen = [], visible(adapter, scene)
+    assert len(explanation.elements) == L
+    elements = effects(whole, L, lambda removed: without_elements(adapter, explanation, removed))  # (L,)
+    maps, seen = [], visible(adapter, explanation)
     for n, weights in enumerate(attention):
-        heads = effects(whole, weights.shape[1], lambda removed, n=n: without_heads(adapter, scene, n, removed))  # (H,)
+        heads = effects(whole, weights.shape[1], partial(without_heads, adapter, explanation, n))  # (H,)
         found = statistics(weights[0], seen)  # (H,) each
         for h, one in enumerate(weights[0]):
             known = {"effect": round4(heads[h]), **{name: round4(values[h]) for name, values in found.items()}}
@@ -83,40 +84,40 @@ def look(adapter: DomainAdapter, scene: Scene) -> dict[str, Any]:
         maps.append({"layer": n + 1, "head": "mean", **packed(weights[0].mean(0), elements)})
         maps.append({"layer": n + 1, "head": "rollout", **packed(rollout(attention[: n + 1])[0], elements)})
     return {
-        "name": scene.name,
-        "form": scene.form.value,
-        "about": scene.about,
-        "answers": scene.answers,
-        "elements": [vars(element) for element in scene.elements],
-        "pictures": [{"png": base64.b64encode(p.png).decode(), "alt": p.alt} for p in scene.pictures],
+        "name": explanation.name,
+        "form": explanation.form.value,
+        "about": explanation.about,
+        "answers": explanation.answers,
+        "elements": [vars(element) for element in explanation.elements],
+        "pictures": [{"png": base64.b64encode(p.png).decode(), "alt": p.alt} for p in explanation.pictures],
         "effects": [round4(effect) for effect in elements],
         "maps": maps,
     }
 
 
 def said(
-    adapter: DomainAdapter, scene: Scene, copies: int = 1, hide: Mask = NoMask(), probe: Probe | None = None
+    adapter: DomainAdapter, explanation: Explanation, copies: int = 1, hide: Mask = NoMask(), probe: Probe | None = None
 ) -> Tensor:
     """What the model says of some copies of a scene, (B, N, K)."""
-    batch = {name: tensor.expand(copies, *tensor.shape[1:]) for name, tensor in scene.batch.items()}
-    return scene.distribution(adapter(batch, mask=hide, probe=probe)).float()
+    batch = {name: tensor.expand(copies, *tensor.shape[1:]) for name, tensor in explanation.batch.items()}
+    return explanation.distribution(adapter(batch, mask=hide, probe=probe)).float()
 
 
-def without_heads(adapter: DomainAdapter, scene: Scene, layer: int, removed: Tensor) -> Tensor:
+def without_heads(adapter: DomainAdapter, explanation: Explanation, layer: int, removed: Tensor) -> Tensor:
     """The same (B, N, K), with head removed[b] of a layer set to 0 in copy b."""
 
     def silence(heads: Tensor) -> Tensor:
         others = removed.to(heads.device)[:, None] != torch.arange(heads.shape[1], device=heads.device)  # (B, H)
         return heads * others[..., None, None]
 
-    return said(adapter, scene, len(removed), probe=Probe(edit={f"{layer}.heads": silence}))
+    return said(adapter, explanation, len(removed), probe=Probe(edit={f"{layer}.heads": silence}))
 
 
-def without_elements(adapter: DomainAdapter, scene: Scene, removed: Tensor) -> Tensor:
+def without_elements(adapter: DomainAdapter, explanation: Explanation, removed: Tensor) -> Tensor:
     """The same (B, N, K), with element removed[b] hidden in copy b, in every layer, from all others but itself."""
     removed = removed.to(adapter.device)
-    others = removed[:, None] != torch.arange(len(scene.elements), device=adapter.device)  # (B, L)
-    return said(adapter, scene, len(removed), hide=Padding(others) | Window(0))
+    others = removed[:, None] != torch.arange(len(explanation.elements), device=adapter.device)  # (B, L)
+    return said(adapter, explanation, len(removed), hide=Padding(others) | Window(0))
 
 
 def effects(whole: Tensor, count: int, without: Callable[[Tensor], Tensor]) -> Tensor:
@@ -128,12 +129,12 @@ def effects(whole: Tensor, count: int, without: Callable[[Tensor], Tensor]) -> T
     return torch.cat([0.5 * (part - whole).abs().sum(-1).mean(-1) for part in parts])
 
 
-def visible(adapter: DomainAdapter, scene: Scene) -> Tensor:
+def visible(adapter: DomainAdapter, explanation: Explanation) -> Tensor:
     """Which keys each query may see, (L, L)."""
-    block, L = adapter.transformer.blocks[0], len(scene.elements)
+    block, L = adapter.transformer.blocks[0], len(explanation.elements)
     assert isinstance(block, TransformerBlock)
     assert isinstance(block.mixer, MultiHeadAttention)
-    mask = adapter.tokens(scene.batch).mask & block.mixer.window_mask
+    mask = adapter.tokens(explanation.batch).mask & block.mixer.window_mask
     return mask.dense(1, 1, L, L, adapter.device)[0, 0].expand(L, L)
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from core.config import PositionConfig
-from experiments.foreign import load_domain
 from experiments.runs import load_run, typed, write_weights
 from experiments.terminal import terminal
 from experiments.training.checkpoints import kept, last_weights
+from experiments.untrusted import load_domain
 
 
 def run(config: DictConfig) -> None:

@@ -6,9 +6,9 @@ from omegaconf import DictConfig
 
 from domains.data_warnings import record_data_warnings
 from experiments.environment import environment
-from experiments.foreign import load_domain
 from experiments.runs import load_run, write_json
 from experiments.terminal import terminal, waiting
+from experiments.untrusted import load_domain
 
 
 def run(config: DictConfig) -> None:

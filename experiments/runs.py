@@ -24,9 +24,9 @@ from core.config import PositionConfig
 from domains.adapter import DomainAdapter
 from domains.data import DomainData
 from experiments.environment import best_device
-from experiments.foreign import load_domain, read_config, read_spec
 from experiments.guards import AllocationLimit, atomic_write
 from experiments.overrides import escape
+from experiments.untrusted import load_domain, read_config, read_spec
 
 
 def make_data(config: DictConfig) -> DomainData:

@@ -25,7 +25,6 @@ from domains.data import SPLITS
 from domains.data_warnings import record_data_warnings
 from experiments.config import Accelerator, OptimizerConfig, TrainerConfig
 from experiments.environment import environment
-from experiments.foreign import load_domain, read_config
 from experiments.guards import atomic_write, run_lock
 from experiments.pictures import Pictures
 from experiments.runs import make_adapter, make_data, typed, write_config, write_json, write_weights
@@ -37,6 +36,7 @@ from experiments.training.metrics_csv import join, set_aside
 from experiments.training.parallel import full_state_dict, parallelize
 from experiments.training.progress import StepProgress, make_progress
 from experiments.training.task import AttentionTask, TaskData, data_rank
+from experiments.untrusted import load_domain, read_config
 
 MAY_CHANGE = ("trainer", "logger", "run")  # when a run is resumed
 

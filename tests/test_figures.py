@@ -78,7 +78,7 @@ def test_the_table_of_the_demo_is_that_of_the_file():
 
 def test_the_text_figure_without_recall_is_that_of_the_file():
     found = record("docs/text_without_recall.json")
-    assert f"{found['measures']['bits_per_byte']:.2f} bits per byte" in text("README.md").replace("\n", " ")
+    assert f"{found['metrics']['bits_per_byte']:.2f} bits per byte" in text("README.md").replace("\n", " ")
 
 
 def test_the_kernel_table_is_that_of_the_file():

@@ -44,7 +44,7 @@ class Adapter(DomainAdapter[dict[str, Any]]):
             part = find_domain(f"domains.{name}").adapter(own, place, known)
             share(self.transformer, part.transformer)
             self.parts[name] = part
-        self.measures = tuple(f"{name}/{what}" for name, part in self.adapters() for what in part.measures)
+        self.metric_names = tuple(f"{name}/{what}" for name, part in self.adapters() for what in part.metric_names)
 
     def adapters(self) -> list[tuple[str, Any]]:
         """(domain, its adapter), each of which works by itself."""
@@ -67,12 +67,12 @@ class Adapter(DomainAdapter[dict[str, Any]]):
         ]
         return Loss.joined(Loss(self.weights[name] * loss.sum, loss.count) for name, loss in losses)
 
-    def measure(self, predictions: dict[str, Any], batch: Any) -> dict[str, Tensor]:
+    def metrics(self, predictions: dict[str, Any], batch: Any) -> dict[str, Tensor]:
         return {
             f"{name}/{what}": values
             for name, part in self.adapters()
             if name in predictions and REPEATED not in batch[name]
-            for what, values in part.measure(predictions[name], batch[name]).items()
+            for what, values in part.metrics(predictions[name], batch[name]).items()
         }
 
 

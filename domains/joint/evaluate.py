@@ -1,4 +1,4 @@
-"""Every domain by its own measures."""
+"""Every domain by its own metrics."""
 
 from pathlib import Path
 
@@ -21,6 +21,6 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     }
     return Evaluation(
         [score._replace(metric=f"{name}: {score.metric}") for name, each in found.items() for score in each.scores],
-        {name: each.measures for name, each in found.items()},
+        {name: each.metrics for name, each in found.items()},
         [figure for each in found.values() for figure in each.figures],
     )

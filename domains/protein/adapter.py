@@ -92,7 +92,7 @@ class Adapter(DomainAdapter[Prediction]):
         ValueError: for sizes that cannot be.
     """
 
-    measures = ("long_range_precision", "loss")
+    metric_names = ("long_range_precision", "loss")
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__()
@@ -194,7 +194,7 @@ class Adapter(DomainAdapter[Prediction]):
         wrong = F.cross_entropy(predictions.states.mT.float(), batch["states"], ignore_index=-1, reduction="sum")
         return Loss.joined([distance, Loss.of(STATES_WEIGHT * wrong, known)])
 
-    def measure(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
+    def metrics(self, predictions: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Of each chain: long-range precision at L/5, and the loss."""
         weight, surprise = self.weight(batch), self.surprise(predictions, batch)
         contact, distance = (x.float().cpu().numpy() for x in (self.contacts(predictions), batch["distance"]))

@@ -12,8 +12,8 @@ from string import ascii_lowercase
 import numpy as np
 from Bio import AlignIO
 
+from domains.protein.alphabet import AMBIGUOUS, LETTERS, NUMBERS
 from domains.protein.fasta import COMPLEX, JOIN, records
-from domains.protein.letters import AMBIGUOUS, LETTERS, NUMBERS
 from domains.protein.remarks import Remarks, remarking
 
 # hh-suite's records beside the sequences: secondary structure, accessibility, predicted or by DSSP; and the consensus

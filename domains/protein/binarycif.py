@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from domains.unpack import check_room
+from domains.archives import check_room
 
 TYPES = {1: "<i1", 2: "<i2", 3: "<i4", 4: "<u1", 5: "<u2", 6: "<u4", 32: "<f4", 33: "<f8"}
 NUMBER = 40  # bytes that one takes in a list

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domains.protein.alignment import Alignment
-from domains.protein.letters import LETTERS
+from domains.protein.alphabet import LETTERS
 
 GLYCINE = LETTERS.index("G")
 

@@ -23,9 +23,9 @@ from domains.adapter import Batch
 from domains.data import DomainData
 from domains.protein import features
 from domains.protein.alignment import Alignment
+from domains.protein.alphabet import LETTERS, STATES, UNKNOWN
 from domains.protein.chain import Chain, one_hot
 from domains.protein.config import Channel, DataConfig
-from domains.protein.letters import LETTERS, STATES, UNKNOWN
 from domains.protein.metrics import ProfilePairs, SeparationPrior
 from domains.protein.sources import open_chains
 from domains.sampling import Rngs

@@ -13,10 +13,10 @@ from domains.adapter import Batch, Evaluation, Score, to_device
 from domains.data_warnings import warn_data
 from domains.protein import features
 from domains.protein.adapter import Adapter
+from domains.protein.alphabet import STATES, THREE
 from domains.protein.chain import Chain
 from domains.protein.data import Data, sequence_alone
 from domains.protein.figures import Panel, contact_maps, precision_bars
-from domains.protein.letters import STATES, THREE
 from domains.protein.metrics import (
     CONTACT,
     LONG_RANGE,
@@ -46,7 +46,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     """Precision of the model and of predictors without a network, on the same chains; what needs fitting is fitted to
     the training chains.
 
-    Long range is 24 residues and more apart in sequence, medium 12 to 23, short 6 to 11; the measures without a range
+    Long range is 24 residues and more apart in sequence, medium 12 to 23, short 6 to 11; the metrics without a range
     in their name are of long range. Where chains have alignments: two more predictors, and P@L/5 by depth.
 
     Writes precision.csv (a line for each chain), contacts.png (chains from the best predicted to the worst, at even
@@ -83,15 +83,15 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         ),
     ]
     brier, bins = calibration(found.contacts, true)
-    measures = {f"{name} P@{cut}": value for name, values in long.items() for cut, value in values.items()}
-    measures |= {
+    metrics = {f"{name} P@{cut}": value for name, values in long.items() for cut, value in values.items()}
+    metrics |= {
         f"{name} {span} P@{cut}": float(values[:, r, c].mean())
         for name, values in table.items()
         for r, span in enumerate([*RANGES][:-1])
         for c, cut in enumerate(SHARES)
     }
-    measures |= by_depth(depth, table) | secondary(chains, found.states)
-    measures |= {
+    metrics |= by_depth(depth, table) | secondary(chains, found.states)
+    metrics |= {
         "loss": found.loss,
         "loss, sequence alone": alone.loss,
         "lDDT": float(np.mean([lddt(*pair) for pair in zip(found.distances, true, strict=True)])),
@@ -105,7 +105,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
             Score("long-range P@L/5", long["model"]["L/5"], name, long[name]["L/5"])
             for name in ("separation prior", "profile-pair log-odds")
         ],
-        measures,
+        metrics,
         figures,
     )
 
@@ -194,7 +194,7 @@ def apply(adapter: Adapter, batches: Iterable[Batch]) -> Found:
         median = median_distance(said.distance.float().softmax(-1).cpu().numpy(), adapter.edges.float().cpu().numpy())
         maps += [p[:length, :length] for p, length in zip(contact, lengths, strict=True)]
         medians += [d[:length, :length] for d, length in zip(median, lengths, strict=True)]
-        losses += adapter.measure(said, batch)["loss"].tolist()
+        losses += adapter.metrics(said, batch)["loss"].tolist()
         if said.states is not None:
             states += [s[:length].argmax(-1).cpu().numpy() for s, length in zip(said.states, lengths, strict=True)]
     return Found(maps, medians, states, float(np.mean(losses)))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from domains.adapter import to_device
 from domains.data_warnings import warn_data, warn_left_out
+from domains.explanation import Element, Explanation, Form, Picture, percent, png
 from domains.protein.adapter import Adapter, places
 from domains.protein.chain import Chain, spelled
 from domains.protein.data import Data, collate
@@ -17,12 +18,11 @@ from domains.protein.figures import UNSEEN
 from domains.protein.files import read_chains
 from domains.protein.metrics import CONTACT, NEAR, best, distances, precision, ranked
 from domains.protein.predict import numbers
-from domains.scene import Element, Form, Picture, Scene, percent, png
 
 MOST = 128  # residues on one page
 
 
-def scenes(adapter: Adapter, source: str) -> list[Scene]:
+def explanations(adapter: Adapter, source: str) -> list[Explanation]:
     """The first chain of a file, and of that the first 128 residues.
 
     What is removed is removed from the attention of residues to each other; their pairs still know of it.
@@ -36,13 +36,13 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
         raise ValueError(f"{source}, {chain.name}: one residue; give at least 2, for one to attend to the other")
     if len(chain) > most:
         warn_data(f"the first {most} of the {len(chain)} residues of {chain.name} are shown")
-    return [scene(adapter, chain)]
+    return [explanation(adapter, chain)]
 
 
-def example(adapter: Adapter, data: Data) -> Scene:
+def example(adapter: Adapter, data: Data) -> Explanation:
     """The first chain of the test split that fits the page."""
     chains = data.splits["test"]
-    return scene(adapter, next((chain for chain in chains if 2 <= len(chain) <= room(adapter)), chains[0]))
+    return explanation(adapter, next((chain for chain in chains if 2 <= len(chain) <= room(adapter)), chains[0]))
 
 
 def room(adapter: Adapter) -> int:
@@ -51,7 +51,7 @@ def room(adapter: Adapter) -> int:
 
 
 @torch.inference_mode()
-def scene(adapter: Adapter, chain: Chain) -> Scene:
+def explanation(adapter: Adapter, chain: Chain) -> Explanation:
     seen = np.arange(min(len(chain), room(adapter)))
     batch = to_device(collate([chain], [seen], adapter.channels), adapter.device)
     contact = adapter.contacts(adapter(batch))[0].cpu().numpy()  # (L, L)
@@ -64,7 +64,7 @@ def scene(adapter: Adapter, chain: Chain) -> Scene:
     ]
     if distance is not None and best(contact, distance, 5)[0].size:
         answers.append(("precision of the L/5 likeliest long-range pairs", percent(precision(contact, distance, 5))))
-    return Scene(
+    return Explanation(
         name=chain.name,
         form=Form.residues,
         batch=batch,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from domains.protein.letters import AMBIGUOUS, LETTERS, numbered
+from domains.protein.alphabet import AMBIGUOUS, LETTERS, numbered
 from domains.protein.remarks import Remarks
 
 COMMENTS = (";", "#", "!")

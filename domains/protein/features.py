@@ -11,7 +11,7 @@ from Bio.Align import substitution_matrices
 from torch import Tensor
 
 from domains.protein.alignment import Alignment
-from domains.protein.letters import GAP, LETTERS, UNKNOWN
+from domains.protein.alphabet import GAP, LETTERS, UNKNOWN
 
 SAME = 0.62  # sequences that share so much of their columns, gaps among them, count as one
 SHALLOW = 30  # effective sequences; with fewer, residues that change together say little

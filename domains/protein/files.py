@@ -7,6 +7,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+from domains.archives import unpacked
 from domains.files import decode_text
 from domains.protein.alignment import Alignment, parse_a3m_chains, parse_stockholm
 from domains.protein.chain import Chain
@@ -15,7 +16,6 @@ from domains.protein.features import profile
 from domains.protein.mmcif import parse_bcif, parse_cif
 from domains.protein.pdb import parse_pdb
 from domains.protein.remarks import Remarks, remarking
-from domains.unpack import unpacked
 
 FORMATS = {
     "FASTA": (".fasta", ".fa", ".faa", ".fas"),

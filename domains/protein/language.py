@@ -89,7 +89,7 @@ class LanguageModel(DomainAdapter):
         position: how residues know where they are; ESM-2's is rotary.
     """
 
-    measures = ("recovery", "loss")
+    metric_names = ("recovery", "loss")
 
     def __init__(self, config: TransformerConfig, position: PositionConfig):
         super().__init__()
@@ -124,7 +124,7 @@ class LanguageModel(DomainAdapter):
         total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
         return Loss.of(total, (targets != IGNORED).sum())
 
-    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def metrics(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Of each residue that is asked for: whether it is the likeliest one, and its surprise in nats.
 
         The perplexity of a split is the exponential of its mean loss.

@@ -13,13 +13,13 @@ import torch
 from domains.adapter import to_device
 from domains.data_warnings import warn_data
 from domains.protein.adapter import Adapter, places
+from domains.protein.alphabet import STATES, THREE
 from domains.protein.chain import Chain, spelled
 from domains.protein.config import Channel
 from domains.protein.data import collate, pair_width
 from domains.protein.features import SHALLOW, effective_depth
 from domains.protein.figures import Panel, contact_maps
 from domains.protein.files import read_chains
-from domains.protein.letters import STATES, THREE
 from domains.protein.metrics import NEAR, best, distances, median_distance, precision, ranked
 
 LONGEST = 2048  # residues; time grows with the cube

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from domains.config import data_home
+from domains.protein.alphabet import numbered, numbered_states
 from domains.protein.chain import Chain, virtual_cb
-from domains.protein.letters import numbered, numbered_states
 
 DATABASE = "structure_db.dat"
 STEP = 0.01  # Å

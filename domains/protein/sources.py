@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from domains.archives import read_npz, unpacked
 from domains.data_warnings import warn_data, warn_left_out
 from domains.files import decode_text, walk_files
 from domains.protein.alignment import Alignment, parse_a3m_chains
+from domains.protein.alphabet import LETTERS, UNKNOWN, numbered, numbered_states
 from domains.protein.chain import Chain, seen, virtual_cb
 from domains.protein.clusters import Splits, check_filled, check_shares, drawn, split_by_cluster
 from domains.protein.config import DataConfig, Source
 from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains, read_text, unpacked_file
-from domains.protein.letters import LETTERS, UNKNOWN, numbered, numbered_states
 from domains.protein.promod3 import open_database, read_promod3
 from domains.protein.remarks import Remarks, remarking
-from domains.unpack import read_npz, unpacked
 
 BUNDLE = Path(__file__).with_name("chains.npz")
 STEP = 0.01  # Å

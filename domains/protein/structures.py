@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from domains.protein.alphabet import numbered
 from domains.protein.chain import Chain, virtual_cb
-from domains.protein.letters import numbered
 from domains.protein.placement import Residue, next_to, places
 from domains.protein.remarks import Remarks
 from domains.protein.residues import CAPS, NUCLEOTIDES, make_letter, remark

@@ -22,7 +22,7 @@ class Discrete(nn.Module):
         count: A.
     """
 
-    measures = ("accuracy", "loss")
+    metric_names = ("accuracy", "loss")
     shape, dtype = (), np.int64  # of an action
 
     def __init__(self, count: int):
@@ -44,8 +44,8 @@ class Discrete(nn.Module):
         """The cross-entropy, (*), of predictions (*, A) and actions (*)."""
         return F.cross_entropy(predictions.flatten(0, -2), actions.flatten(), reduction="none").view(actions.shape)
 
-    def measure(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """For each of `measures`, (n,): whether the likeliest action was the one taken, and the loss."""
+    def metrics(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """For each of `metric_names`, (n,): whether the likeliest action was the one taken, and the loss."""
         return {
             "accuracy": (predictions.argmax(-1) == actions).float(),
             "loss": self.loss(predictions, actions),
@@ -71,7 +71,7 @@ class Box(nn.Module):
         ValueError: for bounds that are not finite, do not pair up, or leave no room.
     """
 
-    measures = ("error", "loss")
+    metric_names = ("error", "loss")
     dtype = np.float32
 
     def __init__(self, low: Sequence[float], high: Sequence[float]):
@@ -103,8 +103,8 @@ class Box(nn.Module):
         """The mean square, (*), of what predictions miss of actions, (*, A) each, in parts of the range."""
         return (self.inward(predictions) - self.inward(actions)).square().mean(-1)
 
-    def measure(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """For each of `measures`, (n,): how much of the range is missed by, from 0 to 1, and the loss."""
+    def metrics(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """For each of `metric_names`, (n,): how much of the range is missed by, from 0 to 1, and the loss."""
         missed = self.inward(predictions) - self.inward(actions)  # (n, A)
         return {"error": missed.abs().mean(-1) / 2, "loss": self.loss(predictions, actions)}
 

@@ -49,7 +49,7 @@ class Adapter(DomainAdapter):
         self.register_buffer("mean", torch.tensor(spec["mean"]))
         self.register_buffer("std", torch.tensor(spec["std"]) + 1e-6)
         self.actions = make_actions(spec)
-        self.measures = self.actions.measures + (("reached",) if config.target_quantile is not None else ())
+        self.metric_names = self.actions.metric_names + (("reached",) if config.target_quantile is not None else ())
         self.embed_return = nn.Linear(1, config.dim) if config.returns else None
         if isinstance(spec["states"], int):
             self.embed_state = nn.Linear(spec["states"], config.dim)
@@ -105,10 +105,10 @@ class Adapter(DomainAdapter):
             terms.append(torch.maximum(q * missed, (q - 1) * missed))
         return Loss.joined([Loss.of(torch.where(real, term, 0.0).sum(), real.sum()) for term in terms])
 
-    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """What `measures` of the actions says; and "reached", whether the data's return reached the own target."""
+    def metrics(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """What `metric_names` of the actions says; and "reached", whether the data's return reached the own target."""
         real = batch["real"]
-        measured = self.actions.measure(predictions[real], batch["actions"][real])
+        measured = self.actions.metrics(predictions[real], batch["actions"][real])
         if self.hope is not None:
             target = self.own_target(batch["states"], batch["steps"])
             measured["reached"] = (batch["returns"] >= target)[real].float()

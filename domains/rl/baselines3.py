@@ -14,7 +14,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from domains.unpack import check_room
+from domains.archives import check_room
 
 # The names of an actor's layers, what is between them unless told, and what follows for numbers and for vectors.
 ACTORS = (

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from scipy.stats import rankdata
 
-from domains.adapter import Evaluation, Score, mean_measures
+from domains.adapter import Evaluation, Score, mean_metrics
 from domains.rl.adapter import Adapter
 from domains.rl.agents import make_agent
 from domains.rl.data import Data
@@ -30,46 +30,46 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     """Writes episodes.csv and returns.png into `folder`; without an environment, or one that cannot be made again as it
     was recorded, only the picture.
 
-    The episodes are new ones, whatever the split; the split decides on which steps of the data the measures of the
+    The episodes are new ones, whatever the split; the split decides on which steps of the data the metrics of the
     predicted action are taken. The weights are the last ones of the training, not the best of several evaluations.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train = data.splits["train"]
     shown, cut = data.played.returns[train], (data.played.truncated & ~data.played.terminated)[train]
-    measures: dict[str, Any] = mean_measures(adapter, data.eval_dataloader(split))
-    measures |= {"data_mean_return": float(shown.mean()), "data_best_return": adapter.spec["best_return"]}
-    measures["data_returns_that_are_lower_bounds"] = float(cut.mean())  # cut off by the time limit
+    metrics: dict[str, Any] = mean_metrics(adapter, data.eval_dataloader(split))
+    metrics |= {"data_mean_return": float(shown.mean()), "data_best_return": adapter.spec["best_return"]}
+    metrics["data_returns_that_are_lower_bounds"] = float(cut.mean())  # cut off by the time limit
     picture, env = folder / "returns.png", playable(adapter.spec)
     if env is None:
         draw_histogram(shown, np.zeros(0), picture)
-        return Evaluation([offline_score(adapter, data, split, measures)], measures, [picture])
+        return Evaluation([offline_score(adapter, data, split, metrics)], metrics, [picture])
 
     parts = EPISODES if adapter.config.returns else {1.0: UNASKED}
     asked = {part: target(part, shown, adapter.spec["best_return"]) for part in parts}
     targets, seeds, played = ask(adapter, env, {asked[part]: count for part, count in parts.items()}, FIRST_SEED)
     write_episodes(folder / "episodes.csv", targets, seeds, played)
-    measures["steps_played"] = int(played.lengths.sum())
+    metrics["steps_played"] = int(played.lengths.sum())
     if not adapter.config.returns:
         draw_histogram(shown, played.returns, picture)
-        measures["achieved"] = summary(env, played, np.ones(len(seeds), bool))
-        score = Score("return", measures["achieved"]["mean"], "data mean", float(shown.mean()))
-        return Evaluation([score], measures, [picture])
+        metrics["achieved"] = summary(env, played, np.ones(len(seeds), bool))
+        score = Score("return", metrics["achieved"]["mean"], "data mean", float(shown.mean()))
+        return Evaluation([score], metrics, [picture])
 
     draw_returns(np.array(targets), played.returns, shown, picture)
-    measures["achieved"] = {f"{a:g}": summary(env, played, np.equal(targets, a)) for a in asked.values()}
-    means = {a: measures["achieved"][f"{a:g}"]["mean"] for a in asked.values()}
+    metrics["achieved"] = {f"{a:g}": summary(env, played, np.equal(targets, a)) for a in asked.values()}
+    means = {a: metrics["achieved"][f"{a:g}"]["mean"] for a in asked.values()}
     best = max(means, key=lambda a: means[a])
-    measures["best_target"] = {"target": best, "mean": means[best]}  # the best of several, and so a little too good
-    measures["rank_correlation"] = rank_correlation(np.array(list(means)), np.array(list(means.values())))
+    metrics["best_target"] = {"target": best, "mean": means[best]}  # the best of several, and so a little too good
+    metrics["rank_correlation"] = rank_correlation(np.array(list(means)), np.array(list(means.values())))
     scores = [
         Score(f"return at target {asked[part]:g}", means[asked[part]], "data mean", float(shown.mean()))
         for part in HEADLINE
     ]
     if adapter.hope is not None:
-        measures["own_target"] = own = ask_itself(adapter, env, range(FIRST_SEED, FIRST_SEED + OWN))
+        metrics["own_target"] = own = ask_itself(adapter, env, range(FIRST_SEED, FIRST_SEED + OWN))
         name = f"return at its own target ({own['target']:g} on average)"
         scores.append(Score(name, own["mean"], "data mean", float(shown.mean())))
-    return Evaluation(scores, measures, [picture], compared(env, measures["achieved"], asked[1.0], shown.mean()))
+    return Evaluation(scores, metrics, [picture], compared(env, metrics["achieved"], asked[1.0], shown.mean()))
 
 
 def compared(env: str | EnvSpec, achieved: dict[str, dict[str, float]], asked: float, usual: float) -> Score:
@@ -120,15 +120,15 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     return None if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
-def offline_score(adapter: Adapter, data: Data, split: str, measures: dict[str, Any]) -> Score:
+def offline_score(adapter: Adapter, data: Data, split: str, metrics: dict[str, Any]) -> Score:
     """How well actions are predicted, beside always the commonest action of the training data, or their mean."""
     train, held_out = (data.played.actions[n][data.played.real[n]] for n in (data.splits["train"], data.splits[split]))
-    if "accuracy" in measures:
+    if "accuracy" in metrics:
         hits = float((held_out == np.bincount(train).argmax()).mean())
-        return Score("action accuracy", measures["accuracy"], "commonest action", hits)
+        return Score("action accuracy", metrics["accuracy"], "commonest action", hits)
     span = np.array(adapter.spec["high"]) - adapter.spec["low"]
     missed = np.abs(held_out - train.mean(0)) / span  # (steps, A)
-    return Score("action error, in parts of the range", measures["error"], "mean action", float(missed.mean()))
+    return Score("action error, in parts of the range", metrics["error"], "mean action", float(missed.mean()))
 
 
 def write_episodes(path: Path, targets: list[float], seeds: list[int], played: Trajectories) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from domains.adapter import Batch, to_device
+from domains.explanation import Element, Explanation, Form, Picture, percent, png
 from domains.rl.actions import Discrete
 from domains.rl.adapter import Adapter
 from domains.rl.agents import make_agent
@@ -19,13 +20,12 @@ from domains.rl.predict import drawn, played_in
 from domains.rl.rollout import rollout
 from domains.rl.specs import named
 from domains.rl.trajectories import windows
-from domains.scene import Element, Form, Picture, Scene, percent, png
 
 WIDTH = 160  # pixels of a frame
 
 
 @torch.inference_mode()
-def scenes(adapter: Adapter, source: str) -> list[Scene]:
+def explanations(adapter: Adapter, source: str) -> list[Explanation]:
     """An episode of the run's environment, played for the best return in the training data; its last steps, as many as
     the model sees at once.
 
@@ -47,7 +47,7 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     small = [frame.convert("RGB").resize((WIDTH, round(WIDTH * frame.height / frame.width))) for frame in frames]
     batch, asked = to_device(batch, adapter.device), [("return asked for", f"{target:g}")]
     return [
-        Scene(
+        Explanation(
             name=f"{name}, seed {seed}",
             form=Form.trajectory,
             batch=batch,
@@ -68,9 +68,9 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     ]
 
 
-def example(adapter: Adapter, data: Data) -> Scene:
+def example(adapter: Adapter, data: Data) -> Explanation:
     """An episode that is none of the data's: the first of the evaluation."""
-    return scenes(adapter, str(FIRST_SEED))[0]
+    return explanations(adapter, str(FIRST_SEED))[0]
 
 
 def elements(adapter: Adapter, batch: Batch) -> list[Element]:

@@ -11,13 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from domains.archives import read_npz
 from domains.data_warnings import warn_data
 from domains.rl.actions import make_actions
 from domains.rl.baselines3 import read_baselines3
 from domains.rl.precision import FINE
 from domains.rl.rollout import Policy
 from domains.rl.trajectories import Trajectories
-from domains.unpack import read_npz
 
 ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "none": lambda x: x}
 OUTPUTS = ("argmax", "argmax_q", "tanh", "clip")

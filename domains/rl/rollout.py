@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from domains.archives import check_room
 from domains.data_warnings import warn_data
 from domains.rl.actions import make_actions
 from domains.rl.checked import CheckedEnv, given, say_what_was_outside
@@ -18,7 +19,6 @@ from domains.rl.precision import say_what_is_coarse
 from domains.rl.specs import named, plain, spec_of
 from domains.rl.states import shape_and_kind
 from domains.rl.trajectories import Trajectories
-from domains.unpack import check_room
 
 
 @runtime_checkable

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from domains.adapter import Batch
+from domains.archives import check_room, read_npz
 from domains.rl.precision import LARGEST, fitting, largest, say_what_is_coarse
-from domains.unpack import check_room, read_npz
 
 STEPS = ("observations", "actions", "rewards", "terminated", "truncated")  # M long each, episode after episode
 EPISODES = ("episode_length", "episode_seed", "final_observations")  # N long each; only the first must be there

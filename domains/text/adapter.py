@@ -20,7 +20,7 @@ from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.text.config import ModelConfig
 from domains.text.data import IGNORED
 from domains.text.lora import attach, merge
-from domains.text.memory import NOTHING
+from domains.text.ngram_lookup import NOTHING
 from domains.text.tokenizers import load
 
 BYTES = 256  # the vocabulary of a text without another tokenizer
@@ -48,7 +48,7 @@ class Adapter(DomainAdapter):
         self.vocabulary, self.memory = spec.get("vocabulary", BYTES), spec["memory"].encode("latin-1")
         known = spec.get("tokenizer") or ({"kind": "bytes"} if self.vocabulary == BYTES else None)
         self.tokenizer = load(known) if known else None
-        self.measures = ("bits_per_byte", "loss") if known else ("loss",)
+        self.metric_names = ("bits_per_byte", "loss") if known else ("loss",)
         if self.orders and known != {"kind": "bytes"}:
             raise ValueError(f"only bytes can be recalled, not a vocabulary of {self.vocabulary}; set data.recall=[]")
         if self.tokenizer and self.tokenizer.size > self.vocabulary:
@@ -105,7 +105,7 @@ class Adapter(DomainAdapter):
         total = F.cross_entropy(predictions.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
         return Loss.of(total, (targets != IGNORED).sum())
 
-    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def metrics(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Nats of each token, and bits of each byte: a token's, shared among its bytes."""
         targets = batch["targets"].flatten()
         counts = targets != IGNORED

@@ -40,7 +40,7 @@ class DataConfig:
     context: int = 256  # tokens a sample
     stride: int | None = None  # how many of a window's tokens are predicted in evaluation: the last half if None
     packed: bool = False  # no token sees another document
-    # the orders at which a byte recalls what followed it before (domains/text/memory.py); [] for a plain model
+    # the orders at which a byte recalls what followed it before (domains/text/ngram_lookup.py); [] for a plain model
     recall: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 8, 12, 16, 24, 32])
     batch_size: int = 8  # stretches of text a step, on all devices together
     workers: int = 0  # processes that prepare batches; 0: the training itself

@@ -13,7 +13,7 @@ from domains.data import DomainData
 from domains.sampling import Rngs
 from domains.text.config import DataConfig, TokenizerKind
 from domains.text.corpus import open_corpus
-from domains.text.memory import recalled
+from domains.text.ngram_lookup import recalled
 
 IGNORED = -100  # a target that only gives context: torch's cross-entropy leaves it out
 ORDERED = 2**24  # windows of a pass whose order is kept in memory

@@ -60,7 +60,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     figure.savefig(folder / "language.png", dpi=120)
     return Evaluation(
         scores=[Score("bits per byte", ours, "xz -9, primed with the text before", xz, lower_is_better=True)],
-        measures={
+        metrics={
             "bits_per_byte": bits,
             "loss": float(nats.mean()),
             "perplexity": exp(nats.mean()),
@@ -82,7 +82,7 @@ def nats_per_token(adapter: Adapter, data: Data, split: str) -> np.ndarray:
     parts = []
     for batch in data.eval_dataloader(split):
         batch = to_device(batch, adapter.device)
-        parts.append(adapter.measure(adapter(batch), batch)["loss"].double().cpu())
+        parts.append(adapter.metrics(adapter(batch), batch)["loss"].double().cpu())
     return torch.cat(parts).numpy()
 
 

@@ -7,12 +7,12 @@ import warnings
 
 import torch
 
-from domains.scene import Element, Form, Scene, percent
+from domains.explanation import Element, Explanation, Form, percent
 from domains.text.adapter import Adapter
 from domains.text.data import Data
 from domains.text.decoder import batch_of
 from domains.text.evaluate import check_tokens
-from domains.text.memory import Memory
+from domains.text.ngram_lookup import Memory
 from domains.text.predict import read
 from domains.text.prompts import encode_prompts
 
@@ -20,7 +20,7 @@ MOST = 128  # tokens on one page
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
-def scenes(adapter: Adapter, source: str) -> list[Scene]:
+def explanations(adapter: Adapter, source: str) -> list[Explanation]:
     """A text, or what a text file holds: its first tokens, as many as the context and one page (128) have room for.
 
     Raises:
@@ -34,10 +34,10 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
         raise ValueError(f"{text!r} has {len(tokens)} tokens; give at least 2, for one to attend to the other")
     if len(tokens) > room:
         warnings.warn(f"the first {room} of {len(tokens)} tokens are shown", stacklevel=2)
-    return [scene(adapter, text[:40], tokens[:room])]
+    return [explanation(adapter, text[:40], tokens[:room])]
 
 
-def example(adapter: Adapter, data: Data) -> Scene:
+def example(adapter: Adapter, data: Data) -> Explanation:
     """The beginning of the first document that begins in the test split, or of the split.
 
     Raises:
@@ -46,11 +46,11 @@ def example(adapter: Adapter, data: Data) -> Scene:
     check_tokens(adapter, data)
     start = data.opening("test")
     end = min(start + min(adapter.context, MOST), data.bounds["test"][1])
-    return scene(adapter, "a beginning in the test split", data.corpus.tokens[start:end].tolist())
+    return explanation(adapter, "a beginning in the test split", data.corpus.tokens[start:end].tolist())
 
 
 @torch.inference_mode()
-def scene(adapter: Adapter, name: str, tokens: list[int]) -> Scene:
+def explanation(adapter: Adapter, name: str, tokens: list[int]) -> Explanation:
     recall = Memory(adapter.memory, adapter.orders).append if adapter.orders else lambda _: []
     batch = batch_of([[(token, recall(token)) for token in tokens]], adapter)
     chances, likeliest = adapter(batch)[0].float().softmax(-1).topk(min(5, adapter.vocabulary))  # (L, 5) each
@@ -60,7 +60,7 @@ def scene(adapter: Adapter, name: str, tokens: list[int]) -> Scene:
         label, guess = shown(adapter, token), f"{said[n][0]} ({percent(chances[n, 0].item())})"
         note = f"“{label}”, token {n + 1} of {len(tokens)}; the model expects {guess} next"
         elements.append(Element(label, note))
-    return Scene(
+    return Explanation(
         name=name,
         form=Form.words,
         batch=batch,

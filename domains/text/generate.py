@@ -16,7 +16,7 @@ from core.config import Mixer
 from domains.data_warnings import warn_data
 from domains.text.adapter import Adapter
 from domains.text.decoder import CachedDecoder, Token, UncachedDecoder
-from domains.text.memory import Memory
+from domains.text.ngram_lookup import Memory
 from domains.text.prompts import encode_prompts
 from domains.text.tokenizers import Tokenizer
 

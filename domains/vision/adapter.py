@@ -16,7 +16,7 @@ from core.positions import make_position
 from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.patches import conv_stem
 from domains.vision.config import ModelConfig, Pool, Stem
-from domains.vision.parts import AttentionPool
+from domains.vision.pooling import AttentionPool
 
 FEW, MANY = 36, 1024  # tokens: fewer, or so many, are warned of
 
@@ -36,7 +36,7 @@ class Adapter(DomainAdapter):
             has no width.
     """
 
-    measures = ("accuracy", "loss")
+    metric_names = ("accuracy", "loss")
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__()
@@ -111,7 +111,7 @@ class Adapter(DomainAdapter):
         total = F.cross_entropy(predictions, targets, label_smoothing=smoothing, reduction="sum")
         return Loss.of(total, len(predictions))
 
-    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def metrics(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         labels = batch["labels"]
         return {
             "accuracy": (predictions.argmax(-1) == labels).float(),

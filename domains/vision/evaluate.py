@@ -54,13 +54,13 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
     confusion = torch.bincount(labels * K + guess, minlength=K * K).view(K, K)  # (true, predicted)
     bins = reliability(chance.numpy(), right.numpy(), BINS)
     rival, its_accuracy = baseline(data, split)
-    measures: dict[str, Any] = {
-        name: value.double().mean().item() for name, value in adapter.measure(logs, {"labels": labels}).items()
+    metrics: dict[str, Any] = {
+        name: value.double().mean().item() for name, value in adapter.metrics(logs, {"labels": labels}).items()
     }
     if K > 5:
-        measures["top5_accuracy"] = (logs.topk(5).indices == labels[:, None]).any(-1).double().mean().item()
+        metrics["top5_accuracy"] = (logs.topk(5).indices == labels[:, None]).any(-1).double().mean().item()
     folder.mkdir(parents=True, exist_ok=True)
-    measures |= {
+    metrics |= {
         "calibration_error": bins.error,
         "accuracy_by_class": write_classes(folder / "classes.csv", confusion, classes),
         "images": len(labels),
@@ -76,9 +76,9 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
         shown = first_of_each_class(labels, K)[:SHOWN]
         draw_examples(adapter, data.batch(split, shown), guess[shown], folder / "rollout.png")
         figures.insert(0, folder / "rollout.png")
-    score = Score("accuracy", measures["accuracy"], rival, its_accuracy)
+    score = Score("accuracy", metrics["accuracy"], rival, its_accuracy)
     error = Score("error", 1 - score.value, rival, 1 - its_accuracy, lower_is_better=True)
-    return Evaluation([score], measures, figures, error)
+    return Evaluation([score], metrics, figures, error)
 
 
 def check_classes(adapter: Adapter, data: Data) -> None:

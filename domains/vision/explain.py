@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from domains.data_warnings import warn_data
-from domains.scene import Element, Form, Picture, Scene, percent, png
+from domains.explanation import Element, Explanation, Form, Picture, percent, png
 from domains.vision.adapter import Adapter
 from domains.vision.data import Data
 from domains.vision.decode import image_files
@@ -20,7 +20,7 @@ MOST = 4  # images of a folder on one page
 
 
 @torch.inference_mode()
-def scenes(adapter: Adapter, source: str) -> list[Scene]:
+def explanations(adapter: Adapter, source: str) -> list[Explanation]:
     """An image file, or the first 4 of a folder, cut to patches.
 
     Raises:
@@ -30,25 +30,25 @@ def scenes(adapter: Adapter, source: str) -> list[Scene]:
     if len(files) > MOST:
         warn_data(f"the first {MOST} of the {len(files)} images in {source} are shown")
     images = [*batches(adapter, files[:MOST], 1, Path(source))]
-    return [scene(adapter, printable(file.name), image) for file, image in zip(files, images, strict=False)]
+    return [explanation(adapter, printable(file.name), image) for file, image in zip(files, images, strict=False)]
 
 
 @torch.inference_mode()
-def example(adapter: Adapter, data: Data) -> Scene:
+def example(adapter: Adapter, data: Data) -> Explanation:
     """The first image of the test split."""
     batch = data.batch("test", [0])
     label = adapter.classes[int(batch["labels"][0])]
-    return scene(adapter, f"first image of the test split, of class {label}", batch["images"].to(adapter.device))
+    return explanation(adapter, f"first image of the test split, of class {label}", batch["images"].to(adapter.device))
 
 
-def scene(adapter: Adapter, name: str, images: Tensor) -> Scene:
+def explanation(adapter: Adapter, name: str, images: Tensor) -> Explanation:
     """Of one image, (1, C, Y, X)."""
     batch = {"images": images}
     chances, likeliest = adapter(batch)[0].float().softmax(-1).topk(min(3, len(adapter.classes)))
     pixels = (batch["images"][0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (Y, X, C)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     names = [adapter.classes[k] for k in likeliest.tolist()]
-    return Scene(
+    return Explanation(
         name=name,
         form=Form.image,
         batch=batch,

@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from domains.adapter import DomainAdapter
 from experiments.compose import written
-from experiments.foreign import load_domain, read_config, read_spec
 from experiments.runs import read_weights
+from experiments.untrusted import load_domain, read_config, read_spec
 
 BLOCKS = (
     "dim",

@@ -58,7 +58,7 @@ class AttentionTask(LightningModule):
         self.nonfinite, self.skipped = False, 0  # whether a loss of this step is; how many in a row were left out
         self.record = record or {}
         self.losses = LossHistory()
-        self.scores = MetricCollection({name: MeanMetric() for name in adapter.measures})
+        self.scores = MetricCollection({name: MeanMetric() for name in adapter.metric_names})
 
     def configure_model(self) -> None:
         if self.parallelize is not None:  # Lightning may call this more than once
@@ -110,7 +110,7 @@ class AttentionTask(LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         predictions = self.adapter(batch)
         if REPEATED not in batch:
-            for name, values in self.adapter.measure(predictions, batch).items():
+            for name, values in self.adapter.metrics(predictions, batch).items():
                 self.scores[name].update(values)
 
     def on_validation_epoch_end(self) -> None:

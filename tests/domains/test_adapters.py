@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import core.mixers.softmax
 from core.attention import reference
 from core.planner import plan
-from domains.adapter import mean_loss, mean_measures
+from domains.adapter import mean_loss, mean_metrics
 from experiments.compose import compose
 from experiments.runs import load_run, make_adapter, make_data, write_config, write_weights
 
@@ -119,7 +119,7 @@ def test_splits_do_not_overlap_and_batches_repeat(domain):
 def test_measures_do_not_depend_on_the_batch_size(domain):
     _, data, adapter, _ = domain
     count = min(5, data.size("val"))
-    whole = mean_measures(adapter, [data.batch("val", range(count))])
-    parts = mean_measures(adapter, [data.batch("val", [i]) for i in range(count)])
-    assert set(whole) == set(adapter.measures)
+    whole = mean_metrics(adapter, [data.batch("val", range(count))])
+    parts = mean_metrics(adapter, [data.batch("val", [i]) for i in range(count)])
+    assert set(whole) == set(adapter.metric_names)
     assert whole == pytest.approx(parts, rel=1e-3, abs=1e-4)

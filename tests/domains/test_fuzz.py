@@ -23,7 +23,7 @@ from msgpack import packb
 from PIL import Image
 from safetensors.torch import save
 
-from domains import unpack
+from domains import archives
 from domains.data_warnings import DataWarning
 from domains.protein.files import read_chains
 from domains.protein.sources import read_alignments, read_pack
@@ -40,9 +40,9 @@ from domains.vision.config import OnError
 from domains.vision.config import Source as ImageSource
 from domains.vision.data import Data as ImageData
 from domains.vision.decode import image_files, read_image
-from experiments.foreign import read_config, read_spec
 from experiments.runs import read_weights
 from experiments.training.checkpoints import whole
+from experiments.untrusted import read_config, read_spec
 
 ATOM = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00\n"
 PDB = [ATOM.replace("   1    ", f"{number:>4}    ") for number in (*range(1, 8), "A000")]
@@ -353,7 +353,7 @@ def test_folders_of_images_are_read_or_refused(tmp_path_factory, files, size, on
 
 def test_what_unpacks_to_more_than_the_memory_is_refused(folder, monkeypatch):
     """Bombs of each kind, of which no more is unpacked than there is room for."""
-    monkeypatch.setattr(unpack, "ROOM", 3_000_000)
+    monkeypatch.setattr(archives, "ROOM", 3_000_000)
     zeros = b">one\n" + b"A" * 60_000_000
     many = np.zeros(60_000_000, np.uint8)
     network = packed(None, lambda file, _: np.savez_compressed(file, act=many))
@@ -406,7 +406,7 @@ def test_sizes_that_a_file_only_claims_take_no_memory(folder):
 
 def test_one_very_long_episode_among_many_takes_no_memory(folder, monkeypatch):
     """Episodes are padded to the longest of them: 10 thousand of one step and one of 10 thousand."""
-    monkeypatch.setattr(unpack, "ROOM", 10_000_000)
+    monkeypatch.setattr(archives, "ROOM", 10_000_000)
     lengths = np.array([1] * 10_000 + [10_000])
     ends = np.zeros(20_000, bool)
     ends[np.cumsum(lengths) - 1] = True

@@ -16,14 +16,14 @@ from core.config import Mixer, PositionConfig, PositionKind
 from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
 from domains.protein.adapter import Adapter
+from domains.protein.alphabet import LETTERS, UNKNOWN, numbered
 from domains.protein.chain import Chain, one_hot, virtual_cb
 from domains.protein.config import Bins, DataConfig, ModelConfig, Product
 from domains.protein.data import Data, collate, two_stretches
 from domains.protein.evaluate import evaluate
-from domains.protein.explain import scene
+from domains.protein.explain import explanation
 from domains.protein.figures import HIT, UNSEEN, Panel, draw
 from domains.protein.files import read_chains
-from domains.protein.letters import LETTERS, UNKNOWN, numbered
 from domains.protein.metrics import (
     RANGES,
     ProfilePairs,
@@ -209,7 +209,7 @@ def test_contacts_are_float32_where_training_is_not(data):
     adapter, batch = make_adapter(data), collate([random_chain(29), random_chain(23, 1)])
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         said = adapter(batch)
-        contact, measured = adapter.contacts(said), adapter.measure(said, batch)
+        contact, measured = adapter.contacts(said), adapter.metrics(said, batch)
     assert contact.dtype == torch.float32
     expected = said.distance.double().softmax(-1) @ adapter.inside.double()
     assert torch.allclose(contact.double(), expected, rtol=0, atol=1e-6)  # sums of 64 numbers that are 1 in all
@@ -234,7 +234,7 @@ def test_padding_never_moves_the_loss(data):
     short, long = random_chain(17), random_chain(29, 1)
     alone, batch = collate([short]), collate([long, short])
     with torch.inference_mode():
-        losses = [adapter.measure(adapter(b), b)["loss"] for b in (alone, batch)]
+        losses = [adapter.metrics(adapter(b), b)["loss"] for b in (alone, batch)]
     assert losses[0][0].item() == pytest.approx(losses[1][1].item(), abs=1e-5)
     before = mean_loss(adapter.loss(adapter(batch), batch))
     batch["distance"][1, 17:] = 5.0
@@ -561,11 +561,11 @@ def test_evaluate_scores_beside_baselines_and_draws(trained, data, tmp_path):
         assert np.mean([float(row[f"{method} P@L/5"]) for row in rows]) == pytest.approx(value, abs=1e-3)
     with torch.inference_mode():
         batch = few.batch("val", range(7))
-        expected = trained.measure(trained(batch), batch)
+        expected = trained.metrics(trained(batch), batch)
     assert evaluation.scores[0].value == pytest.approx(expected["long_range_precision"].mean().item())
-    assert evaluation.measures["loss"] == pytest.approx(expected["loss"].mean().item(), abs=1e-4)
-    assert evaluation.measures["loss, sequence alone"] != evaluation.measures["loss"]
-    assert evaluation.measures["chains"] == 7
+    assert evaluation.metrics["loss"] == pytest.approx(expected["loss"].mean().item(), abs=1e-4)
+    assert evaluation.metrics["loss, sequence alone"] != evaluation.metrics["loss"]
+    assert evaluation.metrics["chains"] == 7
     for path in evaluation.figures:
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size > 10_000
@@ -675,14 +675,14 @@ def test_a_precision_of_no_pairs_is_not_told(trained, tmp_path, monkeypatch, len
     monkeypatch.setattr("domains.protein.predict.contact_maps", lambda path, shown: panels.extend(shown))
     write(predicted(trained, chain), chain, tmp_path)
     assert [("P@L/5" in panel.title) for panel in panels] == [told]
-    assert any("precision" in what for what, _ in scene(trained, chain).answers) == told
+    assert any("precision" in what for what, _ in explanation(trained, chain).answers) == told
 
 
 @pytest.mark.parametrize("position", [PositionConfig(PositionKind.learned), PositionConfig(PositionKind.rotary, True)])
 def test_learned_positions_end_where_training_did(data, tmp_path, position):
     config = ModelConfig(dim=12, depth=1, num_heads=3, pair_dim=6)
     adapter = Adapter(config, position, data.spec() | {"longest": 47}).eval()
-    assert len(scene(adapter, random_chain(53)).elements) == 47
+    assert len(explanation(adapter, random_chain(53)).elements) == 47
     adapter = Adapter(config, position, data.spec()).eval()
     with pytest.raises(ValueError, match="151 residues; possible are 1 to 150"):
         predict(adapter, fasta(tmp_path, ">a\n" + "A" * 151 + "\n"), tmp_path / "out")

@@ -12,11 +12,11 @@ from domains.adapter import mean_loss
 from domains.protein import features
 from domains.protein.adapter import Adapter
 from domains.protein.alignment import Alignment, parse_a3m
+from domains.protein.alphabet import GAP, LETTERS, UNKNOWN
 from domains.protein.chain import Chain, one_hot
 from domains.protein.config import Bins, Channel, DataConfig, ModelConfig
 from domains.protein.data import Data, collate
 from domains.protein.evaluate import evaluate
-from domains.protein.letters import GAP, LETTERS, UNKNOWN
 from domains.protein.metrics import ProfilePairs, SeparationPrior, distances, precision
 from domains.protein.predict import predict
 
@@ -237,13 +237,13 @@ def test_residues_that_were_not_seen_are_no_targets(data):
     loss = mean_loss(adapter.loss(adapter(batch), batch))
     assert loss.isfinite()
     with torch.inference_mode():
-        assert adapter.measure(adapter(batch), batch)["loss"].isfinite().all()
+        assert adapter.metrics(adapter(batch), batch)["loss"].isfinite().all()
     weight, seen = adapter.weight(batch)[0], torch.arange(41) % 5 != 0
     assert torch.equal(weight, adapter.weight(full)[0] * (seen[:, None] & seen))
 
 
 def test_evaluate_with_alignments(data, tmp_path):
-    found = evaluate(make_adapter(data), data, tmp_path).measures
+    found = evaluate(make_adapter(data), data, tmp_path).metrics
     for name in ("model", "separation prior", "amino-acid-pair log-odds", "covariance", "inverse covariance"):
         for span in ("short ", "medium ", ""):
             for cut in ("L", "L/2", "L/5"):

@@ -16,10 +16,10 @@ from msgpack import packb
 import domains.protein.files
 from domains.data_warnings import DataWarning
 from domains.protein.alignment import parse_a3m, parse_stockholm
+from domains.protein.alphabet import GAP, LETTERS, UNKNOWN
 from domains.protein.binarycif import decode
 from domains.protein.chain import seen, spelled
 from domains.protein.files import read_chains
-from domains.protein.letters import GAP, LETTERS, UNKNOWN
 from domains.protein.residues import STANDARD
 
 BACKBONE = {"N": (-0.5, 1.4, 0.0), "CA": (0.0, 0.0, 0.0), "C": (1.5, 0.0, 0.0), "CB": (-0.5, -0.8, 1.2)}

@@ -8,7 +8,7 @@ import torch
 from core.config import Mixer, PositionConfig, PositionKind, TransformerConfig
 from core.masks import Padding
 from core.probe import Probe
-from domains.adapter import mean_loss, mean_measures
+from domains.adapter import mean_loss, mean_metrics
 from domains.protein.language import (
     ALPHABET,
     CLS,
@@ -117,7 +117,7 @@ def test_training_learns_more_than_how_often_residues_occur():
     model, draw, tokens = make_model(zero_init=True), torch.Generator().manual_seed(1), encode(CHAINS)
     optimizer = make_optimizer(model, OptimizerConfig(lr=3e-3))
     asked = [corrupt(tokens, torch.Generator().manual_seed(seed)) for seed in (101, 102, 103)]
-    before, frequency = mean_measures(model, asked), model.get_parameter("transformer.position.frequency").clone()
+    before, frequency = mean_metrics(model, asked), model.get_parameter("transformer.position.frequency").clone()
     mean_loss(model.loss(model(asked[0]), asked[0])).backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())  # as data parallelism needs it
     for _ in range(120):
@@ -125,7 +125,7 @@ def test_training_learns_more_than_how_often_residues_occur():
         optimizer.zero_grad()
         mean_loss(model.loss(model(batch), batch)).backward()
         optimizer.step()
-    after = mean_measures(model, asked)
+    after = mean_metrics(model, asked)
     share = torch.bincount(tokens[(tokens >= FIRST) & (tokens <= LAST)]).double()
     share = share[share > 0] / share.sum()
     assert after["loss"] < -(share * share.log()).sum() - 0.2 < before["loss"] - 0.2

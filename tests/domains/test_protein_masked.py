@@ -10,7 +10,7 @@ import torch
 
 import domains.protein.clusters
 from core.config import PositionConfig, PositionKind
-from domains.adapter import mean_measures
+from domains.adapter import mean_metrics
 from domains.data_warnings import DataWarning
 from domains.protein.language import ESM_LETTERS, IGNORED, MASK, PAD, encode
 from domains.protein.masked.adapter import Adapter
@@ -80,8 +80,8 @@ def test_what_is_hidden_for_validation_depends_on_the_sequence_alone(data):
     assert torch.equal(together["tokens"][1, :length], alone["tokens"][0])
     assert torch.equal(together["targets"][1, :length], alone["targets"][0])
     adapter = make_adapter().eval()
-    whole = mean_measures(adapter, [data.batch("val", range(10))])
-    parts = mean_measures(adapter, [data.batch("val", [n]) for n in range(10)])
+    whole = mean_metrics(adapter, [data.batch("val", range(10))])
+    parts = mean_metrics(adapter, [data.batch("val", [n]) for n in range(10)])
     assert whole == pytest.approx(parts, abs=1e-5)
 
 
@@ -119,11 +119,11 @@ def test_evaluate_is_beside_the_unigram(data, tmp_path):
     train = encode(data.splits["train"])
     rate = torch.bincount(train[train > 3], minlength=33)[targets].double() + 1
     total = torch.bincount(train[train > 3]).sum() + 33
-    assert found.measures["unigram perplexity"] == pytest.approx((total / rate).log().mean().exp().item())
-    assert found.measures["residues asked for"] == len(targets)
-    assert found.measures["commonest residue"] == pytest.approx((targets == encode(["L"])[0, 1]).float().mean().item())
-    loss = mean_measures(adapter, [batch])["loss"]
-    assert found.measures["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
+    assert found.metrics["unigram perplexity"] == pytest.approx((total / rate).log().mean().exp().item())
+    assert found.metrics["residues asked for"] == len(targets)
+    assert found.metrics["commonest residue"] == pytest.approx((targets == encode(["L"])[0, 1]).float().mean().item())
+    loss = mean_metrics(adapter, [batch])["loss"]
+    assert found.metrics["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
     assert [score.baseline for score in found.scores] == ["unigram", "commonest residue"]
 
 
@@ -185,8 +185,8 @@ def test_the_commands_run(forked, fasta, tmp_path):
     done = forked("evaluate", "run=lm")
     assert done.returncode == 0, done.stderr
     assert "perplexity" in done.stdout
-    measures = json.loads((tmp_path / "lm" / "evaluate" / "summary.json").read_text())["measures"]
-    assert measures["perplexity"] < 60  # of 33 kinds of token, before it has learned anything
+    metrics = json.loads((tmp_path / "lm" / "evaluate" / "summary.json").read_text())["metrics"]
+    assert metrics["perplexity"] < 60  # of 33 kinds of token, before it has learned anything
     (tmp_path / "x.fasta").write_text(">a\nMKTAYIAK\n")
     done = forked("predict", "run=lm", "input=x.fasta")
     assert done.returncode == 0, done.stderr

@@ -18,12 +18,12 @@ from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
 from domains.protein.adapter import Adapter
+from domains.protein.alphabet import LETTERS, STATES, numbered
 from domains.protein.chain import Chain, seen, spelled, virtual_cb
 from domains.protein.clusters import clusters, drawn, split_by_cluster
 from domains.protein.config import Channel, DataConfig, ModelConfig, Source
 from domains.protein.data import Data
 from domains.protein.evaluate import evaluate
-from domains.protein.letters import LETTERS, STATES, numbered
 from domains.protein.predict import predict
 from domains.protein.promod3 import read_promod3
 from domains.protein.sources import open_chains, read_pack
@@ -207,7 +207,7 @@ def test_training_on_packs_with_alignments_runs(packs, made, tmp_path):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-    found = evaluate(adapter.eval(), data, tmp_path / "found", "train").measures
+    found = evaluate(adapter.eval(), data, tmp_path / "found", "train").metrics
     assert 0.3 < found["Q8"] < found["Q3"] <= 1
     source = tmp_path / "in.fasta"
     source.write_text(f">a\n{made['1003_A'][0]}\n")

@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 
 from core.cache import KVCache
 from core.config import PositionConfig, PositionKind
-from domains.adapter import mean_loss, mean_measures
+from domains.adapter import mean_loss, mean_metrics
 from domains.rl.adapter import Adapter
 from domains.rl.agents import ReturnConditioned
 from domains.rl.cartpole import cartpole
@@ -245,9 +245,9 @@ def test_padding_moves_neither_predictions_nor_loss_nor_measures(data):
     torch.testing.assert_close(one[:, :5], two[:, :5], rtol=0, atol=0)
     assert not torch.allclose(one[:, 5:], two[:, 5:], atol=1e-5)
     assert mean_loss(adapter.loss(one, batch)) == mean_loss(adapter.loss(two, other))
-    for name, values in adapter.measure(one, batch).items():
+    for name, values in adapter.metrics(one, batch).items():
         assert values.shape == (25,)
-        assert torch.equal(values, adapter.measure(two, other)[name])
+        assert torch.equal(values, adapter.metrics(two, other)[name])
     exact = torch.nn.functional.cross_entropy(one[:, :5].flatten(0, 1), batch["actions"][:, :5].flatten())
     torch.testing.assert_close(mean_loss(adapter.loss(one, batch)), exact)
 
@@ -295,15 +295,15 @@ def test_vectors_are_learnt_and_stay_within_their_bounds():
     adapter = untrained(box_spec())
     optimizer = make_optimizer(adapter, OptimizerConfig(lr=1e-2))
     held_out = [box_batch(seed=1000)]
-    before = mean_measures(adapter, held_out)
+    before = mean_metrics(adapter, held_out)
     for step in range(150):
         batch = box_batch(seed=step)
         loss = mean_loss(adapter.loss(adapter(batch), batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    after = mean_measures(adapter, held_out)
-    assert set(after) == set(adapter.measures) == {"error", "loss"}
+    after = mean_metrics(adapter, held_out)
+    assert set(after) == set(adapter.metric_names) == {"error", "loss"}
     assert after["loss"] < before["loss"] / 4
     assert after["error"] < 0.1 < before["error"]
 
@@ -324,7 +324,7 @@ def test_loss_and_measures_count_in_parts_of_the_range():
     predictions = torch.full((1, CONTEXT, 3), torch.nan)  # what is not real does not count
     predictions[0, 0] = torch.tensor(HIGH)  # all of the range is missed
     predictions[0, 1] = torch.tensor([0.0, 5.0, -0.5])  # a quarter of one range, and nothing of two
-    measured = adapter.measure(predictions, batch)
+    measured = adapter.metrics(predictions, batch)
     torch.testing.assert_close(measured["error"], torch.tensor([1, 1 / 12]))
     torch.testing.assert_close(measured["loss"], torch.tensor([4, 1 / 12]))
     predictions.requires_grad_()
@@ -497,7 +497,7 @@ def test_evaluate_agrees_with_the_episodes_it_writes(evaluated, trained):
         assert len(returns) == 20
         assert score.value == pytest.approx(np.mean(returns))
         assert score.baseline_value == pytest.approx(trained[1].played.returns[trained[1].splits["train"]].mean())
-    assert 0.5 < evaluation.measures["accuracy"] < 1
+    assert 0.5 < evaluation.metrics["accuracy"] < 1
     assert evaluation.figures == [folder / "returns.png"]
     with Image.open(folder / "returns.png") as picture:
         assert min(picture.size) > 500

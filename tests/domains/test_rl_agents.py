@@ -17,11 +17,11 @@ from domains.rl.collect import collect
 from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.evaluate import OWN, UNASKED, evaluate, rank_correlation, target
+from domains.rl.init_from import fitted
 from domains.rl.predict import predict, write_film
 from domains.rl.rollout import nothing_played, rollout
-from domains.rl.start import fitted
+from domains.rl.training_plots import picture
 from domains.rl.trajectories import Trajectories, windows, write
-from domains.rl.watch import picture
 from domains.text.adapter import Adapter as Text
 from domains.text.config import ModelConfig as TextConfig
 from experiments.compose import compose
@@ -273,8 +273,8 @@ def test_the_own_target_is_a_quantile_of_the_returns_from_a_state():
         loss.backward()
         optimizer.step()
     held_out = lottery(B=997, seed=1000)
-    assert adapter.measures == ("accuracy", "loss", "reached")
-    reached = adapter.measure(adapter(held_out), held_out)["reached"]
+    assert adapter.metric_names == ("accuracy", "loss", "reached")
+    reached = adapter.metrics(adapter(held_out), held_out)["reached"]
     assert reached.shape == (held_out["real"].sum(),)
     assert reached.mean().item() == pytest.approx(0.2, abs=0.04)
     lucky, target = held_out["states"][..., 0] == 1, adapter.own_target(held_out["states"], held_out["steps"])
@@ -336,11 +336,11 @@ def test_evaluation_tells_of_the_own_target(files, tmp_path):
     torch.nn.init.constant_(last.bias, 70 / adapter.spec["return_scale"])
     torch.nn.init.zeros_(last.weight)
     evaluation = evaluate(adapter, data, tmp_path)
-    own, score = evaluation.measures["own_target"], evaluation.scores[-1]
+    own, score = evaluation.metrics["own_target"], evaluation.scores[-1]
     assert own["target"] == pytest.approx(70)
     assert (own["episodes"], own["mean"]) == (OWN, own["steps"])
     assert (score.metric, score.value) == ("return at its own target (70 on average)", own["mean"])
-    assert 0 <= evaluation.measures["reached"] <= 1
+    assert 0 <= evaluation.metrics["reached"] <= 1
 
 
 # Going on from another run
@@ -405,7 +405,7 @@ def test_without_an_environment_actions_are_judged(env, metric, files, tmp_path)
     else:
         missed = np.abs(taken - train.mean()).mean() / (train.max() - train.min())
         assert score.baseline_value == pytest.approx(missed, rel=1e-4)
-    assert score.value == evaluation.measures[adapter.measures[0]]
+    assert score.value == evaluation.metrics[adapter.metric_names[0]]
     assert not (tmp_path / "episodes.csv").exists()
     with pytest.raises(ValueError, match="there is nothing to play"):
         predict(adapter, env, tmp_path)
@@ -416,7 +416,7 @@ def test_behaviour_cloning_is_asked_for_nothing(files, tmp_path):
     evaluation = evaluate(adapter, data, tmp_path)
     (score,) = evaluation.scores
     assert (score.metric, score.baseline) == ("return", "data mean")
-    achieved = evaluation.measures["achieved"]
+    achieved = evaluation.metrics["achieved"]
     assert achieved["episodes"] == UNASKED
     assert achieved["mean"] == score.value == achieved["steps"]
     assert achieved["normalised"] == pytest.approx(100 * (score.value - 23.3) / (500 - 23.3))
@@ -461,8 +461,8 @@ def test_what_does_not_rise_with_anything_is_still_json(tmp_path):
     with pytest.warns(DataWarning, match="all 5 episodes to train on have the return 0: nothing can be asked for"):
         adapter, data = trained_on(tmp_path / "file.npz")
     assert adapter.spec["best_return"] == 0  # so that every target is the same
-    measures = evaluate(adapter, data, tmp_path).measures
-    assert json.loads(json.dumps(measures, allow_nan=False))["rank_correlation"] is None
+    metrics = evaluate(adapter, data, tmp_path).metrics
+    assert json.loads(json.dumps(metrics, allow_nan=False))["rank_correlation"] is None
 
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path, monkeypatch):

@@ -24,15 +24,15 @@ from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
 from domains.rl.environments import describe, make, normalised, playable
 from domains.rl.evaluate import evaluate
-from domains.rl.explain import scenes
+from domains.rl.explain import explanations
+from domains.rl.init_from import fitted
 from domains.rl.minari import from_minari, to_minari
 from domains.rl.policies import make_controller
 from domains.rl.predict import predict
 from domains.rl.rollout import rollout
 from domains.rl.specs import named, plain, registered, trusted
-from domains.rl.start import fitted
+from domains.rl.training_plots import picture
 from domains.rl.trajectories import read, write
-from domains.rl.watch import picture
 from experiments.collect import run
 from experiments.compose import compose
 
@@ -149,16 +149,16 @@ def test_the_agent_is_judged_in_the_environment_that_was_recorded(tmp_path):
     assert data.spec()["limit"] == 13
     assert json.loads(json.dumps(data.spec())) == data.spec()
     adapter = untrained(data)
-    measures = evaluate(adapter, data, tmp_path / "evaluate").measures
-    for achieved in measures["achieved"].values():
+    metrics = evaluate(adapter, data, tmp_path / "evaluate").metrics
+    for achieved in metrics["achieved"].values():
         assert -1 <= achieved["mean"] <= 0
         assert achieved["steps"] <= 13
         assert "normalised" not in achieved  # the references are those of another environment
     told = json.loads(predict(adapter, "CartPole-v1", tmp_path / "predict")[1].read_text())
     assert told["environment"] == "CartPole-v1 with sutton_barto_reward=True, max_episode_steps=13"
     assert all(episode["return"] in (-1, 0) and episode["steps"] <= 13 for episode in told["episodes"])
-    (scene,) = scenes(adapter, "CartPole-v1")
-    assert dict(scene.answers)["return"] in ("-1", "0")
+    (explanation,) = explanations(adapter, "CartPole-v1")
+    assert dict(explanation.answers)["return"] in ("-1", "0")
     picture(adapter, data, tmp_path / "step_000001.png")
     rows = (tmp_path / "returns.csv").read_text().splitlines()[1:]
     assert all(-1 <= float(row.rpartition(",")[2]) <= 0 for row in rows)
@@ -526,8 +526,8 @@ def test_small_differences_of_large_numbers_survive(odd, seen, tmp_path):
     for step in range(STEPS):
         reward = float(played.rewards[0, step - 1]) if step else 0.0
         assert actor.act(played.states[0, step], reward) == played.actions[0, step]
-    (scene,) = scenes(adapter, env_id)
-    assert "state (1.7e+09" in scene.elements[1].note
+    (explanation,) = explanations(adapter, env_id)
+    assert "state (1.7e+09" in explanation.elements[1].note
     moved = untrained(data)
     moved.spec["offset"] = [1.7e9, 0, 0]
     state = fitted(moved, adapter.state_dict(), spec)

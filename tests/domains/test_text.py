@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from core.config import PositionConfig, PositionKind
-from domains.adapter import mean_loss, mean_measures
+from domains.adapter import mean_loss, mean_metrics
 from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig
 from domains.text.data import IGNORED, Data
 from domains.text.evaluate import evaluate, read_curves
 from domains.text.figures import picture
 from domains.text.generate import Sampling, generate
-from domains.text.memory import NOTHING, Memory, recalled
+from domains.text.ngram_lookup import NOTHING, Memory, recalled
 from domains.text.predict import predict
 from experiments.config import OptimizerConfig, OptimizerName
 from experiments.training.optimizers import make_optimizer
@@ -208,7 +208,7 @@ def test_measures_count_scored_bytes_and_start_at_eight_bits(data):
     adapter = make_adapter(data)
     torch.nn.init.zeros_(adapter.next.weight)
     batch = data.batch("test", [0, 1])
-    values = adapter.measure(adapter(batch), batch)
+    values = adapter.metrics(adapter(batch), batch)
     assert values["bits_per_byte"].shape == (2 * (CONTEXT // 2),)
     assert values["bits_per_byte"].mean().item() == pytest.approx(8.0)
     assert mean_loss(adapter.loss(adapter(batch), batch)).item() == pytest.approx(8 * log(2))
@@ -271,7 +271,7 @@ def test_training_learns_and_evaluate_reports_it(trained, data, tmp_path):
     result = evaluate(trained, data, tmp_path / "evaluate", "val")
     begin, end = data.bounds["val"]
     score = result.scores[0]
-    assert score.value == pytest.approx(mean_measures(trained, data.eval_dataloader("val"))["bits_per_byte"])
+    assert score.value == pytest.approx(mean_metrics(trained, data.eval_dataloader("val"))["bits_per_byte"])
     assert 1.0 < score.value < 4.5  # 8 before training
     sizes = [len(lzma.compress(tokens_of(data)[:n].tobytes(), preset=9)) for n in (begin, end)]
     assert score.baseline_value == pytest.approx(8 * (sizes[1] - sizes[0]) / (end - begin))
@@ -283,7 +283,7 @@ def test_training_learns_and_evaluate_reports_it(trained, data, tmp_path):
     assert len((tmp_path / "evaluate" / "sample.txt").read_text(encoding="utf-8")) > 100
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in result.figures)
     assert result.figures
-    json.dumps(result.measures)
+    json.dumps(result.metrics)
 
 
 def test_evaluate_knows_no_training_split(trained, data, tmp_path):

@@ -15,7 +15,7 @@ from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
 from domains.text.decoder import CachedDecoder, Decoder, UncachedDecoder
 from domains.text.generate import Draft, Sampling, Speech, choose, generate, texts, write
-from domains.text.memory import Memory
+from domains.text.ngram_lookup import Memory
 from domains.text.tokenizers import Bytes, Characters
 
 CONTEXT, VOCABULARY = 23, 31

@@ -135,7 +135,7 @@ def test_evaluate_writes_what_it_found(data, tmp_path):
     found = evaluate(make(data), data, tmp_path)
     assert found.scores[0].baseline == "support-vector machine"
     assert found.scores[0].baseline_value > 0.97
-    assert found.measures["images"] == 450
+    assert found.metrics["images"] == 450
     for picture in found.figures:
         with Image.open(picture) as image:
             assert image.size[0] > 300

@@ -247,22 +247,22 @@ def test_evaluate_measures_what_the_model_predicts(data, trained, tmp_path):
     batch = data.batch("val", range(135))
     with torch.no_grad():
         logs = log_chances(trained, batch["images"], flips=True)
-    labels, measures = batch["labels"], found.measures
-    assert measures["accuracy"] == pytest.approx((logs.argmax(-1) == labels).double().mean().item())
-    assert measures["loss"] == pytest.approx(F.nll_loss(logs, labels).item(), rel=1e-5)
+    labels, metrics = batch["labels"], found.metrics
+    assert metrics["accuracy"] == pytest.approx((logs.argmax(-1) == labels).double().mean().item())
+    assert metrics["loss"] == pytest.approx(F.nll_loss(logs, labels).item(), rel=1e-5)
     better = (logs > logs.gather(1, labels[:, None])).sum(1)
-    assert measures["top5_accuracy"] == pytest.approx((better < 5).double().mean().item())
-    assert measures["accuracy"] < measures["top5_accuracy"] <= 1
-    assert 0 < measures["calibration_error"] < 0.5
-    assert measures["throughput"]["batch_size"] == 64
-    assert measures["throughput"]["images_per_second"] > 10
-    assert json.loads(json.dumps(measures)) == measures
+    assert metrics["top5_accuracy"] == pytest.approx((better < 5).double().mean().item())
+    assert metrics["accuracy"] < metrics["top5_accuracy"] <= 1
+    assert 0 < metrics["calibration_error"] < 0.5
+    assert metrics["throughput"]["batch_size"] == 64
+    assert metrics["throughput"]["images_per_second"] > 10
+    assert json.loads(json.dumps(metrics)) == metrics
 
     with open(tmp_path / "classes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["images"]) for row in rows) == 135
     right = sum(int(row["images"]) * float(row["accuracy"]) for row in rows)
-    assert right / 135 == pytest.approx(measures["accuracy"], abs=1e-4)
+    assert right / 135 == pytest.approx(metrics["accuracy"], abs=1e-4)
     assert [path.name for path in found.figures] == ["rollout.png", "confusion.png", "reliability.png"]
     for path in found.figures:
         with Image.open(path) as image:
@@ -281,9 +281,9 @@ def test_five_classes_even_guesses_and_no_attention(tmp_path):
     torch.nn.init.zeros_(adapter.classify.weight)
     torch.nn.init.zeros_(adapter.classify.bias)
     found = evaluate(adapter, data, tmp_path)
-    assert "top5_accuracy" not in found.measures
-    assert found.measures["loss"] == pytest.approx(log(5))
-    assert found.measures["calibration_error"] == pytest.approx(abs(0.2 - found.measures["accuracy"]), abs=1e-6)
+    assert "top5_accuracy" not in found.metrics
+    assert found.metrics["loss"] == pytest.approx(log(5))
+    assert found.metrics["calibration_error"] == pytest.approx(abs(0.2 - found.metrics["accuracy"]), abs=1e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "classes.csv",
         "confusion.csv",

@@ -18,7 +18,7 @@ from domains.vision.config import DataConfig, ModelConfig, OnError, Source
 from domains.vision.data import Data
 from domains.vision.decode import decode, image_files, read_image
 from domains.vision.evaluate import evaluate
-from domains.vision.explain import scenes
+from domains.vision.explain import explanations
 from domains.vision.predict import predict, read
 
 Y, X = 11, 13
@@ -167,7 +167,7 @@ def test_training_and_prediction_say_and_do_the_same_about_transparency(tmp_path
     file = root / "bar" / "3.png"
     assert torch.equal(read(adapter, [file])[0], torch.tensor(read_image(file, (3, Y, X))) / 255)
     with pytest.warns(DataWarning, match=r"1 of 1 images in .*3\.png: partly transparent, and laid on white"):
-        scenes(adapter, str(file))
+        explanations(adapter, str(file))
 
 
 # more than 8 bits
@@ -521,7 +521,7 @@ def test_a_model_in_bfloat16_is_evaluated_drawn_and_explained(tmp_path, half):
     with torch.autocast("cpu", torch.bfloat16, enabled=half == "autocast"):
         found = evaluate(adapter, data, tmp_path / "out")
         written = predict(adapter, str(tmp_path / "a"), tmp_path / "out")
-        shown = scenes(adapter, str(tmp_path / "a" / "bar" / "0.png"))
-    assert 0 <= found.measures["accuracy"] <= 1
+        shown = explanations(adapter, str(tmp_path / "a" / "bar" / "0.png"))
+    assert 0 <= found.metrics["accuracy"] <= 1
     assert written[-1].name == "maps.png"
     assert len(shown) == 1

@@ -10,17 +10,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core.config import Mixer, PositionConfig, PositionKind, TransformerConfig
-from domains.adapter import mean_loss, mean_measures
+from domains.adapter import mean_loss, mean_metrics
 from domains.sampling import StepDataset
 from domains.vision import adapter as vision
 from domains.vision.config import DataConfig, Pool, Stem
 from domains.vision.config import ModelConfig as VitConfig
+from domains.vision.init_from import fitted, resampled
 from domains.vision.masked.adapter import Adapter
 from domains.vision.masked.config import ModelConfig
 from domains.vision.masked.data import Data
 from domains.vision.masked.evaluate import evaluate, mean_image_loss
 from domains.vision.masked.predict import predict
-from domains.vision.start import fitted, resampled
 from experiments.compose import compose
 from experiments.config import OptimizerConfig, OptimizerName
 from experiments.evaluate import evaluate as evaluate_run
@@ -137,7 +137,7 @@ def test_the_loss_by_hand():
                 errors.append((predictions[n, patch] - target).square().mean())
         assert len(errors) == 11
         losses.append(torch.stack(errors).mean())
-    torch.testing.assert_close(model.measure(predictions, batch)["loss"], torch.stack(losses), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.metrics(predictions, batch)["loss"], torch.stack(losses), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         mean_loss(model.loss(predictions, batch)), torch.stack(losses).mean(), rtol=1e-4, atol=1e-5
     )
@@ -172,7 +172,7 @@ def test_it_learns_to_paint_digits(data):
         optimizer.zero_grad()
         mean_loss(model.loss(model(batch), batch)).backward()
         optimizer.step()
-    held_out = mean_measures(model, data.eval_dataloader("val"))["loss"]
+    held_out = mean_metrics(model, data.eval_dataloader("val"))["loss"]
     assert held_out < 0.97 * mean_image_loss(model, data, "val")
 
 

@@ -37,8 +37,8 @@ def test_the_page_has_results_pictures_and_an_explorer_of_every_domain(written):
     assert len(page) < 5e6
     assert [run["domain"] for run in data["runs"]] == [*MORE]
     for run in data["runs"]:
-        (scene,) = run["scenes"]
-        assert {m["layer"] for m in scene["maps"]} == {1, 2}
+        (explanation,) = run["scenes"]
+        assert {m["layer"] for m in explanation["maps"]} == {1, 2}
     rows = json.loads((output / "results.json").read_text())["rows"]
     assert {row["domain"] for row in rows} == {*MORE}
     for row in rows:
@@ -57,12 +57,12 @@ def test_the_page_in_a_browser(opened, written):
             elif number:
                 page.locator("#runs :checked").focus()
                 page.keyboard.press("ArrowRight")
-            (scene,) = run["scenes"]
-            assert page.locator("#to .cell").all_text_contents() == [e["label"] for e in scene["elements"]]
+            (explanation,) = run["scenes"]
+            assert page.locator("#to .cell").all_text_contents() == [e["label"] for e in explanation["elements"]]
             page.locator("#to-1").click()
-            assert scene["elements"][1]["note"][1:] in page.locator("#chosen").inner_text()
+            assert explanation["elements"][1]["note"][1:] in page.locator("#chosen").inner_text()
             weights = page.eval_on_selector_all("#by .cell", "cells => cells.map(c => Number(c.dataset.weight))")
-            (mean,) = [m for m in scene["maps"] if (m["layer"], m["head"]) == (2, "mean")]
+            (mean,) = [m for m in explanation["maps"] if (m["layer"], m["head"]) == (2, "mean")]
             assert max(weights) > 0
             assert max(weights) <= mean["top"] + 1e-4
             assert page.locator("img.evaluated:visible").count() == 1

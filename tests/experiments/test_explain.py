@@ -16,8 +16,8 @@ from PIL import Image
 from core.masks import Dense
 from core.probe import Probe
 from domains.adapter import DomainAdapter
+from domains.explanation import Explanation
 from domains.protein.chain import spelled
-from domains.scene import Scene
 from experiments.compose import compose
 from experiments.explain import effects, look, run, said, without_elements, without_heads
 from experiments.report.explorer import write_explorer
@@ -75,51 +75,53 @@ def source(domain: str, folder: Path) -> str:
 
 
 @pytest.fixture(params=SPECS)
-def domain(request, tmp_path) -> tuple[str, DomainAdapter, Scene]:
+def domain(request, tmp_path) -> tuple[str, DomainAdapter, Explanation]:
     config, adapter = untrained(request.param)
-    (scene,) = import_module(f"{config.domain.package}.explain").scenes(adapter, source(request.param, tmp_path))
-    return request.param, adapter, scene
+    (explanation,) = import_module(f"{config.domain.package}.explain").explanations(
+        adapter, source(request.param, tmp_path)
+    )
+    return request.param, adapter, explanation
 
 
 @torch.inference_mode()
 def test_the_elements_are_the_tokens_in_their_order(domain):
-    name, adapter, scene = domain
-    labels = [element.label for element in scene.elements]
-    assert len(labels) == adapter.tokens(scene.batch).x.shape[1]
+    name, adapter, explanation = domain
+    labels = [element.label for element in explanation.elements]
+    assert len(labels) == adapter.tokens(explanation.batch).x.shape[1]
     if name == "vision":
         assert labels == ["class", "register 1", "1,1", "1,2", "1,3", "2,1", "2,2", "2,3"]
-        assert scene.elements[6].place == pytest.approx((1 / 3, 1 / 2, 1 / 3, 1 / 2))
-        changed, where = {"images": scene.batch["images"].clone()}, [6]
+        assert explanation.elements[6].place == pytest.approx((1 / 3, 1 / 2, 1 / 3, 1 / 2))
+        changed, where = {"images": explanation.batch["images"].clone()}, [6]
         changed["images"][..., 2:, 2:4] += 0.1  # the patch in row 2, column 2
     elif name == "protein":
         assert "".join(labels) == SEQUENCE
         return  # a residue's token knows of its neighbours
     elif name == "rl":
         assert labels == [*"Rsa"] * 5
-        assert [element.place for element in scene.elements[::3]] == [(0,), (1,), (2,), (3,), (4,)]
-        assert len(scene.pictures) in (0, 5)
-        changed, where = scene.batch | {"actions": 1 - scene.batch["actions"]}, [2, 5, 8, 11, 14]
+        assert [element.place for element in explanation.elements[::3]] == [(0,), (1,), (2,), (3,), (4,)]
+        assert len(explanation.pictures) in (0, 5)
+        changed, where = explanation.batch | {"actions": 1 - explanation.batch["actions"]}, [2, 5, 8, 11, 14]
     else:
         assert labels == [*"ab;</script>␣", "‹195›", "‹169›"]
-        changed, where = scene.batch | {"tokens": scene.batch["tokens"].clone()}, [7]
+        changed, where = explanation.batch | {"tokens": explanation.batch["tokens"].clone()}, [7]
         changed["tokens"][0, 7] += 1
-    moved = (adapter.tokens(changed).x != adapter.tokens(scene.batch).x).any(-1)[0]
+    moved = (adapter.tokens(changed).x != adapter.tokens(explanation.batch).x).any(-1)[0]
     assert moved.nonzero()[:, 0].tolist() == where
 
 
 @torch.inference_mode()
 def test_removal_is_what_it_says(domain):
-    _, adapter, scene = domain
-    whole, L = said(adapter, scene), len(scene.elements)
+    _, adapter, explanation = domain
+    whole, L = said(adapter, explanation), len(explanation.elements)
     torch.testing.assert_close(whole.sum(-1), torch.ones(whole.shape[:-1]))
     crippled = deepcopy(adapter)
     crippled.transformer.blocks[1].mixer.out.weight[:, 8:16] = 0  # what head 1 of 3 says is not listened to
-    (without,) = without_heads(adapter, scene, 1, torch.tensor([1]))
-    torch.testing.assert_close(without, said(crippled, scene)[0], rtol=1e-4, atol=1e-5)
+    (without,) = without_heads(adapter, explanation, 1, torch.tensor([1]))
+    torch.testing.assert_close(without, said(crippled, explanation)[0], rtol=1e-4, atol=1e-5)
     table = torch.ones(L, L, dtype=torch.bool)
     table[:, 3] = torch.arange(L) == 3
-    hidden = said(adapter, scene, hide=Dense(table[None, None]))
-    torch.testing.assert_close(without_elements(adapter, scene, torch.tensor([3])), hidden, rtol=1e-4, atol=1e-5)
+    hidden = said(adapter, explanation, hide=Dense(table[None, None]))
+    torch.testing.assert_close(without_elements(adapter, explanation, torch.tensor([3])), hidden, rtol=1e-4, atol=1e-5)
     (effect,) = effects(whole, 1, lambda _: hidden)
     assert effect.item() == pytest.approx((hidden - whole).abs().sum().item() / 2 / whole.shape[1], rel=1e-4)
     assert effect > 1e-5
@@ -127,13 +129,13 @@ def test_removal_is_what_it_says(domain):
 
 @torch.inference_mode()
 def test_what_the_page_is_given(domain):
-    name, adapter, scene = domain
-    found, L = json.loads(json.dumps(look(adapter, scene), allow_nan=False)), len(scene.elements)
+    name, adapter, explanation = domain
+    found, L = json.loads(json.dumps(look(adapter, explanation), allow_nan=False)), len(explanation.elements)
     assert [(m["layer"], m["head"]) for m in found["maps"]] == [
         (layer, head) for layer in (1, 2) for head in ("1", "2", "3", "mean", "rollout")
     ]
     probe = Probe("1.attention")
-    adapter(scene.batch, probe=probe)
+    adapter(explanation.batch, probe=probe)
     second = found["maps"][6]  # layer 2, head 2
     assert np.abs(decoded(second) - probe["1.attention"][0, 1].numpy()).max() <= second["top"] / 510 + 1e-6
     mean = decoded(found["maps"][8])
@@ -160,16 +162,16 @@ def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
     config = compose("config", [f"domain={domain}", "model.dim=24", "model.num_heads=3", *HELD_OUT.get(domain, [])])
     data: Any = make_data(config)
     adapter = make_adapter(config, data.spec()).eval()
-    scene = import_module(f"{config.domain.package}.explain").example(adapter, data)
-    batch, labels = data.batch("test", [0]), "".join(element.label for element in scene.elements)
+    explanation = import_module(f"{config.domain.package}.explain").example(adapter, data)
+    batch, labels = data.batch("test", [0]), "".join(element.label for element in explanation.elements)
     if domain == "vision":
-        assert torch.equal(scene.batch["images"], batch["images"])
+        assert torch.equal(explanation.batch["images"], batch["images"])
     elif domain == "protein":
         chain = next(chain for chain in data.splits["test"] if len(chain) <= 128)
-        assert (scene.name, labels) == (chain.name, spelled(chain.sequence))
-        assert scene.name not in {chain.name for chain in data.splits["train"]}
+        assert (explanation.name, labels) == (chain.name, spelled(chain.sequence))
+        assert explanation.name not in {chain.name for chain in data.splits["train"]}
     elif domain == "rl":
-        assert scene.name == "CartPole-v1, seed 1000000"
+        assert explanation.name == "CartPole-v1, seed 1000000"
         assert 1_000_000 not in data.played.seeds
     else:
         begin, end = data.bounds["test"]
@@ -197,8 +199,8 @@ def test_a_folder_of_many_images_is_cut_with_a_word(tmp_path):
     for name in "edcba":
         Image.linear_gradient("L").resize((6, 4)).save(tmp_path / f"{name}.png")
     with pytest.warns(UserWarning, match="the first 4 of the 5 images in .* are shown"):
-        found = import_module(f"{config.domain.package}.explain").scenes(adapter, str(tmp_path))
-    assert [scene.name for scene in found] == ["a.png", "b.png", "c.png", "d.png"]
+        found = import_module(f"{config.domain.package}.explain").explanations(adapter, str(tmp_path))
+    assert [explanation.name for explanation in found] == ["a.png", "b.png", "c.png", "d.png"]
 
 
 def test_no_label_ends_the_script(tmp_path, embedded):
@@ -250,18 +252,18 @@ def test_the_page_in_a_browser(opened, saved, tmp_path, domain, embedded):
     """A click, the arrows and the selects show the weights that lie in the page; it fits a phone, without an error."""
     run(saved(domain))
     path = tmp_path / "run" / "explain" / "explain.html"
-    (scene,) = json.loads(embedded(path.read_text(encoding="utf-8")))["runs"][0]["scenes"]
-    L = len(scene["elements"])
+    (explanation,) = json.loads(embedded(path.read_text(encoding="utf-8")))["runs"][0]["scenes"]
+    L = len(explanation["elements"])
 
     def shown(page, panel: str) -> list[float]:
         return page.eval_on_selector_all(f"#{panel} .cell", "cells => cells.map(c => Number(c.dataset.weight))")
 
     def check(page, element: int, layer: int, head: str) -> None:
-        (found,) = [m for m in scene["maps"] if (m["layer"], m["head"]) == (layer, head)]
+        (found,) = [m for m in explanation["maps"] if (m["layer"], m["head"]) == (layer, head)]
         assert shown(page, "to") == pytest.approx(decoded(found)[element], abs=1e-4)
         assert shown(page, "by") == pytest.approx(decoded(found)[:, element], abs=1e-4)
         assert page.locator("#to [aria-selected=true]").get_attribute("id") == f"to-{element}"
-        names = {element["note"].split("; ")[0] for element in scene["elements"]}
+        names = {element["note"].split("; ")[0] for element in explanation["elements"]}
         most = (page.locator("#to-most").text_content() or "").removeprefix("Most: ").split(" · ")
         assert names.issuperset(name.rpartition(", ")[0] for name in most)
 

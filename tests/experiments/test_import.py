@@ -13,8 +13,8 @@ from transformers import EsmConfig, EsmForMaskedLM, GPT2Config, GPT2LMHeadModel,
 from domains.data_warnings import DataWarning
 from domains.text.tokenizers import learnt
 from experiments.compose import compose
-from experiments.foreign import load_domain
 from experiments.runs import load_run
+from experiments.untrusted import load_domain
 
 pytestmark = pytest.mark.filterwarnings("ignore:patches of")
 

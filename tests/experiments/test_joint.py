@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from domains.adapter import mean_loss, mean_measures
+from domains.adapter import mean_loss, mean_metrics
 from domains.joint.adapter import Adapter
 from experiments.compose import compose
 from experiments.evaluate import evaluate
@@ -99,7 +99,7 @@ def test_a_domain_that_is_at_its_end_is_left_out(joint):
     _, _, adapter, batch = joint
     some = batch | {"protein": None, "text": None}
     assert set(adapter(some)) == {"vision", "rl"}
-    assert {name.split("/")[0] for name in adapter.measure(adapter(some), some)} == {"vision", "rl"}
+    assert {name.split("/")[0] for name in adapter.metrics(adapter(some), some)} == {"vision", "rl"}
 
 
 @pytest.mark.parametrize("name", ["vision", "rl"])
@@ -140,7 +140,7 @@ def test_a_run_resumes_exactly_and_measures_every_domain_as_alone(tmp_path):
     assert isinstance(adapter, Adapter)
     data: Any = make_data(config)
     for name, part in adapter.adapters():
-        for what, value in mean_measures(part, data.parts[name].eval_dataloader("val")).items():
+        for what, value in mean_metrics(part, data.parts[name].eval_dataloader("val")).items():
             assert summaries["whole"]["val"][f"{name}/{what}"] == pytest.approx(value, rel=1e-4)
 
 
@@ -154,7 +154,7 @@ def test_evaluation_is_that_of_each_domain_and_prediction_is_refused(tmp_path):
     found = evaluate(tmp_path, tmp_path / "evaluate")
     assert found.scores[0].metric == "vision: accuracy"
     assert [score.metric.split(":")[0] for score in found.scores] == ["vision", "rl", "rl", "rl"]
-    assert found.measures["vision"]["images"] == data.parts["vision"].size("test")
+    assert found.metrics["vision"]["images"] == data.parts["vision"].size("test")
     assert (tmp_path / "evaluate" / "rl" / "episodes.csv").is_file()
     with pytest.raises(ValueError, match="flips=true is no option of evaluating domain=joint; possible: none"):
         evaluate(tmp_path, tmp_path / "evaluate", flips=True)

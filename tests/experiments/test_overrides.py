@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from experiments.compose import compose, gathered, sweep_folder, train_words
-from experiments.foreign import read_config
 from experiments.overrides import as_typed, from_hydra
 from experiments.runs import write_config
+from experiments.untrusted import read_config
 
 PIECES = [
     "a",

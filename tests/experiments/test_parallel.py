@@ -19,12 +19,12 @@ from domains.data import REPEATED
 from domains.rl.collect import collect
 from domains.rl.trajectories import write
 from experiments.compose import compose
-from experiments.foreign import read_config
 from experiments.runs import make_adapter, make_data
 from experiments.train import train
 from experiments.training.checkpoints import to_resume, whole
 from experiments.training.parallel import SideBySide, joined, parallelize
 from experiments.training.progress import make_progress
+from experiments.untrusted import read_config
 
 pytestmark = pytest.mark.timeout(900)  # twelve trainings by two processes; a minute or two
 ROOT = Path(__file__).parents[2]

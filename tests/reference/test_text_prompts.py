@@ -14,7 +14,7 @@ from core.config import PositionConfig, PositionKind
 from domains.data_warnings import DataWarning, record_data_warnings
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
-from domains.text.explain import scenes
+from domains.text.explain import explanations
 from domains.text.export import export
 from domains.text.generate import Sampling, texts
 from domains.text.predict import go_on
@@ -178,7 +178,7 @@ def test_text_goes_on_as_theirs_and_does_not_show_the_beginning(spoken, tmp_path
     assert side_by_side.texts == wanted
     assert [texts(ours, [prompt], greedy).texts[0] for prompt in ("the cats", "on")] == wanted
     assert "<s>" not in paths[0].read_text(encoding="utf-8")
-    assert len(scenes(ours, "the cats")[0].elements) == len(theirs("the cats").input_ids)
+    assert len(explanations(ours, "the cats")[0].elements) == len(theirs("the cats").input_ids)
 
 
 def test_a_prompt_that_the_model_cannot_see_all_of_is_said(spoken):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from domains.adapter import Evaluation, Score, mean_measures
+from domains.adapter import Evaluation, Score, mean_metrics
 from domains.protein.language import ALPHABET, IGNORED
 from domains.protein.masked.adapter import Adapter
 from domains.protein.masked.data import Data
@@ -19,12 +19,12 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         ValueError: for an unknown split.
     """
     batches = list(data.eval_dataloader(split))
-    found = mean_measures(adapter, batches)
+    found = mean_metrics(adapter, batches)
     count = Counter("".join(data.splits["train"]))
     rate = np.array([count[letter] + 1 for letter in ALPHABET])
     surprise = -np.log(rate / rate.sum())
     targets = np.concatenate([batch["targets"][batch["targets"] != IGNORED].numpy() for batch in batches])
-    measures = {
+    metrics = {
         "perplexity": float(np.exp(found["loss"])),
         "unigram perplexity": float(np.exp(surprise[targets].mean())),
         "recovery": found["recovery"],
@@ -35,10 +35,8 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     }
     return Evaluation(
         [
-            Score(
-                "perplexity", measures["perplexity"], "unigram", measures["unigram perplexity"], lower_is_better=True
-            ),
-            Score("recovery", measures["recovery"], "commonest residue", measures["commonest residue"]),
+            Score("perplexity", metrics["perplexity"], "unigram", metrics["unigram perplexity"], lower_is_better=True),
+            Score("recovery", metrics["recovery"], "commonest residue", metrics["commonest residue"]),
         ],
-        measures,
+        metrics,
     )

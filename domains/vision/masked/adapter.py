@@ -40,7 +40,7 @@ class Adapter(vision.Adapter):
             a single number.
     """
 
-    measures = ("loss",)
+    metric_names = ("loss",)
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__(config, position, spec)
@@ -83,9 +83,9 @@ class Adapter(vision.Adapter):
         return self.paint(x[:, E:])
 
     def loss(self, predictions: Tensor, batch: Batch) -> Loss:
-        return Loss.of(self.measure(predictions, batch)["loss"].sum(), len(predictions))
+        return Loss.of(self.metrics(predictions, batch)["loss"].sum(), len(predictions))
 
-    def measure(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def metrics(self, predictions: Tensor, batch: Batch) -> dict[str, Tensor]:
         error = (predictions.float() - self.targets(batch["images"])).square().mean(-1)  # (B, L)
         hidden = torch.ones_like(error).scatter(1, self.visible(batch["noise"]), 0.0)
         return {"loss": (error * hidden).sum(1) / hidden.sum(1)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from domains.adapter import Evaluation, Score, mean_measures, to_device
+from domains.adapter import Evaluation, Score, mean_metrics, to_device
 from domains.vision.masked.adapter import Adapter
 from domains.vision.masked.data import Data
 from domains.vision.masked.figures import draw_reconstructions
@@ -16,12 +16,12 @@ SHOWN = 8  # images
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
     """Writes reconstructions.png into `folder`. The baseline paints every image alike: the mean of the training's."""
     folder.mkdir(parents=True, exist_ok=True)
-    measures: dict = mean_measures(adapter, data.eval_dataloader(split))
-    baseline = measures["mean_image_loss"] = mean_image_loss(adapter, data, split)
-    measures["images"] = data.size(split)
+    metrics: dict = mean_metrics(adapter, data.eval_dataloader(split))
+    baseline = metrics["mean_image_loss"] = mean_image_loss(adapter, data, split)
+    metrics["images"] = data.size(split)
     draw_examples(adapter, data, split, folder / "reconstructions.png")
-    scores = [Score("loss on hidden patches", measures["loss"], "mean of the training images", baseline, True)]
-    return Evaluation(scores, measures, [folder / "reconstructions.png"])
+    scores = [Score("loss on hidden patches", metrics["loss"], "mean of the training images", baseline, True)]
+    return Evaluation(scores, metrics, [folder / "reconstructions.png"])
 
 
 def draw_examples(adapter: Adapter, data: Data, split: str, path: Path) -> None:
@@ -38,5 +38,5 @@ def mean_image_loss(adapter: Adapter, data: Data, split: str) -> float:
         targets = adapter.targets(to_device(batch, adapter.device)["images"])  # (B, L, P)
         total, count = total + targets.sum(0).cpu(), count + len(targets)
     guess: Tensor = (total / count).to(adapter.device)
-    losses = [adapter.measure(guess, to_device(batch, adapter.device))["loss"] for batch in data.eval_dataloader(split)]
+    losses = [adapter.metrics(guess, to_device(batch, adapter.device))["loss"] for batch in data.eval_dataloader(split)]
     return torch.cat(losses).mean().item()

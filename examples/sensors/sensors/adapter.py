@@ -12,7 +12,7 @@ from domains.adapter import DomainAdapter, Loss, Tokens
 
 
 class Adapter(DomainAdapter):
-    measures = ("accuracy", "loss")
+    metric_names = ("accuracy", "loss")
 
     def __init__(self, config, position, spec):
         super().__init__()
@@ -37,6 +37,6 @@ class Adapter(DomainAdapter):
     def loss(self, predictions, batch):
         return Loss.of(F.cross_entropy(predictions, batch["labels"], reduction="sum"), len(predictions))
 
-    def measure(self, predictions, batch):
+    def metrics(self, predictions, batch):
         right = predictions.argmax(-1) == batch["labels"]
         return {"accuracy": right.float(), "loss": F.cross_entropy(predictions, batch["labels"], reduction="none")}

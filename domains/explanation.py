@@ -44,7 +44,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Explanation:
     """An example, its tokens in the order of the transformer, and what the model said of it.
 
     Attributes:

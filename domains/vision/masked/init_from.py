@@ -1,3 +1,3 @@
 """A masked autoencoder begins with another model's weights as any ViT does."""
 
-from domains.vision.start import fitted as fitted
+from domains.vision.init_from import fitted as fitted

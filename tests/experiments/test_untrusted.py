@@ -20,10 +20,10 @@ from domains.rl.policies import read_network
 from domains.rl.trajectories import read
 from domains.vision.figures import draw_confusion
 from experiments.compose import begun, compose, resumed
-from experiments.foreign import load_domain
 from experiments.report.explorer import write_demo
 from experiments.runs import load_run
 from experiments.train import train
+from experiments.untrusted import load_domain
 
 SMALL = ["model.dim=16", "model.depth=1", "model.num_heads=2", "trainer=cpu", "trainer.max_steps=1"]
 

@@ -10,7 +10,7 @@ from core.config import PositionConfig, PositionKind
 from domains.text import gguf
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
-from domains.text.start import fitted
+from domains.text.init_from import fitted
 from domains.text.tokenizers import Characters
 from experiments.compose import compose
 
