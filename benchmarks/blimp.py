@@ -52,33 +52,35 @@ def main() -> None:
     options.add_argument("runs", nargs="+", type=Path)
     options.add_argument("--tasks", default=",".join(TASKS))
     options.add_argument("--limit", type=int, help="pairs of each task; all 1,000 if not given")
-    given = options.parse_args()
+    args = options.parse_args()
     file = Path(__file__).with_name("text_blimp.json")
-    for run in given.runs:
+    for run in args.runs:
         _, adapter = load_run(run)
         if not isinstance(adapter, Adapter):
             options.error(f"{run} is of another domain; give a run of domain=text")
-        found = measure(adapter, given.archive, given.tasks.split(","), given.limit)
-        told: dict[str, Any] = {"run": run.name, "parameters": sum(p.numel() for p in adapter.parameters())}
-        told |= {"pairs": given.limit or 1000, "mean": mean(found.values()), "shares": found}
-        print(told)
-        known = json.loads(file.read_text()) if file.exists() else {"rows": []}
-        rows = [known | row for row in known.pop("rows")]  # each says when and where; once the file said it for all
-        write_json(file, {"rows": [*(row for row in rows if row["run"] != run.name), told | environment()]})
+        accuracies = measure(adapter, args.archive, args.tasks.split(","), args.limit)
+        result: dict[str, Any] = {"run": run.name, "parameters": sum(p.numel() for p in adapter.parameters())}
+        result |= {"pairs": args.limit or 1000, "mean": mean(accuracies.values()), "shares": accuracies}
+        print(result)
+        record = json.loads(file.read_text()) if file.exists() else {"rows": []}
+        rows = [record | row for row in record.pop("rows")]  # each says when and where; once the file said it for all
+        write_json(file, {"rows": [*(row for row in rows if row["run"] != run.name), result | environment()]})
 
 
 def measure(adapter: Adapter, archive: str, tasks: list[str], limit: int | None) -> dict[str, float]:
     """The share of pairs whose grammatical sentence is the likelier, for each task."""
-    with TemporaryDirectory() as folder, tarfile.open(archive) as packed:
-        packed.extractall(folder, [packed.getmember(f"blimp/{name}.jsonl") for name in tasks], filter="data")
+    with TemporaryDirectory() as folder, tarfile.open(archive) as archive_file:
+        archive_file.extractall(
+            folder, [archive_file.getmember(f"blimp/{name}.jsonl") for name in tasks], filter="data"
+        )
         for name in tasks:
             Path(folder, f"{name}.yaml").write_text(TASK.format(name=name, folder=folder))
-        named: list[Any] = [f"blimp_{name}" for name in tasks]
+        task_names: list[Any] = [f"blimp_{name}" for name in tasks]
         manager = TaskManager(include_path=folder, include_defaults=False)
-        told: Any = simple_evaluate(
-            model=Harness(adapter), tasks=named, task_manager=manager, limit=limit, bootstrap_iters=0
+        result: Any = simple_evaluate(
+            model=Harness(adapter), tasks=task_names, task_manager=manager, limit=limit, bootstrap_iters=0
         )
-        return {name: told["results"][f"blimp_{name}"]["acc,none"] for name in tasks}
+        return {name: result["results"][f"blimp_{name}"]["acc,none"] for name in tasks}
 
 
 if __name__ == "__main__":

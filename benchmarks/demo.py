@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from experiments.demo import COLUMNS, cells
+from experiments.demo import COLUMNS, table_row
 
 ROOT = Path(__file__).parents[1]
 WIDE, HIGH = 1000, 1250  # pixels
@@ -22,7 +22,7 @@ WIDE, HIGH = 1000, 1250  # pixels
 def main(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     shutil.copy(folder / "results.json", ROOT / "docs" / "demo.json")
-    lines = [[*COLUMNS], ["---"] * len(COLUMNS), *map(cells, results["rows"])]
+    lines = [[*COLUMNS], ["---"] * len(COLUMNS), *map(table_row, results["rows"])]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("| --- ", "|---").replace("--- |", "---|")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = re.sub(r"(?m)^\| domain \| metric .*\n(\|.*\n)*", lambda _: table, readme, count=1)

@@ -49,33 +49,33 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=36)
     options.add_argument("--others", type=int, default=5)
     options.add_argument("--seed", type=int, default=0)
-    given = options.parse_args()
+    args = options.parse_args()
     torch.set_num_threads(1)
-    rows, rng = [], random.Random(given.seed)
+    rows, rng = [], random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         for domain in DOMAINS:
-            wanted, done = given.kills if domain == "vision" else given.others, 0
+            kills_wanted, kills_done = args.kills if domain == "vision" else args.others, 0
             for workers in (0, 2) if domain == "vision" else (2,):
                 settings = [f"domain={domain}", *TINY, *DOMAINS[domain], f"data.workers={workers}"]
                 whole = Path(folder, f"{domain}_{workers}")
-                seconds = watched(started(whole, settings))
-                share = wanted // 2 if (domain, workers) == ("vision", 0) else wanted
-                while done < share:
+                seconds = wait_for_cpu_seconds(start_run(whole, settings))
+                share = kills_wanted // 2 if (domain, workers) == ("vision", 0) else kills_wanted
+                while kills_done < share:
                     rows.append({"domain": domain, "workers": workers, **one_run(whole, settings, seconds, rng)})
-                    done += rows[-1]["kills"]
+                    kills_done += rows[-1]["kills"]
                     print(rows[-1], flush=True)
-    together = {name: sum(row[name] for row in rows) for name in ("kills", "in_training", "in_writing", "sigterm")}
-    together |= {"runs": len(rows), "same": sum(row["same"] for row in rows)}
-    told = {"domain": "all", "steps": STEPS, "seed": given.seed}
+    totals = {name: sum(row[name] for row in rows) for name in ("kills", "in_training", "in_writing", "sigterm")}
+    totals |= {"runs": len(rows), "same": sum(row["same"] for row in rows)}
+    settings_record = {"domain": "all", "steps": STEPS, "seed": args.seed}
     path = Path(__file__).parent.parent / "docs" / "results" / "kills.json"
-    write_json(path, {"together": together, "rows": rows, **told, **environment()})
-    print(together)
+    write_json(path, {"together": totals, "rows": rows, **settings_record, **environment()})
+    print(totals)
 
 
 def one_run(whole: Path, settings: list[str], seconds: float, rng: random.Random) -> dict[str, Any]:
     """Kill one run until it comes through, each time within the `seconds` of a CPU that a whole one takes."""
     folder, count = whole.with_name(f"{whole.name}_{rng.random()}"), Counter()
-    while (process := killed(folder, settings, seconds, rng, count)).exitcode:
+    while (process := run_and_kill(folder, settings, seconds, rng, count)).exitcode:
         assert process.exitcode in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM), process.exitcode
         count["kills"] += 1
     ours, theirs = (load_file(run / "weights.safetensors") for run in (folder, whole))
@@ -83,10 +83,10 @@ def one_run(whole: Path, settings: list[str], seconds: float, rng: random.Random
     return {name: count[name] for name in ("kills", "in_training", "in_writing", "sigterm")} | {"same": same}
 
 
-def killed(folder: Path, settings: list[str], seconds: float, rng: random.Random, count: Counter):
+def run_and_kill(folder: Path, settings: list[str], seconds: float, rng: random.Random, count: Counter):
     before, number = unfinished(folder), rng.choice([signal.SIGKILL] * 3 + [signal.SIGTERM])
-    process = started(folder, settings)
-    watched(process, rng.random() * seconds)
+    process = start_run(folder, settings)
+    wait_for_cpu_seconds(process, rng.random() * seconds)
     if process.exitcode is None:
         began = any((folder / "checkpoints").glob("*"))
         assert process.pid is not None
@@ -98,7 +98,7 @@ def killed(folder: Path, settings: list[str], seconds: float, rng: random.Random
     return process
 
 
-def watched(process, limit: float = float("inf")) -> float:
+def wait_for_cpu_seconds(process, limit: float = float("inf")) -> float:
     """Wait until a process ends, or has taken so many seconds of a CPU; returns how many it had taken."""
     clock, seconds = ((~process.pid) << 3) | 2, 0.0  # Linux: CLOCK_PROCESS_CPUTIME_ID of another process
     while process.exitcode is None and seconds < limit:
@@ -113,13 +113,13 @@ def unfinished(folder: Path) -> set[tuple[Path, int]]:
     return {(path, path.stat().st_mtime_ns) for path in folder.rglob("*.unfinished")}
 
 
-def started(folder: Path, settings: list[str]):
-    process = get_context("fork").Process(target=quietly, args=(folder, settings))
+def start_run(folder: Path, settings: list[str]):
+    process = get_context("fork").Process(target=train_quietly, args=(folder, settings))
     process.start()
     return process
 
 
-def quietly(folder: Path, settings: list[str]) -> None:
+def train_quietly(folder: Path, settings: list[str]) -> None:
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
         train(compose("config", [*settings, f"run={folder}"]), folder, Progress(disable=True))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.bench import cells
+from experiments.bench import table_row
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -122,7 +122,9 @@ def performance() -> str:
     return fill(
         (DOCS / "performance.md").read_text(encoding="utf-8"),
         machine=f"{kernels['machine']}, {kernels['device']}, torch {kernels['versions']['torch']}.",
-        kernels=table(("case", "plan", "ms", "peak MB", "against", "time ×", "memory ×"), map(cells, kernels["rows"])),
+        kernels=table(
+            ("case", "plan", "ms", "peak MB", "against", "time ×", "memory ×"), map(table_row, kernels["rows"])
+        ),
         models=table(("what", "beside", "time, theirs = 1", "file"), models),
         training=table(("", "tokens per second", "speed, plain GPT-2 = 1"), training),
         part=f"The modern preset takes {read('../benchmarks/text_seconds.json')['rows'][1]['part']:.2f} of the GPT-2 "

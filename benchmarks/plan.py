@@ -21,8 +21,8 @@ from domains.adapter import mean_loss
 from experiments.compose import compose
 from experiments.config import OptimizerConfig
 from experiments.environment import environment
-from experiments.plan import estimate
-from experiments.runs import make_adapter, make_data, typed, write_json
+from experiments.plan import make_scale_plan
+from experiments.runs import make_adapter, make_data, to_dataclass, write_json
 from experiments.training.optimizers import make_optimizer
 from experiments.training.parallel import parallelize
 
@@ -34,7 +34,7 @@ CASES = {
     "vision, 5.5 M": "domain=vision model=vit_tiny model.patch_size=1 data.batch_size=64 optimizer=adamw",
     "text, 19 M": f"{TEXT} data.context=512 optimizer=adamw",
     "text, 19 M, Muon": f"{TEXT} data.context=256 optimizer=muon",
-    "text, recomputed": f"{TEXT} data.context=512 optimizer=adamw trainer.recompute=true",
+    "text, recomputed": f"{TEXT} data.context=512 optimizer=adamw trainer.activation_checkpointing=true",
     "protein, 64 residues": f"{PROTEIN} model.pair_dim=64 data.batch_size=8",
     "protein, 128 residues": f"{PROTEIN} model.pair_dim=32 data.crop=128 data.batch_size=4",
     "rl, 7 M": "domain=rl model.dim=384 model.depth=4 model.num_heads=4 data.batch_size=64",
@@ -43,12 +43,20 @@ LARGE = {  # settings, devices, length
     "7 billion, 4,096 tokens": ("domain=text model=7b data.context=4096 optimizer=adamw trainer=fsdp", 1024, None),
     "7 billion, 131,072 tokens": (
         "domain=text model=7b data.context=131072 optimizer=adamw trainer=tp_fsdp trainer.tensor_parallel=8 "
-        "trainer.recompute=true",
+        "trainer.activation_checkpointing=true",
         1024,
         None,
     ),
-    "a protein of 1,000": (f"{PROTEIN} model.pair_dim=64 data.batch_size=1 trainer.recompute=true", 1, 1000),
-    "a protein of 2,048": (f"{PROTEIN} model.pair_dim=64 data.batch_size=1 trainer.recompute=true", 1, 2048),
+    "a protein of 1,000": (
+        f"{PROTEIN} model.pair_dim=64 data.batch_size=1 trainer.activation_checkpointing=true",
+        1,
+        1000,
+    ),
+    "a protein of 2,048": (
+        f"{PROTEIN} model.pair_dim=64 data.batch_size=1 trainer.activation_checkpointing=true",
+        1,
+        2048,
+    ),
 }
 
 
@@ -71,8 +79,8 @@ def measure(words: list[str]) -> int:
     gc.collect()
     before = held("VmRSS")
     adapter = make_adapter(config, spec)
-    parallelize(adapter, None, recompute=config.trainer.recompute)
-    optimizer = make_optimizer(adapter, typed(OptimizerConfig, config.optimizer))
+    parallelize(adapter, None, activation_checkpointing=config.trainer.activation_checkpointing)
+    optimizer = make_optimizer(adapter, to_dataclass(OptimizerConfig, config.optimizer))
     for step in range(3):
         if step == 1:
             Path("/proc/self/clear_refs").write_text("5")
@@ -87,7 +95,7 @@ def main() -> None:
         return print(measure(sys.argv[1:]))
     rows = []
     for name, words in CASES.items():
-        planned = estimate(compose("config", words.split()), devices=1, half=False)
+        planned = make_scale_plan(compose("config", words.split()), devices=1, half=False)
         command = [sys.executable, __file__, *words.split()]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **EXACT})
         measured = int(done.stdout.split()[-1])
@@ -96,7 +104,7 @@ def main() -> None:
     large = []
     for name, (words, devices, length) in LARGE.items():
         began = time.perf_counter()
-        planned = estimate(compose("config", words.split()), devices, length)
+        planned = make_scale_plan(compose("config", words.split()), devices, length)
         large.append(
             {"case": name, "settings": words, "devices": devices, "seconds": time.perf_counter() - began, **planned}
         )

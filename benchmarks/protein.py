@@ -37,7 +37,7 @@ from experiments.training.optimizers import make_optimizer, make_schedule
 
 TRIAL = 10  # steps that are timed to know how many there will be
 FILE = Path(__file__).with_suffix(".json")
-OPTIMIZER = OptimizerConfig(rule=OptimizerName.muon, lr=3e-3)
+OPTIMIZER = OptimizerConfig(name=OptimizerName.muon, lr=3e-3)
 SIZES: dict[str, Any] = {"dim": 96, "num_heads": 4, "mlp_ratio": 2, "pair_dim": 32}
 
 

@@ -34,11 +34,11 @@ from domains.text.convert import from_transformers
 from domains.text.evaluate import nats_per_token
 from domains.text.generate import Sampling, write
 from domains.text.gguf import read_gguf
-from experiments.bench import clock, peak
+from experiments.bench import peak_memory_of_call, time_call
 from experiments.compose import compose
 from experiments.config import OptimizerConfig, OptimizerName
 from experiments.environment import environment
-from experiments.runs import make_adapter, make_data, typed, write_json
+from experiments.runs import make_adapter, make_data, to_dataclass, write_json
 from experiments.training.optimizers import make_optimizer, make_schedule
 
 TOKENS = 200  # to write; 32 by a model from a GGUF file
@@ -72,7 +72,7 @@ def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(turns + 1):
         for name, call in [*calls.items()][:: 1 if turn % 2 else -1]:
-            seconds[name].append(clock(call, torch.device("cpu")))
+            seconds[name].append(time_call(call, torch.device("cpu")))
     return {name: taken[1:] for name, taken in seconds.items()}
 
 
@@ -172,7 +172,7 @@ class Training:
         torch.manual_seed(config.seed)
         self.data: Any = make_data(config)
         self.adapter: Any = make_adapter(config, self.data.spec())
-        self.planned, rule = config.trainer.max_steps, typed(OptimizerConfig, config.optimizer)
+        self.planned, rule = config.trainer.max_steps, to_dataclass(OptimizerConfig, config.optimizer)
         self.optimizer = make_optimizer(self.adapter, rule)
         self.schedule = make_schedule(self.optimizer, rule, self.planned)
         batches = self.data.config.batch_size
@@ -278,7 +278,7 @@ def training(turns: int) -> list[dict[str, Any]]:
         "plain GPT-2, torch's AdamW": (plain, torch.optim.AdamW(plain.parameters(), 1e-3, (0.9, 0.99))),
         "gpt2 preset, AdamW": (gpt2, make_optimizer(gpt2, OptimizerConfig())),
         "modern preset, AdamW": (modern, make_optimizer(modern, OptimizerConfig())),
-        "modern preset, Muon": (modern, make_optimizer(modern, OptimizerConfig(rule=OptimizerName.muon))),
+        "modern preset, Muon": (modern, make_optimizer(modern, OptimizerConfig(name=OptimizerName.muon))),
     }
 
     def step(name: str) -> None:
@@ -298,7 +298,7 @@ def training(turns: int) -> list[dict[str, Any]]:
                 "what": name,
                 "tokens_per_second": B * L / median(seconds[name]),
                 "times": median(a / b for a, b in zip(seconds[first], seconds[name], strict=True)),
-                "peak_mb": median(peak(call, torch.device("cpu")) for _ in range(5)) / 1e6,
+                "peak_mb": median(peak_memory_of_call(call, torch.device("cpu")) for _ in range(5)) / 1e6,
             }
         )
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()})

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from domains.vision.convert import from_timm
-from experiments.bench import clock, peak
+from experiments.bench import peak_memory_of_call, time_call
 from experiments.environment import best_device, environment
 from experiments.runs import write_json
 
@@ -60,10 +60,10 @@ def main() -> None:
         ]
         seconds = []
         for n in range(given.repeats + 2):  # who comes first changes from turn to turn
-            turn = [(side, clock(pair[side], device)) for side in ((0, 1) if n % 2 else (1, 0))]
+            turn = [(side, time_call(pair[side], device)) for side in ((0, 1) if n % 2 else (1, 0))]
             seconds.append([taken for _, taken in sorted(turn)])
         seconds = seconds[2:]
-        memory = [median(peak(call, device) for _ in range(5)) for call in pair]
+        memory = [median(peak_memory_of_call(call, device) for _ in range(5)) for call in pair]
         rows.append(
             {
                 "what": what,

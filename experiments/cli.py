@@ -9,21 +9,21 @@ from pathlib import Path
 
 COMMANDS = {
     "train": "train a domain; a run folder with checkpoints, weights, metrics and a summary",
-    "evaluate": "score a trained run on data that it was not trained on",
-    "predict": "apply a trained run to input of your own",
-    "explain": "one HTML page to look into the attention of a trained run",
-    "generate": "go on from a prompt, as it is written",
-    "import": "a model of timm or transformers, as a run of ours",
-    "export": "a language model as a folder that transformers loads",
-    "compare": "one change, its effect in every domain with intervals, and what it costs",
-    "transfer": "whether a core that was trained on one domain helps another",
-    "plan": "whether a training fits on devices that need not be there, and how long a step takes",
+    "evaluate": "score a trained run on held-out data",
+    "predict": "apply a trained run to your own input",
+    "explain": "show the attention of a trained run on one HTML page",
+    "generate": "continue a prompt, streamed as it is written",
+    "import": "convert a model of timm or transformers to a run folder",
+    "export": "write a language model as a folder that transformers loads",
+    "compare": "measure one change in every domain, with intervals and costs",
+    "transfer": "test whether a core trained on one domain helps another",
+    "plan": "estimate whether a training fits on some devices, without having them, and how long a step takes",
     "demo": "train, evaluate and explain all four domains, on one HTML page",
-    "fetch": "entries of the Protein Data Bank, to train domain=protein on or predict from",
-    "collect": "trajectories from any Gymnasium environment, to train domain=rl on",
+    "fetch": "download entries of the Protein Data Bank, to train domain=protein on or predict from",
+    "collect": "record trajectories from any Gymnasium environment, to train domain=rl on",
     "bench": "measure this machine's attention kernels",
 }
-COLOUR = re.compile(r"\x1b\[[\d;]*m")  # that a library's warning may bring
+ANSI_COLOR = re.compile(r"\x1b\[[\d;]*m")  # in warnings of libraries
 FLAGS = "help hydra-help version cfg resolve package run multirun shell-completion config-path config-name config-dir"
 FLAGS = {f"--{flag}" for flag in (*FLAGS.split(), "experimental-rerun", "info")}  # of Hydra
 HELP = """attend: one self-attention core, four domains
@@ -51,19 +51,19 @@ HELP = """attend: one self-attention core, four domains
 
 def main() -> None:
     """Entry point of the console script. Exits with 2 where the user has to change something."""
-    warnings.formatwarning = lambda message, *_: f"attend: {COLOUR.sub('', str(message))}\n"
+    warnings.formatwarning = lambda message, *_: f"attend: {ANSI_COLOR.sub('', str(message))}\n"
     arguments = sys.argv[1:]
-    if wrong := [word for word in arguments if any("\ud800" <= letter <= "\udfff" for letter in word)]:
-        fail(ValueError(f"{wrong[0]!a} holds bytes that are no UTF-8; set the terminal to UTF-8, or rename the file"))
+    if invalid := [argument for argument in arguments if any("\ud800" <= letter <= "\udfff" for letter in argument)]:
+        fail(ValueError(f"{invalid[0]!a} holds bytes that are no UTF-8; set the terminal to UTF-8, or rename the file"))
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())), end="")
         return
     if arguments[0] in ("-sc", "--shell-completion"):
         return _complete(arguments)
     if "=" in arguments[0]:  # attend key=value …: Lightning restarts a training so on every rank, in Hydra's grammar
-        arguments = ["train", *(map(restarted, arguments) if "LOCAL_RANK" in os.environ else arguments)]
+        arguments = ["train", *(map(from_restart, arguments) if "LOCAL_RANK" in os.environ else arguments)]
     command, *overrides = arguments
-    overrides = [expanded(word) for word in overrides]
+    overrides = [expand_home(argument) for argument in overrides]
     try:
         if command not in COMMANDS:
             raise ValueError(f"{command!r} is no command; possible: {', '.join(COMMANDS)} (attend --help)")
@@ -72,13 +72,13 @@ def main() -> None:
         elif "-h" in overrides or "--help" in overrides:
             print((Path(import_module("conf").__path__[0]) / f"{command}.yaml").read_text(), end="")
         else:
-            from experiments.compose import compose, gathered
-            from experiments.terminal import waiting
+            from experiments.compose import compose, nest_run_settings
+            from experiments.console import spinner
 
             if command == "bench" and overrides and "=" not in overrides[0]:  # attend bench kernels
                 overrides[0] = f"what={overrides[0]}"
-            config = compose(command, gathered(command, overrides))
-            with waiting("loading torch …"):
+            config = compose(command, nest_run_settings(command, overrides))
+            with spinner("loading torch …"):
                 module = import_module(f"experiments.{command}")
             module.run(config)
     except ValueError as error:
@@ -88,21 +88,21 @@ def main() -> None:
         sys.exit(130)
 
 
-def restarted(word: str) -> str:
-    """A word that Lightning gives to the rank that it starts, as it was typed."""
+def from_restart(argument: str) -> str:
+    """Return an override as it was typed; Lightning starts other ranks with Hydra's grammar."""
     from experiments.overrides import from_hydra
 
-    return word if word.startswith("hydra.") else from_hydra(word)
+    return argument if argument.startswith("hydra.") else from_hydra(argument)
 
 
-def expanded(word: str) -> str:
-    """key=~/photos with the home folder written out: a shell does not do so behind the =."""
-    key, equals, value = word.partition("=")
-    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~/") else word
+def expand_home(argument: str) -> str:
+    """Expand ~ in key=~/photos: a shell does not expand it after the =."""
+    key, equals, value = argument.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~/") else argument
 
 
 def fail(error: Exception) -> None:
-    """One clear sentence instead of a traceback, which HYDRA_FULL_ERROR=1 brings back."""
+    """Print the error without its traceback, which HYDRA_FULL_ERROR=1 brings back, and exit with 2."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     print(f"attend: {error}", file=sys.stderr)
@@ -110,25 +110,33 @@ def fail(error: Exception) -> None:
 
 
 def _train(overrides: list[str]) -> None:
-    """Hand over to Hydra, which makes the run folder, and with -m a sweep of them."""
+    """Start a run through Hydra, or a sweep of runs with -m."""
     import hydra
     from omegaconf import DictConfig
 
-    from experiments.compose import begun, compose, resumed, sweep_folder, train_words
+    from experiments.compose import (
+        compose,
+        to_hydra_train_overrides,
+        with_init_overrides,
+        with_resume_overrides,
+        with_sweep_folder,
+    )
 
     if "-h" in overrides or "--help" in overrides:
-        from experiments.help import show
+        from experiments.help import print_help
 
-        return show([word for word in overrides if word not in ("-h", "--help")])
-    if wrong := [word for word in overrides if word.startswith("--") and word.partition("=")[0] not in FLAGS]:
-        raise ValueError(f"{wrong[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
+        return print_help([argument for argument in overrides if argument not in ("-h", "--help")])
+    if invalid := [
+        argument for argument in overrides if argument.startswith("--") and argument.partition("=")[0] not in FLAGS
+    ]:
+        raise ValueError(f"{invalid[0]} is no option; a setting is written key=value, such as trainer.max_steps=300")
     sweep = "-m" in overrides or "--multirun" in overrides
-    if wrong := [word for word in overrides if word.startswith("run=") and "${" in word]:
-        raise ValueError(f"{wrong[0]}: Hydra cannot make a folder with ${{ in its name; give another run=…")
-    overrides = begun(sweep_folder(overrides) if sweep else resumed(overrides))
-    if not any(word.startswith("-") for word in overrides):
-        config = compose("config", overrides)  # complains before anything is written
-        if any(word.startswith("model.window=") for word in overrides) and config.model.mixer.value != "window":
+    if invalid := [argument for argument in overrides if argument.startswith("run=") and "${" in argument]:
+        raise ValueError(f"{invalid[0]}: Hydra cannot make a folder with ${{ in its name; give another run=…")
+    overrides = with_init_overrides(with_sweep_folder(overrides) if sweep else with_resume_overrides(overrides))
+    if not any(argument.startswith("-") for argument in overrides):
+        config = compose("config", overrides)  # raises before anything is written
+        if any(argument.startswith("model.window=") for argument in overrides) and config.model.mixer.value != "window":
             warnings.warn(f"model.window does nothing with model.mixer={config.model.mixer.value}", stacklevel=2)
 
     @hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")
@@ -137,12 +145,12 @@ def _train(overrides: list[str]) -> None:
         from hydra.types import RunMode
 
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            from experiments.job import swept
+            from experiments.job import run_sweep_job
 
-            return swept()
-        from experiments.terminal import waiting
+            return run_sweep_job()
+        from experiments.console import spinner
 
-        with waiting("loading torch …"):
+        with spinner("loading torch …"):
             from experiments.train import run
 
         try:
@@ -151,12 +159,12 @@ def _train(overrides: list[str]) -> None:
             fail(error)
             raise
 
-    sys.argv = [sys.argv[0], *train_words(overrides, sweep)]
+    sys.argv = [sys.argv[0], *to_hydra_train_overrides(overrides, sweep)]
     job()
 
 
 def _complete(arguments: list[str]) -> None:
-    """Answer a shell's TAB: a command first, then that command's keys, groups and choices, by Hydra."""
+    """Complete a command line for a shell: first the command, then its keys, groups and choices, by Hydra."""
     import hydra
 
     from experiments import schemas

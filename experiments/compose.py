@@ -1,4 +1,4 @@
-"""From a command line to a typed configuration, or to one clear sentence about what is wrong with it."""
+"""A typed configuration from a command line, or one clear sentence about the error."""
 
 import re
 from contextlib import nullcontext
@@ -20,77 +20,83 @@ import conf
 from core.config import check_mixing
 from experiments import schemas
 from experiments.config import CompareConfig, PlanConfig, TransferConfig
-from experiments.overrides import as_typed, from_hydra, quote, to_hydra
+from experiments.overrides import from_hydra, list_override, quote, to_hydra
 from experiments.untrusted import load_domain, read_config, read_overrides
 
-# Commands about runs, whose command line holds the settings of these as well.
-OF_RUNS = {"compare": CompareConfig, "transfer": TransferConfig, "plan": PlanConfig}
+# Commands that start runs and take the settings of these on their own command line.
+RUN_COMMANDS = {"compare": CompareConfig, "transfer": TransferConfig, "plan": PlanConfig}
 
 # Groups whose choices belong to one domain: data=digits is for domain=vision.
 DOMAIN_GROUPS = ("data", "model")
 
 
-def compose(name: str, words: list[str]) -> DictConfig:
-    """The configuration `conf/<name>.yaml` with these settings (key=value), as they were typed.
+def compose(name: str, overrides: list[str]) -> DictConfig:
+    """Compose `conf/<name>.yaml` with these overrides (key=value), as they were typed.
 
     Raises:
-        ValueError: what is wrong, what is possible, and the nearest known name.
+        ValueError: says what is wrong, what is possible, and the nearest known name.
     """
-    if added := [word for word in words if word.startswith("+") and not word.lstrip("+").startswith("hydra")]:
+    if added := [
+        override for override in overrides if override.startswith("+") and not override.lstrip("+").startswith("hydra")
+    ]:
         raise ValueError(f"{added[0]}: a key cannot be added, only set; leave out the +")
     schemas.register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
-        overrides = in_hydra(name, words)
+        hydra_overrides = to_hydra_overrides(name, overrides)
         try:
-            config = hydra_compose(name, overrides)
-            check(config)
+            config = hydra_compose(name, hydra_overrides)
+            check_config(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(explain(error, name, overrides)) from error
+            raise ValueError(explain_error(error, name, hydra_overrides)) from error
     return config
 
 
-def in_hydra(name: str, words: list[str], sweep: bool = False) -> list[str]:
-    """The words in Hydra's grammar. Which settings are text depends on the choices among them, such as domain=rl."""
-    if not any("=" in word for word in words):
-        return words
+def to_hydra_overrides(name: str, overrides: list[str], sweep: bool = False) -> list[str]:
+    """Translate overrides to Hydra's grammar. Which settings are text depends on the groups, such as domain=rl."""
+    if not any("=" in override for override in overrides):
+        return overrides
     groups = _groups()
-    choosing = [word for word in words if re.split("[@=]", word)[0] in groups or word.startswith("hydra.searchpath")]
+    group_overrides = [
+        override
+        for override in overrides
+        if re.split("[@=]", override)[0] in groups or override.startswith("hydra.searchpath")
+    ]
     try:
-        config = hydra_compose(name, choosing)
+        config = hydra_compose(name, group_overrides)
     except (HydraException, OmegaConfBaseException):
-        config = hydra_compose(name)  # a choice is wrong; whoever composes with it says so
-    return [to_hydra(word, config, sweep) for word in words]
+        config = hydra_compose(name)  # a choice is wrong; composing with it raises
+    return [to_hydra(override, config, sweep) for override in overrides]
 
 
-def train_words(words: list[str], sweep: bool = False) -> list[str]:
-    """The words of `attend train` in Hydra's grammar."""
+def to_hydra_train_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
+    """Translate the overrides of `attend train` to Hydra's grammar."""
     schemas.register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
-        return in_hydra("config", words, sweep)
+        return to_hydra_overrides("config", overrides, sweep)
 
 
-def sweep_folder(words: list[str]) -> list[str]:
-    """The words of a sweep, with run=FOLDER as what it means there: the folder of all its runs, which are numbered.
+def with_sweep_folder(overrides: list[str]) -> list[str]:
+    """Replace run=FOLDER by the folder of a sweep, which holds all its runs by number.
 
     Raises:
-        ValueError: if it is several folders.
+        ValueError: for several folders.
     """
-    others = [word for word in words if not word.startswith("run=")]
-    folders = [word.removeprefix("run=") for word in words if word.startswith("run=")]
-    if not folders:
-        return words
-    if "," in folders[-1]:
+    others = [override for override in overrides if not override.startswith("run=")]
+    run_folders = [override.removeprefix("run=") for override in overrides if override.startswith("run=")]
+    if not run_folders:
+        return overrides
+    if "," in run_folders[-1]:
         raise ValueError(
-            f"run={folders[-1]}: a sweep has one folder, in which its runs are 0, 1, 2 …; hydra.sweep.subdir=… names "
-            "them otherwise"
+            f"run={run_folders[-1]}: a sweep has one folder, in which its runs are 0, 1, 2 …; hydra.sweep.subdir=… "
+            "names them otherwise"
         )
-    return [*others, f"hydra.sweep.dir={quote(folders[-1])}"]
+    return [*others, f"hydra.sweep.dir={quote(run_folders[-1])}"]
 
 
-def check(config: DictConfig) -> None:
-    """Raises ValueError for what Hydra lets pass: missing values, another domain's data or model."""
+def check_config(config: DictConfig) -> None:
+    """Raise ValueError for what Hydra accepts: missing values, another domain's data or model."""
     for key in sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{key} is needed: give {key}=…")
     for group in DOMAIN_GROUPS:
@@ -104,7 +110,7 @@ def check(config: DictConfig) -> None:
 
 
 def check_model(config: DictConfig) -> None:
-    """Raises ValueError for a mixer that cannot do what the domain or its position needs, or a change of nothing."""
+    """Raise ValueError for a mixer that lacks what the domain or its position needs, or for LoRA without init."""
     model = load_domain(config.domain.package).model_config
     if config.model.get("lora") is not None and config.init is None:
         raise ValueError(f"model.lora={config.model.lora} changes another run's weights: give init=FOLDER")
@@ -112,32 +118,32 @@ def check_model(config: DictConfig) -> None:
 
 
 def choices(group: str, domain: str | None = None) -> list[str]:
-    """The names in a configuration group; with a domain, those that are meant for it."""
+    """Return the names in a configuration group; with a domain, those of that domain."""
     names = []
-    for folder in _folders():
+    for folder in _config_folders():
         for path in sorted((folder / group).glob("*.yaml")):
             if domain is None or f"/schema/{domain}_{group}@" in path.read_text():
                 names.append(path.stem)
     return names
 
 
-def _folders() -> list[Path]:
-    """conf, and what packages of others add to Hydra's search path."""
-    begun = GlobalHydra.instance().is_initialized()  # in compose()
-    with nullcontext() if begun else initialize_config_module("conf", version_base="1.3"):
-        parts = GlobalHydra.instance().config_loader().get_search_path().get_path()
-    packages = [part.path[len("pkg://") :] for part in parts if part.path and part.path.startswith("pkg://")]
+def _config_folders() -> list[Path]:
+    """Return conf and the folders that other packages add to Hydra's search path."""
+    initialized = GlobalHydra.instance().is_initialized()  # in compose()
+    with nullcontext() if initialized else initialize_config_module("conf", version_base="1.3"):
+        search_path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    packages = [part.path[len("pkg://") :] for part in search_path if part.path and part.path.startswith("pkg://")]
     return [Path(import_module(name).__path__[0]) for name in packages if name != "hydra.conf"]
 
 
-def explain(error: Exception, name: str, overrides: list[str]) -> str:
-    """One or two lines for a configuration error: what is wrong, what is possible, the nearest known name."""
+def explain_error(error: Exception, name: str, overrides: list[str]) -> str:
+    """Explain a configuration error in one or two lines: what is wrong, what is possible, the nearest known name."""
     cause, text = error.__cause__, str(error)
-    for word in overrides:
+    for override in overrides:
         try:
-            OverridesParser.create().parse_override(word)
+            OverridesParser.create().parse_override(override)
         except HydraException as parse:
-            return f"{word!r} is not of the form key=value ({str(parse).splitlines()[0]})"
+            return f"{override!r} is not of the form key=value ({str(parse).splitlines()[0]})"
     if several := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
         key, values = several.groups()
         return (
@@ -149,13 +155,13 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
     if choice := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, wrong = choice.groups()
         return f"{group}={wrong} is unknown{_nearest(wrong, choices(group))}; possible: {', '.join(choices(group))}"
-    if parts := re.search(r"Could not override '(\w+)'\.\nDid you mean to override (?:one of )?([^?]+)\?", text):
-        return f"{parts[1]}=… says not for what; possible: {', '.join(f'{part}=…' for part in parts[2].split(', '))}"
+    if groups := re.search(r"Could not override '(\w+)'\.\nDid you mean to override (?:one of )?([^?]+)\?", text):
+        return f"{groups[1]}=… says not for what; possible: {', '.join(f'{name}=…' for name in groups[2].split(', '))}"
     if group := re.search(r"Could not override '([\w@/]+)'\. ?(?:No match|\n?Did you mean)", text):
         return f"{group[1]} is no group of choices; possible: {', '.join(_groups())}"
     if cause is not None and (unknown := re.search(r"Key '([^']*)' (?:is )?not in (?:'\w+'|struct)", str(cause))):
         key = getattr(cause, "full_key", None) or unknown[1]
-        known = _siblings(name, key, overrides)
+        known = _known_keys(name, key, overrides)
         return f"{key} is no setting{_nearest(key, known)}; possible: {', '.join(known)}"
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{missing[1]} is needed: give {missing[1]}=…"
@@ -168,8 +174,8 @@ def _groups() -> list[str]:
     return sorted(p.name for p in Path(conf.__file__).parent.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
 
 
-def _siblings(name: str, key: str, overrides: list[str]) -> list[str]:
-    """The known keys beside an unknown one, under the same choices."""
+def _known_keys(name: str, key: str, overrides: list[str]) -> list[str]:
+    """Return the known keys beside an unknown one, under the same choices."""
     node: Any = hydra_compose(name, [o for o in overrides if o.partition("=")[0] in _groups()])
     parents = key.split(".")[:-1]
     for parent in parents:
@@ -182,8 +188,8 @@ def _nearest(wrong: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def resumed(overrides: list[str]) -> list[str]:
-    """The overrides that a run folder was made with, then these: `attend train run=FOLDER` needs no more to go on."""
+def with_resume_overrides(overrides: list[str]) -> list[str]:
+    """Put the overrides of an existing run folder first, so that `attend train run=FOLDER` resumes it."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     folder = Path(given.get("run", ""))
     if "run" not in given or not any((folder / "checkpoints").glob("*.ckpt")):
@@ -194,8 +200,8 @@ def resumed(overrides: list[str]) -> list[str]:
     return [line for key, line in before.items() if key not in given] + overrides
 
 
-def begun(overrides: list[str]) -> list[str]:
-    """With init=FOLDER, the model and the position of that run first, unless the command line chooses others."""
+def with_init_overrides(overrides: list[str]) -> list[str]:
+    """With init=FOLDER, put that run's model and position first, unless the command line chooses others."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     folder = Path(given.get("init", ""))
     if "init" not in given or not (folder / "config.yaml").is_file() or given.keys() & {"model", "experiment"}:
@@ -206,21 +212,27 @@ def begun(overrides: list[str]) -> list[str]:
     if domain.name != before.domain.name:
         return overrides
     known = {field.name for field in fields(load_domain(domain.package).model_config)}
-    taken = {f"model.{key}": value for key, value in before.model.items() if key in known}
+    inherited = {f"model.{key}": value for key, value in before.model.items() if key in known}
     if "position" not in given:
-        taken |= {f"position.{key}": value for key, value in before.position.items()}
-    return [f"{key}={written(value)}" for key, value in taken.items() if key not in given] + overrides
+        inherited |= {f"position.{key}": value for key, value in before.position.items()}
+    return [f"{key}={format_value(value)}" for key, value in inherited.items() if key not in given] + overrides
 
 
-def gathered(command: str, overrides: list[str]) -> list[str]:
-    """The words of a command about runs, with all that are settings of these as one list of them."""
-    if command not in OF_RUNS:
+def nest_run_settings(command: str, overrides: list[str]) -> list[str]:
+    """Move the overrides that concern the runs of `compare`, `transfer` or `plan` into its list `settings`."""
+    if command not in RUN_COMMANDS:
         return overrides
-    own = {field.name for field in fields(OF_RUNS[command])}
-    theirs = [word for word in overrides if not (word.startswith("hydra") or re.split(r"[.=]", word)[0] in own)]
-    return [word for word in overrides if word not in theirs] + ([as_typed("settings", theirs)] if theirs else [])
+    own = {field.name for field in fields(RUN_COMMANDS[command])}
+    run_overrides = [
+        override
+        for override in overrides
+        if not (override.startswith("hydra") or re.split(r"[.=]", override)[0] in own)
+    ]
+    return [override for override in overrides if override not in run_overrides] + (
+        [list_override("settings", run_overrides)] if run_overrides else []
+    )
 
 
-def written(value: Any) -> str:
-    """A value as Hydra reads it."""
+def format_value(value: Any) -> str:
+    """Format a value as Hydra reads it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

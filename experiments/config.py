@@ -25,9 +25,9 @@ class Schedule(Enum):
 class OptimizerConfig:
     """How weights are updated. Rates are per step; `warmup` and `decay` are fractions of all steps."""
 
-    rule: OptimizerName = OptimizerName.adamw  # how a gradient becomes a step
-    lr: float = 1e-3  # the highest learning rate; with rule=muon of all weights but the matrices inside the blocks
-    matrix_lr: float = 0.02  # of the matrices inside the blocks, for rule=muon
+    name: OptimizerName = OptimizerName.adamw  # how a gradient becomes a step
+    lr: float = 1e-3  # the highest learning rate; with name=muon of all weights but the matrices inside the blocks
+    matrix_lr: float = 0.02  # of the matrices inside the blocks, for name=muon
     weight_decay: float = 0.01  # how fast matrices shrink, times the learning rate
     layer_decay: float = 1.0  # a block's rate is this fraction of the next block's; for fine-tuning
     beta2: float = 0.99  # of AdamW, whose β₁ is 0.9
@@ -52,7 +52,7 @@ class TrainerConfig:
     num_nodes: int = 1  # machines with so many devices each
     strategy: str = "auto"  # auto, ddp; shard: weights, gradients and optimizer state divided among devices (FSDP2)
     tensor_parallel: int = 1  # devices that share the heads and hidden features of each block, for strategy=shard
-    recompute: bool = False  # activations on the way back, instead of keeping them
+    activation_checkpointing: bool = False  # activations on the way back, instead of keeping them
     compile: bool = False  # each block, by torch.compile
     precision: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
     max_steps: int = 1000  # of the whole training; a step changes the weights once
@@ -61,7 +61,7 @@ class TrainerConfig:
     gradient_clip_val: float | None = 1.0  # the longest that the gradient of all weights may be
     accumulate_grad_batches: int = 1  # batches that make a step, one after the other, where memory holds no larger one
     skip_nan: int = 0  # steps in a row that are left out if their loss is no number; above 0, each step waits for a GPU
-    picture_interval: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
+    plot_every_n_steps: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
     ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
 
 
@@ -231,7 +231,7 @@ class PlanConfig:
 
     devices: int = 1
     device: str = "h100"
-    utilisation: float = 0.4
+    mfu: float = 0.4
     length: int | None = None
     settings: list[str] = field(default_factory=list)
     output: str = "outputs/plan"
@@ -241,7 +241,7 @@ class PlanConfig:
 class JobConfig:
     """conf/job.yaml says what the keys mean."""
 
-    comparison: str = "???"
+    folder: str = "???"
     number: int = MISSING
 
 

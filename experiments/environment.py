@@ -1,4 +1,4 @@
-"""The environment that a figure depends on: machine, versions, commit and command."""
+"""The environment of a measurement: machine, versions, commit and command."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ def best_device() -> torch.device:
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on beside the configuration."""
+    """Return what a measurement depends on besides the configuration."""
     packages = ("torch", "lightning", "hydra-core", "timm", "gymnasium", "biopython", "numpy", "scikit-learn")
     device = best_device()
     return {
@@ -36,9 +36,9 @@ def environment() -> dict[str, Any]:
 
 
 def machine() -> str:
-    """The computer, as far as a timing depends on it: system, processor, cores, memory, and the threads in use."""
-    told = Path("/proc/cpuinfo")  # Linux alone names its processor there
-    names = re.findall(r"model name\s*: (.*)", told.read_text()) if told.is_file() else []
+    """Describe the computer: system, processor, cores, memory, and the threads in use."""
+    cpuinfo = Path("/proc/cpuinfo")  # Linux alone names its processor there
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.is_file() else []
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     threads = torch.get_num_threads()
     return (
@@ -48,23 +48,22 @@ def machine() -> str:
 
 
 def command() -> str:
-    """What was typed, files without the folders of this machine: records are published, and a run's own config.yaml has
-    its paths. The command line hands a training over to Hydra without the word for it."""
-    program, *words = map(without_folders, sys.argv)
-    begun = program == "attend" and words and "=" in words[0]
-    return " ".join([program, *(["train"] if begun else []), *map(quote, words)])
+    """Return the command line without this machine's folders, since records are published. `attend train` removes the
+    word `train` before it starts Hydra; it is put back."""
+    program, *words = map(strip_folders, sys.argv)
+    is_training = program == "attend" and words and "=" in words[0]
+    return " ".join([program, *(["train"] if is_training else []), *map(quote, words)])
 
 
-def without_folders(word: str) -> str:
-    """A word of a command line, its absolute paths shortened to their last part: data.path=/home/me/a.txt to
-    data.path=a.txt."""
+def strip_folders(word: str) -> str:
+    """Shorten absolute paths in an argument to their last part: data.path=/home/me/a.txt to data.path=a.txt."""
     return re.sub(r"(?<![^\s=,\[('\"])/[^\s,\])'\"]*", lambda path: Path(path[0]).name, word)
 
 
 def commit() -> str:
-    """Which state of this checkout is running, as git names it ("-dirty": with changes); none if it is no checkout."""
+    """Return the git commit of this checkout ("-dirty" if it has changes), or "none" outside of a checkout."""
     root = Path(__file__).parent.parent
-    if not (root / ".git").exists() or not which("git"):  # what lies further up is somebody else's
+    if not (root / ".git").exists() or not which("git"):  # a repository further up is another project's
         return "none"
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "none"

@@ -1,35 +1,35 @@
-"""`attend export`: a trained model as a folder that transformers loads; the weights of a run that was stopped."""
+"""`attend export`: write a trained model as a folder that transformers loads, or the weights of a stopped run."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from core.config import PositionConfig
-from experiments.runs import load_run, typed, write_weights
-from experiments.terminal import terminal
-from experiments.training.checkpoints import kept, last_weights
+from experiments.console import make_console
+from experiments.runs import load_run, to_dataclass, write_weights
+from experiments.training.checkpoints import list_checkpoints, read_last_weights
 from experiments.untrusted import load_domain
 
 
 def run(config: DictConfig) -> None:
-    """Writes config.json, model.safetensors and what else a domain has to say to `config.output`.
+    """Write config.json, model.safetensors and the domain's other files to `config.output`.
 
-    Of a run that has not come to its end, the weights of its last checkpoint are first written into its folder.
+    For an unfinished run, first write the weights of its last checkpoint into its folder.
 
     Raises:
-        ValueError: for a run of a domain that has no export, or a model that transformers has no like of.
+        ValueError: for a run of a domain without export, or a model that transformers cannot represent.
     """
-    console, folder = terminal(), Path(config.run)
-    unfinished = not (folder / "weights.safetensors").exists() and kept(folder)
+    console, folder = make_console(), Path(config.run)
+    unfinished = not (folder / "weights.safetensors").exists() and list_checkpoints(folder)
     if unfinished:
-        write_weights(folder, last_weights(folder))
+        write_weights(folder, read_last_weights(folder))
         console.print(f"wrote {folder}/weights.safetensors, of its last checkpoint")
-    saved, adapter = load_run(folder)
-    export = load_domain(saved.domain.package).export
+    config, adapter = load_run(folder)
+    export = load_domain(config.domain.package).export
     if export is None:
         if unfinished:
             return
-        raise ValueError(f"run={config.run} is of domain={saved.domain.name}; possible: domain=text, domain=rl")
-    position: PositionConfig = typed(PositionConfig, saved.position)
+        raise ValueError(f"run={config.run} is of domain={config.domain.name}; possible: domain=text, domain=rl")
+    position: PositionConfig = to_dataclass(PositionConfig, config.position)
     for path in export(adapter, position, Path(config.output)):
         console.print(f"wrote {path}")

@@ -1,4 +1,4 @@
-"""`attend fetch`: entries of the Protein Data Bank by their ids, to train on or predict from."""
+"""`attend fetch`: download entries of the Protein Data Bank by their ids."""
 
 import re
 from contextlib import redirect_stdout
@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 
 from domains.protein.files import read_chains
 from experiments.config import FetchConfig
-from experiments.runs import typed
-from experiments.terminal import terminal
+from experiments.console import make_console
+from experiments.runs import to_dataclass
 
 
 def run(config: DictConfig) -> None:
-    c: FetchConfig = typed(FetchConfig, config)
-    console = terminal()
+    c: FetchConfig = to_dataclass(FetchConfig, config)
+    console = make_console()
     for path in fetch(c.ids, Path(c.output)):
         chains = ", ".join(f"{chain.name} with {len(chain)} residues" for chain in read_chains(path))
         console.print(f"wrote {path}: {chains}")
@@ -25,28 +25,28 @@ def run(config: DictConfig) -> None:
 
 
 def fetch(ids: list[str], folder: Path) -> list[Path]:
-    """The mmCIF files of these entries, downloaded from wwPDB where they are not in the folder yet.
+    """Download the mmCIF files of these entries from wwPDB, unless they are in the folder, and return their paths.
 
     Raises:
-        ValueError: for what is no id, before anything is downloaded; or for an entry that cannot be had.
+        ValueError: for an invalid id, before anything is downloaded; or for an entry that cannot be downloaded.
     """
-    wrong = [entry for entry in ids if not re.fullmatch("[0-9][A-Za-z0-9]{3}", entry)]
-    if wrong or not ids:
-        raise ValueError(f"ids={','.join(wrong)} are no ids of the PDB; they look like ids=[1ubq,4hhb]")
+    invalid = [entry for entry in ids if not re.fullmatch("[0-9][A-Za-z0-9]{3}", entry)]
+    if invalid or not ids:
+        raise ValueError(f"ids={','.join(invalid)} are no ids of the PDB; they look like ids=[1ubq,4hhb]")
     return [_fetch(entry.lower(), folder) for entry in ids]
 
 
 def _fetch(entry: str, folder: Path) -> Path:
-    path, said = folder / f"{entry}.cif", StringIO()
+    path, output = folder / f"{entry}.cif", StringIO()
     try:
-        with redirect_stdout(said):  # what goes wrong, PDBList prints
+        with redirect_stdout(output):  # PDBList prints its errors
             PDBList(pdb=str(folder), verbose=False).retrieve_pdb_file(entry, pdir=str(folder), file_format="mmCif")
     except (OSError, EOFError) as error:  # the download broke off
         path.unlink(missing_ok=True)
-        said.write(str(error))
+        output.write(str(error))
     if not path.is_file():
         raise ValueError(
-            f"{entry} cannot be fetched ({' '.join(said.getvalue().split())}); check the id and the network, or put "
+            f"{entry} cannot be fetched ({' '.join(output.getvalue().split())}); check the id and the network, or put "
             f"the entry's file {path.name} into {folder} yourself"
         )
     return path

@@ -1,4 +1,4 @@
-"""Guards around a run folder: files that are whole or not there, one writer at a time, models of a bounded size."""
+"""Guards around a run folder: atomic writes, one writer at a time, models of a bounded size."""
 
 import fcntl
 import os
@@ -14,26 +14,26 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A name to write a file or a folder under; it becomes `path` when it is whole and on the disk.
+    """Yield a temporary path to write a file or folder to; rename it to `path` once it is complete and on disk.
 
-    Whoever opens `path`, after a kill or a power cut too, finds all of the new file or all of the old one.
+    After a kill or a power cut `path` holds all of the new file or all of the old one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.unfinished")
     try:
         yield new
-        _to_disk(new)
+        _fsync(new)
         os.replace(new, path)
-        _to_disk(path.parent)
+        _fsync(path.parent)
     finally:
         if new.is_dir():
             shutil.rmtree(new)
         new.unlink(missing_ok=True)
 
 
-def _to_disk(path: Path) -> None:
+def _fsync(path: Path) -> None:
     for part in path.iterdir() if path.name.endswith(".unfinished") and path.is_dir() else ():
-        _to_disk(part)
+        _fsync(part)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,12 +43,12 @@ def _to_disk(path: Path) -> None:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """No other process writes this run folder meanwhile. The lock goes with its process, however that ends.
+    """Lock a run folder against other writers. The lock ends with its process, however that ends.
 
-    A record lock, for data workers would inherit one of flock, and outlive a killed run with it for some seconds.
+    A record lock, because data workers would inherit a flock and hold it for some seconds after a run is killed.
 
     Raises:
-        ValueError: if another one does.
+        ValueError: if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as file:
@@ -61,18 +61,18 @@ def run_lock(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing came of it
+            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was written
                 shutil.rmtree(folder)
             raise
 
 
 class AllocationLimit(TorchFunctionMode):
-    """A model that is made here may hold about as many values as its file of weights, and no more.
+    """Limit the tensors that are allocated in this context to about the size of a weights file.
 
-    So sizes that someone wrote into a configuration do not fill the memory before they are compared with the weights.
+    So a configuration with huge sizes cannot fill the memory before it is compared with the weights.
 
     Raises:
-        ValueError: before what would be too much is made.
+        ValueError: before an allocation beyond the limit.
     """
 
     MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye)
@@ -80,7 +80,7 @@ class AllocationLimit(TorchFunctionMode):
 
     def __init__(self, values: int):
         super().__init__()
-        self.left = 4 * values + 2**24  # tables of positions, and what is made and thrown away
+        self.left = 4 * values + 2**24  # position tables and temporaries
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in self.MAKERS:

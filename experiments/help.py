@@ -1,4 +1,4 @@
-"""`attend train --help`: what can be chosen and set, each with the comment that stands beside it in its dataclass."""
+"""`attend train --help`: the choices and settings, each with the comment of its dataclass field."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from textwrap import fill
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.compose import DOMAIN_GROUPS, choices, compose, written
+from experiments.compose import DOMAIN_GROUPS, choices, compose, format_value
 from experiments.config import TrainConfig
 
 GROUPS = ("data", "model", "position", "optimizer", "trainer", "logger", "experiment")
@@ -25,17 +25,17 @@ Settings of domain={domain}, each as it is if nothing is said
 Sweeps: attend train -m seed=0,1,2.  Hydra's own flags: attend train --hydra-help"""
 
 
-def show(overrides: list[str]) -> None:
-    """Print the page for a command line; what is chosen there decides which settings there are.
+def print_help(overrides: list[str]) -> None:
+    """Print the help for a command line, whose choices decide which settings exist.
 
     Raises:
-        ValueError: for a command line that cannot be.
+        ValueError: for an invalid command line.
     """
     config, width = compose("config", overrides), get_terminal_size((120, 24)).columns
     name = config.domain.name
     lists = {"domain": choices("domain")}
     lists |= {group: choices(group, name if group in DOMAIN_GROUPS else None) for group in GROUPS}
-    told = [
+    choice_lines = [
         fill(f"  {f'{group}=':12}{' | '.join(names)}", width, subsequent_indent=" " * 14)
         for group, names in lists.items()
         if names
@@ -48,11 +48,11 @@ def show(overrides: list[str]) -> None:
             gap = "  " if len(start) >= KEY else ""
             lines.append(fill(f"{start:{KEY}}{gap}{comment}".rstrip(), width, subsequent_indent=" " * KEY))
         lines.append("")
-    print(HEAD.format(choices="\n".join(told), domain=name, settings="\n".join(lines)))
+    print(HEAD.format(choices="\n".join(choice_lines), domain=name, settings="\n".join(lines)))
 
 
 def sections(config: DictConfig) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
-    """(name, what it is, (key, value, comment) of its settings) of each part of a configuration."""
+    """Yield (name, description, [(key, value, comment) of its settings]) for each section of a configuration."""
     yield "run", "", list(_settings(config, TrainConfig, ""))
     for name in config:
         node = config[name]
@@ -63,7 +63,7 @@ def sections(config: DictConfig) -> Iterator[tuple[str, str, list[tuple[str, str
 
 
 def _settings(node: DictConfig, kind: type, prefix: str) -> Iterator[tuple[str, str, str]]:
-    told, plain = comments(kind), OmegaConf.to_container(node, enum_to_str=True)
+    choice_lines, plain = comments(kind), OmegaConf.to_container(node, enum_to_str=True)
     assert isinstance(plain, dict)
     for key in map(str, node):
         value = None if OmegaConf.is_interpolation(node, key) else node[key]
@@ -72,11 +72,11 @@ def _settings(node: DictConfig, kind: type, prefix: str) -> Iterator[tuple[str, 
                 yield from _settings(value, inner, f"{prefix}{key}.")
         elif key != "domain":  # which says for whom a choice of data or model is
             possible = f"({' | '.join(type(value).__members__)})" if isinstance(value, Enum) else ""
-            yield f"{prefix}{key}", written(plain[key]), f"{told.get(key, '')} {possible}".strip()
+            yield f"{prefix}{key}", format_value(plain[key]), f"{choice_lines.get(key, '')} {possible}".strip()
 
 
 def comments(kind: type) -> dict[str, str]:
-    """What the source of a dataclass, or of one that it extends, says of its fields: above them, or behind them."""
+    """Return the comments on the fields of a dataclass and its bases, above or behind them in the source."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         above: list[str] = []

@@ -1,4 +1,4 @@
-"""`attend import`: a model of another library as a run folder of ours, with the same outputs."""
+"""`attend import`: convert a model of another library to a run folder with the same outputs."""
 
 from pathlib import Path
 from shlex import quote
@@ -9,16 +9,16 @@ from omegaconf import DictConfig, OmegaConf
 from domains.adapter import DomainAdapter
 from domains.data_warnings import record_data_warnings
 from experiments.compose import compose
+from experiments.console import make_console
 from experiments.environment import environment
 from experiments.runs import write_config, write_json, write_weights
-from experiments.shards import INDEX, read_json, read_state
-from experiments.terminal import terminal
+from experiments.transformers_folder import INDEX_FILE, read_json, read_state_dict
 
 SOURCES = ("timm", "transformers", "gguf")
 
 
 def run(config: DictConfig) -> None:
-    """Writes the run folder `config.run`: config.yaml, spec.json, weights.safetensors and summary.json.
+    """Write the run folder `config.run`: config.yaml, spec.json, weights.safetensors and summary.json.
 
     Raises:
         ValueError: for a source, a model or a file that cannot be imported; nothing is written then.
@@ -38,23 +38,23 @@ def run(config: DictConfig) -> None:
     write_config(folder, composed, spec)
     write_weights(folder, adapter.state_dict())
     count = sum(p.numel() for p in adapter.parameters())
-    told = {key: value for key, value in OmegaConf.to_container(config).items() if value is not None}  # pyright: ignore
-    summary = {"domain": domain, "imported": told, "parameters": count, "data_warnings": data_warnings}
+    options_given = {key: value for key, value in OmegaConf.to_container(config).items() if value is not None}  # pyright: ignore
+    summary = {"domain": domain, "imported": options_given, "parameters": count, "data_warnings": data_warnings}
     write_json(folder / "summary.json", {**summary, **environment()})
-    console = terminal()
+    console = make_console()
     console.print(f"{count / 1e6:,.2f} M parameters as domain={domain}; wrote {folder}")
     console.print(f"next: attend predict {quote(f'run={folder}')} input=…, or attend train {quote(f'init={folder}')} …")
 
 
 def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
-    """A model of timm: by its name, with the weights of `file`, or those that timm downloads, or random ones.
+    """Read a model of timm by its name, with the weights of `file`, those that timm downloads, or random ones.
 
     Raises:
-        ValueError: if timm has no such model, or cannot get its weights.
+        ValueError: if timm has no such model, or its weights cannot be loaded.
     """
     import timm
 
-    from domains.vision.convert import from_timm as ported
+    from domains.vision.convert import from_timm as from_theirs
     from domains.vision.convert import timm_config
 
     if config.name is None or not timm.is_model(config.name):
@@ -75,13 +75,13 @@ def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
             **options,
         )
     except Exception as error:  # of timm, torch, safetensors or huggingface_hub, which have no common ancestor
-        how = (
+        hint = (
             "give file=… with its weights, or pretrained=false for random ones"
             if config.file is None
             else "its shapes?"
         )
-        raise ValueError(f"{config.name}: no weights ({str(error).splitlines()[0]}); {how}") from error
-    adapter = ported(theirs.eval(), list(config.classes) if config.classes else None)
+        raise ValueError(f"{config.name}: no weights ({str(error).splitlines()[0]}); {hint}") from error
+    adapter = from_theirs(theirs.eval(), list(config.classes) if config.classes else None)
     spec = {
         "classes": adapter.classes,
         "channels": adapter.images[0],
@@ -93,31 +93,32 @@ def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
 
 
 def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:
-    """A folder with config.json and model.safetensors, or its shards: GPT-2 or Llama for text, a decision transformer
-    for rl, ESM-2 for protein_language.
+    """Read a folder with config.json and model.safetensors, or its shards: GPT-2 or Llama for text, a decision
+    transformer for rl, ESM-2 for protein_language.
 
     Raises:
-        ValueError: if a file is missing or damaged, the model of another kind, or its tokenizer that of another model.
+        ValueError: if a file is missing or damaged, or the model or its tokenizer is of an unknown kind.
     """
     folder = Path(config.file or "")
     if config.file is None or not (folder / "config.json").is_file():
         raise ValueError(
-            f"file={config.file} must be a folder with config.json and model.safetensors, or its shards with {INDEX}"
+            f"file={config.file} must be a folder with config.json and model.safetensors, or its shards with "
+            f"{INDEX_FILE}"
         )
     theirs = read_json(folder / "config.json")
-    state = read_state(folder)
+    state = read_state_dict(folder)
     match theirs.get("model_type"):
         case "gpt2" | "llama":
-            from domains.text.convert import from_transformers as ported
+            from domains.text.convert import from_transformers as from_theirs
             from domains.text.convert import our_config
             from domains.text.tokenizers import beside as tokenizer_of
 
             tokenizer = tokenizer_of(folder)
-            return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
+            return "text", from_theirs(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
         case "decision_transformer":
             from domains.rl.convert import decision_transformer_config, from_decision_transformer
 
-            known: Any = OmegaConf.to_container(config.known) if config.known else beside(folder)
+            known: Any = OmegaConf.to_container(config.known) if config.known else read_data_facts(folder)
             return (
                 "rl",
                 from_decision_transformer(theirs, state, known),
@@ -135,23 +136,23 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
             raise ValueError(f"model_type={other} cannot be imported; possible: {known}")
 
 
-def beside(folder: Path) -> dict[str, Any]:
-    """What `attend export` wrote of a decision transformer that its config.json cannot say."""
+def read_data_facts(folder: Path) -> dict[str, Any]:
+    """Read known.json: what `attend export` wrote about a decision transformer's data beside its config.json."""
     file = folder / "known.json"
     return read_json(file) if file.is_file() else {}
 
 
 def from_gguf(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict[str, Any]]:
-    """A Llama in a file of llama.cpp, with its tokenizer.
+    """Read a Llama and its tokenizer from a GGUF file.
 
     Raises:
-        ValueError: if the file is none, or of another kind.
+        ValueError: if the file is not GGUF, or holds another kind of model.
     """
-    from domains.text.convert import from_transformers as ported
+    from domains.text.convert import from_transformers as from_theirs
     from domains.text.convert import our_config
     from domains.text.gguf import read_gguf
 
     if config.file is None:
         raise ValueError("source=gguf needs file=….gguf")
     theirs, state, tokenizer = read_gguf(Path(config.file))
-    return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
+    return "text", from_theirs(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]

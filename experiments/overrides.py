@@ -1,7 +1,7 @@
-"""Words of a command line, key=value, as they were typed; and the same in Hydra's grammar.
+"""Overrides (key=value) as they were typed, and their translation to Hydra's grammar.
 
-Where a setting is text, its value is what was typed, to the letter: prompt=1984, run=2024_01_17, input=${x}. Hydra's
-grammar would read a number, a number, and an interpolation. All other values are in that grammar.
+A text setting takes its value literally: prompt=1984, run=2024_01_17, input=${x}. Hydra's grammar would read two
+numbers and an interpolation. All other values are in Hydra's grammar.
 """
 
 import re
@@ -18,71 +18,75 @@ KEY = re.compile(r"[\w.@/]+")
 ELEMENT = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
 
-def to_hydra(word: str, config: DictConfig, sweep: bool = False) -> str:
-    """key=value in Hydra's grammar, so that a text setting gets the value as it was typed.
+def to_hydra(override: str, config: DictConfig, sweep: bool = False) -> str:
+    """Translate key=value to Hydra's grammar, so that a text setting gets its value literally.
 
-    A list of texts is written [one,two], each element as it is or, with commas or blanks at its ends, in quotes; a text
-    alone is a list of one. `null` is no value where there may be none. In a sweep, commas part the values of a text.
+    A list of texts is written [one,two]; an element with commas or outer blanks needs quotes. A single text is a list
+    of one. `null` means None for an optional setting. In a sweep, commas separate the values of a text.
 
     Args:
-        word: as it was typed.
-        config: has the types of all settings.
-        sweep: whether the words are those of `attend train -m`.
+        override: as it was typed.
+        config: gives the types of all settings.
+        sweep: whether the override belongs to `attend train -m`.
     """
-    key, equals, value = word.partition("=")
+    key, equals, value = override.partition("=")
     if not equals or not KEY.fullmatch(key):
-        return word
-    kind = declared(config, key)
-    if value == "null" and NoneType in get_args(kind):
-        return word
-    if _is(kind, str):
+        return override
+    declared = declared_type(config, key)
+    if value == "null" and NoneType in get_args(declared):
+        return override
+    if _has_type(declared, str):
         choices = [choice.strip() for choice in value.split(",")] if sweep else [value]
         if sweep and (value.startswith(("'", '"')) or re.fullmatch(r"(choice|glob|tag|shuffle|sort)\(.*\)", value)):
-            return word  # Hydra's grammar has quotes for a text with commas, and functions for a sweep
+            return override  # Hydra's grammar has quotes for a text with commas, and functions for a sweep
         return f"{key}={','.join(map(quote, choices))}"
-    if _is(kind, list[str]):
-        return f"{key}={quote_list(elements(value))}"
-    return word if _parses(word) or value.startswith(("[", "{")) else f"{key}={quote(value)}"
+    if _has_type(declared, list[str]):
+        return f"{key}={quote_list(parse_list(value))}"
+    return override if _parses(override) or value.startswith(("[", "{")) else f"{key}={quote(value)}"
 
 
-def from_hydra(word: str) -> str:
-    """The word that `to_hydra` made this one of, as far as it is text."""
+def from_hydra(override: str) -> str:
+    """Undo `to_hydra` for text settings."""
     try:
-        override = OverridesParser.create().parse_override(word)
+        parsed = OverridesParser.create().parse_override(override)
     except HydraException:
-        return word
-    value = override._value
+        return override
+    value = parsed._value
     if isinstance(value, QuotedString):
-        return f"{override.key_or_group}={unescape(value.text)}"
+        return f"{parsed.key_or_group}={unescape(value.text)}"
     if isinstance(value, list) and value and all(isinstance(element, QuotedString) for element in value):
         texts = [unescape(element.text) for element in value]  # pyright: ignore[reportAttributeAccessIssue]
-        return f"{override.key_or_group}=[{','.join(_in_quotes(text) for text in texts)}]"
-    return word
+        return f"{parsed.key_or_group}=[{','.join(_quote_element(text) for text in texts)}]"
+    return override
 
 
-def declared(config: DictConfig, key: str) -> Any:
-    """The type that the dataclass behind a configuration declares for a key; None if it knows no such key."""
+def declared_type(config: DictConfig, key: str) -> Any:
+    """Return the declared type of a key in the dataclass behind a configuration; None for an unknown key."""
     parent, _, name = key.rpartition(".")
     if not re.fullmatch(r"[\w.]+", key):
         return None  # a choice, such as data@data.vision=digits
     node = OmegaConf.select(config, parent) if parent else config
-    kind = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
-    return get_type_hints(kind).get(name) if isinstance(kind, type) and kind is not dict else None
+    declared = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    return get_type_hints(declared).get(name) if isinstance(declared, type) and declared is not dict else None
 
 
-def _is(kind: Any, wanted: Any) -> bool:
-    """Whether a declared type is the wanted one, or that or None."""
-    parts = [part for part in get_args(kind) if part is not NoneType] if get_origin(kind) is not list else [kind]
-    return kind == wanted or parts == [wanted]
+def _has_type(declared: Any, expected: Any) -> bool:
+    """Return whether a declared type is the expected one, optional or not."""
+    parts = (
+        [part for part in get_args(declared) if part is not NoneType]
+        if get_origin(declared) is not list
+        else [declared]
+    )
+    return declared == expected or parts == [expected]
 
 
-def elements(value: str) -> list[str]:
-    """The texts of a list: of `[one, two]` "one" and "two"; of a text that is no list, itself."""
+def parse_list(value: str) -> list[str]:
+    """Parse a list of texts: `[one, two]` gives "one" and "two"; any other text is a list of itself."""
     if not _is_list(value):
         return [value]
-    inside, texts, end = value[1:-1].strip(), [], 0
-    while end < len(inside):
-        match = ELEMENT.match(inside, end)
+    content, texts, end = value[1:-1].strip(), [], 0
+    while end < len(content):
+        match = ELEMENT.match(content, end)
         assert match is not None
         text, end = match[1], match.end()
         texts.append(re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if text[:1] in ("'", '"') else text)
@@ -90,19 +94,19 @@ def elements(value: str) -> list[str]:
 
 
 def _is_list(value: str) -> bool:
-    """Whether the first bracket is closed by the last character: [one,two] is a list, [INST] Who? [/INST] is none."""
+    """Return whether the last character closes the first bracket: [one,two] is a list, [INST] Who? [/INST] is not."""
     if not value.startswith("["):
         return False
     depth = 0
-    for n, letter in enumerate(re.sub(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", lambda m: "." * len(m[0]), value)):
-        depth += (letter == "[") - (letter == "]")
+    for n, char in enumerate(re.sub(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", lambda m: "." * len(m[0]), value)):
+        depth += (char == "[") - (char == "]")
         if depth == 0:
             return n == len(value) - 1
     return False
 
 
 def quote(text: str) -> str:
-    """A text in Hydra's quotes, in which nothing is interpolated."""
+    """Quote a text for Hydra, without interpolation."""
     return QuotedString(escape(text), Quote.single).with_quotes()
 
 
@@ -110,19 +114,19 @@ def quote_list(texts: Iterable[str]) -> str:
     return f"[{','.join(map(quote, texts))}]"
 
 
-def _in_quotes(text: str) -> str:
-    """A text as an element that `elements` reads."""
+def _quote_element(text: str) -> str:
+    """Quote a text as an element for `parse_list`."""
     escaped = re.sub(r"([\\'])", r"\\\1", text)
     return f"'{escaped}'"
 
 
-def as_typed(key: str, texts: Iterable[str]) -> str:
-    """The word that sets a list of texts."""
-    return f"{key}=[{','.join(map(_in_quotes, texts))}]"
+def list_override(key: str, texts: Iterable[str]) -> str:
+    """Return the override that sets a list of texts."""
+    return f"{key}=[{','.join(map(_quote_element, texts))}]"
 
 
 def escape(text: str) -> str:
-    r"""`${` as `\${`, which OmegaConf reads as it stands; backslashes before it count double."""
+    r"""Escape `${` as `\${`, which OmegaConf takes literally; double the backslashes before it."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
@@ -130,9 +134,9 @@ def unescape(text: str) -> str:
     return re.sub(r"(\\*)\\\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", text)
 
 
-def _parses(word: str) -> bool:
+def _parses(override: str) -> bool:
     try:
-        OverridesParser.create().parse_override(word)
+        OverridesParser.create().parse_override(override)
     except HydraException:
         return False
     return True

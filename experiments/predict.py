@@ -1,23 +1,23 @@
-"""`attend predict`: apply a trained run to a user's own input."""
+"""`attend predict`: apply a trained run to new input."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from domains.data_warnings import record_data_warnings
+from experiments.console import make_console, spinner
 from experiments.environment import environment
 from experiments.runs import load_run, write_json
-from experiments.terminal import terminal, waiting
 from experiments.untrusted import load_domain
 
 
 def run(config: DictConfig) -> None:
-    with waiting("predicting …"):
-        saved, adapter = load_run(config.run)
-        predict, folder = load_domain(saved.domain.package).predict, Path(config.output)
+    with spinner("predicting …"):
+        config_of_run, adapter = load_run(config.run)
+        predict, folder = load_domain(config_of_run.domain.package).predict, Path(config.output)
         with record_data_warnings() as data_warnings:
-            written = predict(adapter, config.input, folder)
+            paths = predict(adapter, config.input, folder)
         summary = {"run": config.run, "input": config.input, "data_warnings": data_warnings, **environment()}
         write_json(folder / "summary.json", summary)
-    for path in [*written, folder / "summary.json"]:
-        terminal().print(f"wrote {path}")
+    for path in [*paths, folder / "summary.json"]:
+        make_console().print(f"wrote {path}")

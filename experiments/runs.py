@@ -1,10 +1,10 @@
-"""The run folder: what a training writes, and how everything else reads it back. No pickle is ever opened.
+"""The run folder: written by a training, read by all other commands. No pickle is opened.
 
-config.yaml            what was composed, with nothing left to interpolate
-spec.json              what the model knows of its data (classes, sizes, statistics)
+config.yaml            the composed configuration, fully resolved
+spec.json              facts about the data that the model needs (classes, sizes, statistics)
 weights.safetensors    the trained weights
-summary.json           how it went
-metrics.csv            the curves
+summary.json           results and costs
+metrics.csv            the training curves
 checkpoints/           last.ckpt and previous.ckpt, to resume from: `attend train run=FOLDER`
 """
 
@@ -30,32 +30,34 @@ from experiments.untrusted import load_domain, read_config, read_spec
 
 
 def make_data(config: DictConfig) -> DomainData:
-    """The data that a configuration names, ready to use."""
+    """Return the data of a configuration, set up."""
     domain = load_domain(config.domain.package)
-    data = domain.data(typed(domain.data_config, config.data), config.seed)
+    data = domain.data(to_dataclass(domain.data_config, config.data), config.seed)
     data.setup()
     return data
 
 
 def make_adapter(config: DictConfig, spec: dict[str, Any]) -> DomainAdapter:
-    """The untrained model that a configuration names, for data of this spec."""
+    """Return the untrained model of a configuration, for data of this spec."""
     domain = load_domain(config.domain.package)
-    return domain.adapter(typed(domain.model_config, config.model), typed(PositionConfig, config.position), spec)
+    return domain.adapter(
+        to_dataclass(domain.model_config, config.model), to_dataclass(PositionConfig, config.position), spec
+    )
 
 
 def write_config(folder: Path, config: DictConfig, spec: dict[str, Any]) -> None:
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     with atomic_write(folder / "config.yaml") as new:
-        new.write_text(OmegaConf.to_yaml(OmegaConf.create(_as_text(plain))), encoding="utf-8")
+        new.write_text(OmegaConf.to_yaml(OmegaConf.create(_escape_interpolations(plain))), encoding="utf-8")
     write_json(folder / "spec.json", spec)
 
 
-def _as_text(value: Any) -> Any:
-    """Values in which `${` is written so that it stays text."""
+def _escape_interpolations(value: Any) -> Any:
+    """Escape `${` in all values, so that it stays text."""
     if isinstance(value, dict):
-        return {key: _as_text(inner) for key, inner in value.items()}
+        return {key: _escape_interpolations(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_as_text(inner) for inner in value]
+        return [_escape_interpolations(inner) for inner in value]
     return escape(value) if isinstance(value, str) else value
 
 
@@ -64,11 +66,11 @@ def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, new)
         mask = os.umask(0)
         os.umask(mask)
-        new.chmod(0o666 & ~mask)  # safetensors lets nobody else read it; whom the folder is for, its owner has said
+        new.chmod(0o666 & ~mask)  # safetensors makes it private; the umask decides instead
 
 
 def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:
-    """The configuration and the trained model of a run folder, on the best device of this machine.
+    """Load the configuration and the trained model of a run folder, on the best device of this machine.
 
     Raises:
         ValueError: if the folder is no finished run, or its weights do not fit its configuration.
@@ -92,7 +94,7 @@ def load_run(folder: str | Path) -> tuple[DictConfig, DomainAdapter]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Raises ValueError if weights.safetensors is none, or cut short."""
+    """Read weights.safetensors. Raises ValueError if it is missing or damaged."""
     try:
         return load_file(folder / "weights.safetensors")
     except (SafetensorError, OSError) as error:
@@ -109,6 +111,6 @@ def write_json(path: Path, value: Any) -> None:
         new.write_text(json.dumps(value, indent=2, default=plain) + "\n")
 
 
-def typed(kind: type, values: DictConfig) -> Any:
-    """Configuration values as the dataclass that describes them."""
+def to_dataclass(kind: type, values: DictConfig) -> Any:
+    """Convert configuration values to the dataclass that describes them."""
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))

@@ -34,7 +34,7 @@ from experiments.config import (
 
 
 def register() -> None:
-    """Make the schemas known to Hydra; a YAML file extends one by `defaults: [/schema/NAME@_here_]`."""
+    """Register the schemas with Hydra; a YAML file extends one by `defaults: [/schema/NAME@_here_]`."""
     store = ConfigStore.instance().store
     schemas = {
         "train": TrainConfig,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments.cli import COMMANDS
-from experiments.compose import begun, compose, gathered, resumed
+from experiments.compose import compose, nest_run_settings, with_init_overrides, with_resume_overrides
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,9 +46,9 @@ def test_a_command_composes(page, words):
     if "-m" in words:  # of a sweep its first job
         overrides = [re.sub(r"=(?:tag\(log,interval\()?([^\[,]*),.*", r"=\1", word) for word in overrides]
     if command == "train":
-        compose("config", begun(resumed(overrides)))
+        compose("config", with_init_overrides(with_resume_overrides(overrides)))
     else:
-        compose(command, gathered(command, overrides))
+        compose(command, nest_run_settings(command, overrides))
 
 
 def test_there_are_commands_to_check():

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from experiments import demo
-from experiments.bench import cells
-from experiments.evaluate import figure
+from experiments.bench import table_row
+from experiments.evaluate import format_score
 
 ROOT = Path(__file__).parent.parent
 RECORDS = sorted(
@@ -71,7 +71,7 @@ def test_the_old_records_are_there():
 
 def test_the_table_of_the_demo_is_that_of_the_file():
     results, page = record("docs/demo.json"), text("README.md")
-    for line in ([*demo.COLUMNS], *(demo.cells(row) for row in results["rows"])):
+    for line in ([*demo.COLUMNS], *(demo.table_row(row) for row in results["rows"])):
         assert f"| {' | '.join(line)} |" in page
     assert f"{results['total_seconds']:.0f} s" in page
 
@@ -84,7 +84,7 @@ def test_the_text_figure_without_recall_is_that_of_the_file():
 def test_the_kernel_table_is_that_of_the_file():
     page, rows = text("docs/core.md"), record("docs/kernels.json")["rows"]
     for row in rows:
-        assert f"| {' | '.join(cells(row))} |" in page
+        assert f"| {' | '.join(table_row(row))} |" in page
     told = {row["case"]: (row["time_ratio"], row["memory_ratio"]) for row in rows}
     time, memory = told["trained bias, N 192 (triangle)"]
     assert f"takes {time:.2f} of torch's time and {memory:.2f} of its memory" in text("README.md").replace("\n", " ")
@@ -124,9 +124,9 @@ def test_the_returns_are_those_of_the_files():
         achieved = {name.split("/")[1]: value for name, value in together.items() if re.match("achieved/.*mean", name)}
         asked = max(achieved, key=lambda target: 0.0 if target == "mean" else float(target))  # "mean": none was asked
         mean, deviation = achieved[asked]["mean"], achieved[asked]["deviation"]
-        spread = "" if deviation is None else f" ± {figure(deviation)}"
+        spread = "" if deviation is None else f" ± {format_score(deviation)}"
         told = "–" if asked == "mean" else asked
-        numbers = f"| {told} | {figure(mean)}{spread} | {figure(together['data_mean_return']['mean'])} |"
+        numbers = f"| {told} | {format_score(mean)}{spread} | {format_score(together['data_mean_return']['mean'])} |"
         assert f"{numbers} {runs} | {first['parameters']:,} | {first['seconds']:,.0f} |" in page
     for row in record("docs/rl_speed.json")["rows"]:
         assert f"| {row['what']} | {row['steps_per_second']:,.0f} | {row['times']:.1f} |" in page
@@ -203,10 +203,10 @@ def test_the_rounds_of_own_play_are_those_of_the_file():
     found = record("docs/rl_online.json")
     rows = found["rows"]
     assert f"| round | {' | '.join(str(row['round']) for row in rows)} |" in page
-    spread = [f"{figure(row['mean'])} ± {figure(row['deviation'])}" for row in rows]
+    spread = [f"{format_score(row['mean'])} ± {format_score(row['deviation'])}" for row in rows]
     assert f"| mean return | {' | '.join(spread)} |" in page
     for run in found["runs"]:
-        assert f"| seed {run['seed']} | {' | '.join(figure(value) for value in run['returns'])} |" in page
+        assert f"| seed {run['seed']} | {' | '.join(format_score(value) for value in run['returns'])} |" in page
 
 
 def test_the_curve_of_contacts_is_that_of_the_file():

@@ -22,7 +22,7 @@ def picture(adapter: Adapter, data: Data, path: Path) -> None:
     """
     env = remade(adapter.spec)
     if env is None:
-        raise ValueError("trainer.picture_interval plays the environment, and there is none (data.environment=none)")
+        raise ValueError("trainer.plot_every_n_steps plays the environment, and there is none (data.environment=none)")
     shown, best = data.played.returns[data.splits["train"]], adapter.spec["best_return"]
     parts = HEADLINE if adapter.config.returns else (1.0,)
     targets, _, played = ask(adapter, env, {target(p, shown, best): EPISODES for p in parts}, FIRST_SEED // 2)

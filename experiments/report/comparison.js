@@ -32,7 +32,7 @@ const CHARTS = {
     const means = chosen(domain.means), runs = chosen(domain.runs);
     if (!means.length) return "";
     return Plot.plot({
-      ...frame(box, domain.said.scores), ...rows(means.map((m) => m.value)),
+      ...frame(box, domain.descriptions.scores), ...rows(means.map((m) => m.value)),
       x: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: figure, nice: true, grid: true },
       marks: [
         Plot.ruleY(means, { y: "value", x1: "low", x2: "high", stroke: fill, strokeWidth: 1.5 }),
@@ -51,7 +51,7 @@ const CHARTS = {
     const across = { domain: $("common").checked ? extent(data.domains.flatMap((d) => chosen(d.effects))) : extent(effects), clamp: true };
     const mark = (name) => (e) => per(e) * e[name];
     return Plot.plot({
-      ...frame(box, domain.said.effects), ...rows(effects.map((e) => e.value)),
+      ...frame(box, domain.descriptions.effects), ...rows(effects.map((e) => e.value)),
       x: { ...across, label: unit === "size" ? "percent better →" : "deviations better →", labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: signed, grid: true },
       marks: [
         Plot.ruleX([0], { stroke: "currentColor" }),
@@ -59,7 +59,7 @@ const CHARTS = {
         Plot.ruleY(effects.filter((e) => e.low !== null), { y: "value", x1: mark("low"), x2: mark("high"), stroke: fill, strokeWidth: 7, strokeOpacity: 0.4 }),
         Plot.dot(dots, { y: "value", x: mark("d"), fill, r: 2, dy: 9 }),
         Plot.dot(effects, { y: "value", x: mark("change"), stroke: fill, fill: { value: (e) => (e.sure ? colour(e) : "var(--page)"), scale: null }, symbol, r: 5, strokeWidth: 2 }),
-        tip(effects, { y: "value", x: mark("change"), title: (e) => `${e.value}: ${told(e, unit)}${e.sure ? "" : ", not sure"}${e.other_size ? "\nother size" : ""}` }),
+        tip(effects, { y: "value", x: mark("change"), title: (e) => `${e.value}: ${formatEffect(e, unit)}${e.sure ? "" : ", not sure"}${e.other_size ? "\nother size" : ""}` }),
       ],
     });
   },
@@ -68,7 +68,7 @@ const CHARTS = {
     const cost = $("cost").value, [name, unit] = COSTS[cost], means = chosen(domain.means), runs = chosen(domain.runs);
     if (!runs.length) return "";
     return Plot.plot({
-      ...frame(box, `${name}: ${domain.said.costs}`), height: 210, marginLeft: 60, grid: true,
+      ...frame(box, `${name}: ${domain.descriptions.costs}`), height: 210, marginLeft: 60, grid: true,
       x: { label: name, labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: (x) => `${d3.format("~s")(x)}${unit}`, nice: true },
       y: { label: domain.metric, labelAnchor: "center", labelArrow: "none", labelOffset: 54, ticks: 4, tickFormat: figure, nice: true },
       marks: [
@@ -85,7 +85,7 @@ const CHARTS = {
     if (!points.length) return "";
     const single = points.filter((p) => points.filter((q) => q.run === p.run).length === 1);
     return Plot.plot({
-      ...frame(box, domain.said.curves), height: 210, marginLeft: 48, grid: true,
+      ...frame(box, domain.descriptions.curves), height: 210, marginLeft: 48, grid: true,
       x: { label: "step", labelAnchor: "center", labelArrow: "none", labelOffset: 36, ticks: 4, tickFormat: "~s" },
       y: { label: "training loss", labelAnchor: "center", labelArrow: "none", labelOffset: 42, ticks: 4, nice: true },
       marks: [
@@ -102,7 +102,7 @@ const NOTES = {
   scores: () => "",
   effects(domain) {
     const first = data.values[0], unit = $("unit").value, other = chosen(domain.means).filter((m) => m.value !== first);
-    if (!domain.means.some((m) => m.value === first)) return `No effect can be told: ${first} has no finished run here.`;
+    if (!domain.means.some((m) => m.value === first)) return `No effect: ${first} has no finished run here.`;
     if (!other.length) return `Nothing is drawn beside ${first} here.`;
     const without = other.filter((m) => !domain.effects.some((e) => e.value === m.value));
     const unknown = chosen(domain.effects).filter((e) => !e[unit]);
@@ -118,7 +118,7 @@ const NOTES = {
 };
 
 const scale = (effect, unit) => (unit === "size" ? 100 : 1) / effect[unit];
-const told = (effect, unit) => {
+const formatEffect = (effect, unit) => {
   const [change, low, high] = [effect.change, effect.low, effect.high].map((x) => (x === null ? "unknown" : signed(scale(effect, unit) * x)));
   return `${change} (${low} to ${high}) ${unit === "size" ? "percent" : "deviations"}`;
 };

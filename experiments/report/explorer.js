@@ -1,6 +1,6 @@
 // The attention explorer. A map is L × L weights, query by query: map[i * L + j] is what element i takes from element j.
 "use strict";
-const START = { scene: 0, layer: 0, head: "mean", element: null }; // of a run: its last layer, its middle element
+const START = { example: 0, layer: 0, head: "mean", element: null }; // of a run: its last layer, its middle element
 const state = { run: 0, ...START };
 const STATISTICS = {
   entropy: "entropy, nats", spread: "entropy, share of the most", distance: "mean distance, elements",
@@ -8,9 +8,9 @@ const STATISTICS = {
 };
 const percent = (x) => `${(100 * x).toFixed(1)} %`;
 const run = () => data.runs[state.run];
-const scene = () => run().scenes[state.scene];
-const found = () => scene().maps.find((m) => m.layer === state.layer && m.head === state.head);
-const heads = () => scene().maps.filter((m) => m.entropy !== undefined);
+const example = () => run().examples[state.example];
+const found = () => example().maps.find((m) => m.layer === state.layer && m.head === state.head);
+const heads = () => example().maps.filter((m) => m.entropy !== undefined);
 
 function make(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -55,7 +55,7 @@ const LAYOUTS = {
 const source = (picture) => `data:image/png;base64,${picture.png}`;
 
 function build() {
-  const { name, form, elements, answers, pictures, about } = scene();
+  const { name, form, elements, answers, pictures, about } = example();
   $("name").textContent = name;
   for (const id of ["to", "by"]) {
     const panel = $(id);
@@ -67,7 +67,7 @@ function build() {
       cell.dataset.element = n;
       return cell;
     });
-    LAYOUTS[form](panel, cells, scene());
+    LAYOUTS[form](panel, cells, example());
   }
   $("answers").replaceChildren(...answers.map(([name, value]) => make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
   const beside = { residues: "What the model predicts of pairs", image: "The image" }[form];
@@ -77,11 +77,11 @@ function build() {
   $("picture-text").textContent = beside ? pictures[0].alt : "";
   for (const line of $("contacts").querySelectorAll("i")) line.hidden = form !== "residues";
   $("about").textContent = `Here: ${about}.`;
-  const layers = d3.max(scene().maps, (m) => m.layer);
+  const layers = d3.max(example().maps, (m) => m.layer);
   state.layer = Math.min(state.layer || layers, layers);
   state.element = Math.min(state.element ?? Math.floor(elements.length / 2), elements.length - 1);
   fill($("layer"), d3.range(1, layers + 1).map((n) => [n, n]), state.layer);
-  const own = scene().maps.filter((m) => m.layer === 1 && m.entropy !== undefined).map((m) => [m.head, m.head]);
+  const own = example().maps.filter((m) => m.layer === 1 && m.entropy !== undefined).map((m) => [m.head, m.head]);
   fill($("head"), [["mean", "mean of all"], ...own, ["rollout", "rollout up to this layer"]], state.head);
   $("table").replaceChildren(
     make("tr", {}, ...["layer", "head", ...Object.values(STATISTICS), "effect of removal"].map((t) => make("th", { textContent: t }))),
@@ -95,7 +95,7 @@ function fill(select, options, value) {
 }
 
 function render() {
-  const { elements, effects } = scene(), map = found(), values = weights(map), L = elements.length, i = state.element;
+  const { elements, effects } = example(), map = found(), values = weights(map), L = elements.length, i = state.element;
   const views = { to: values.slice(i * L, (i + 1) * L), by: Float32Array.from({ length: L }, (_, j) => values[j * L + i]) };
   for (const [id, view] of Object.entries(views)) {
     const top = d3.max(view) || 1;
@@ -138,7 +138,7 @@ function drawMap(values, top, L) {
 }
 
 function charts(map) {
-  const { elements, effects } = scene(), ink = { background: "none", color: "inherit", fontSize: "12px", overflow: "visible" };
+  const { elements, effects } = example(), ink = { background: "none", color: "inherit", fontSize: "12px", overflow: "visible" };
   const c = map.correlation;
   $("correlation").textContent = c === null
     ? "All weights or all effects are the same here: there is nothing to correlate."
@@ -187,8 +187,8 @@ function statistic(key, label, map, layers, ink) {
 function open(number) {
   Object.assign(state, { run: number, ...START });
   for (const part of document.querySelectorAll("[data-run]")) part.hidden = Number(part.dataset.run) !== number;
-  $("input-label").hidden = run().scenes.length === 1;
-  fill($("scene"), run().scenes.map((s, n) => [n, s.name]), 0);
+  $("input-label").hidden = run().examples.length === 1;
+  fill($("example"), run().examples.map((s, n) => [n, s.name]), 0);
   build();
   render();
 }
@@ -207,7 +207,7 @@ function pick({ layer, head }) {
 
 // The arrows go left and right in the order of the elements, up and down to the nearest one as it lies on the screen.
 function step(panel, key) {
-  const L = scene().elements.length, i = state.element;
+  const L = example().elements.length, i = state.element;
   if (key === "ArrowLeft" || key === "ArrowRight") return (i + (key === "ArrowLeft" ? L - 1 : 1)) % L;
   const down = key === "ArrowDown" ? 1 : -1, box = (n) => $(`${panel.id}-${n}`).getBoundingClientRect(), from = box(i);
   const away = (n) => Math.abs(box(n).left - from.left) + 3 * Math.abs(box(n).top - from.top);
@@ -228,10 +228,10 @@ for (const panel of [$("to"), $("by")]) {
 for (const pair of document.querySelectorAll("[data-pair]"))
   pair.addEventListener("click", (event) => {
     if (pair.querySelector("i").hidden) return; // an image, which is no map of pairs
-    const { top, height } = pair.getBoundingClientRect(), L = scene().elements.length;
+    const { top, height } = pair.getBoundingClientRect(), L = example().elements.length;
     choose(Math.min(L - 1, Math.max(0, Math.floor((L * (event.clientY - top)) / height))));
   });
-$("scene").addEventListener("change", () => { state.scene = Number($("scene").value); build(); render(); });
+$("example").addEventListener("change", () => { state.example = Number($("example").value); build(); render(); });
 for (const id of ["layer", "head"])
   $(id).addEventListener("change", () => pick({ layer: Number($("layer").value), head: $("head").value }));
 for (const tab of document.querySelectorAll("#runs input")) tab.addEventListener("change", () => open(Number(tab.value)));

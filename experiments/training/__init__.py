@@ -1,1 +1,1 @@
-"""How a model is trained: the task, its optimizer, devices and checkpoints, and what a training says of itself."""
+"""Training: the task, its optimizer, devices, checkpoints, plots and progress."""

@@ -1,4 +1,4 @@
-"""What a run needs to go on: the last two checkpoints, each whole or not there at all."""
+"""The last two checkpoints of a run, written atomically, and the signals that end a run."""
 
 import os
 import shutil
@@ -20,44 +20,46 @@ from experiments.training import sharded
 from experiments.training.nonfinite import nonfinite
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-LAST, BEFORE = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class Checkpoints(Callback):
-    """Writes last.ckpt every so many steps and after the last one; the one before it becomes previous.ckpt.
+    """Write last.ckpt every few steps and after the last one; the earlier one becomes previous.ckpt.
 
-    On Ctrl-C, SIGTERM and a scheduler's warning (SIGUSR1, SIGUSR2) it lets the step come to its end, writes last.ckpt,
-    says how to go on, and leaves with exit code 128 + the signal's number. A second Ctrl-C or SIGTERM ends the process
-    at once.
+    On Ctrl-C, SIGTERM and a scheduler's warning (SIGUSR1, SIGUSR2), finish the step, write last.ckpt, print how to
+    resume, and exit with code 128 + the signal's number. A second Ctrl-C or SIGTERM ends the process at once.
 
     Args:
         folder: the run folder.
         every: steps between two checkpoints.
-        say: prints a sentence.
+        print_line: prints a line for the user.
     Raises:
         ValueError: instead of keeping weights that are not finite.
     """
 
-    def __init__(self, folder: Path, every: int, say: Callable[[str], Any]):
-        self.run, self.last, self.every, self.say = folder, folder / "checkpoints" / LAST, every, say
-        self.saved, self.asked = 0, 0  # a step; a signal
+    def __init__(self, folder: Path, every: int, print_line: Callable[[str], Any]):
+        self.run, self.last, self.every, self.print_line = folder, folder / "checkpoints" / LAST, every, print_line
+        self.saved, self.signal_number = 0, 0  # saved: a step
 
     def on_train_start(self, trainer, pl_module):
         self.saved = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:  # Lightning puts back what was there before
-                signal.signal(number, self._ask)
+            for number in SIGNALS:  # Lightning restores the earlier handlers
+                signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of a step
-        step, asked = trainer.global_step, trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False)
-        if step != self.saved and (asked or step % self.every == 0 or step == trainer.max_steps):
+        step, signal_number = (
+            trainer.global_step,
+            trainer.strategy.reduce_boolean_decision(bool(self.signal_number), all=False),
+        )
+        if step != self.saved and (signal_number or step % self.every == 0 or step == trainer.max_steps):
             self._save(trainer, pl_module)
-        if asked and step < trainer.max_steps:
+        if signal_number and step < trainer.max_steps:
             if trainer.is_global_zero:
-                self.say(f"stopped after step {step}; to go on: attend train run={self.run}")
-            raise SystemExit(128 + (self.asked or signal.SIGTERM))
+                self.print_line(f"stopped after step {step}; to go on: attend train run={self.run}")
+            raise SystemExit(128 + (self.signal_number or signal.SIGTERM))
 
     def on_validation_end(self, trainer, pl_module):
         _flush(trainer)
@@ -72,61 +74,61 @@ class Checkpoints(Callback):
         _flush(trainer)
         self.saved = trainer.global_step
         with atomic_write(self.last) if trainer.is_global_zero else nullcontext(self.last) as new:
-            trainer.save_checkpoint(new)  # all take part, and agree on the first one's name
+            trainer.save_checkpoint(new)  # all ranks take part; rank 0's path counts
             if trainer.is_global_zero and self.last.exists():
-                before = self.last.with_name(BEFORE)
-                if before.is_dir():
-                    shutil.rmtree(before)
-                os.replace(self.last, before)
+                previous = self.last.with_name(PREVIOUS)
+                if previous.is_dir():
+                    shutil.rmtree(previous)
+                os.replace(self.last, previous)
 
-    def _ask(self, number, _) -> None:
-        self.asked = number
+    def _on_signal(self, number, _) -> None:
+        self.signal_number = number
         if number in (signal.SIGUSR1, signal.SIGUSR2):
-            return  # the scheduler's SIGTERM comes later, and is no second wish
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
+            return  # the scheduler's SIGTERM follows, and must not end the process at once
+        for signal_ in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_, signal.SIG_DFL)
 
 
-def to_resume(folder: Path) -> Path | None:
-    """The checkpoint that a run goes on from: the last one that is whole, None if there never was one.
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the last intact checkpoint of a run, or None if the run has no checkpoint.
 
     Raises:
-        ValueError: if there are some, and none is whole.
+        ValueError: if the run has checkpoints, and none is intact.
     """
-    there = kept(folder)
-    for path in there:
-        if whole(path):
+    checkpoints = list_checkpoints(folder)
+    for path in checkpoints:
+        if is_intact(path):
             return path
         warnings.warn(f"{path} is damaged: it was cut short or changed, and is left aside", stacklevel=2)
-    if there:
+    if checkpoints:
         raise ValueError(f"no checkpoint in {folder} is whole; give another run=… for a new run")
     return None
 
 
-def kept(folder: Path) -> list[Path]:
-    """The checkpoints of a run folder, the last one first."""
-    return [path for name in (LAST, BEFORE) if (path := folder / "checkpoints" / name).exists()]
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run folder, the last one first."""
+    return [path for name in (LAST, PREVIOUS) if (path := folder / "checkpoints" / name).exists()]
 
 
-def last_weights(folder: Path) -> dict[str, Tensor]:
-    """The model's weights in the last checkpoint of a run that is whole. Raises ValueError if there is none."""
-    checkpoint = to_resume(folder)
+def read_last_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the model's weights from a run's last intact checkpoint. Raises ValueError if there is none."""
+    checkpoint = find_checkpoint(folder)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint")
     if checkpoint.is_dir():
-        return sharded.weights(checkpoint)
+        return sharded.read_sharded_weights(checkpoint)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     return {name.removeprefix("adapter."): weight for name, weight in state.items() if name.startswith("adapter.")}
 
 
-def whole(path: Path) -> bool:
-    """Does every part have the checksum that was written beside it, and is there nothing but data in it?
+def is_intact(path: Path) -> bool:
+    """Return whether a checkpoint's checksums match and it holds only data.
 
-    A sharded checkpoint, a folder, has no checksums; its files must be as long as its index says.
+    A sharded checkpoint, a folder, has no checksums; its files must have the lengths of its index.
     """
     try:
         if path.is_dir():
-            return sharded.whole(path)
+            return sharded.is_intact(path)
         with zipfile.ZipFile(path) as file:
             if file.testzip() is not None:
                 return False

@@ -1,4 +1,4 @@
-"""What a training step costs: floating-point operations, tokens, memory."""
+"""The costs of a training step: FLOPs, tokens, memory."""
 
 import resource
 import sys
@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-# torch counts attention on a GPU, and its CPU kernel as nothing.
-ATTENTION = {
+# torch counts attention on a GPU, but not its CPU kernel.
+CPU_ATTENTION_FLOPS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda out, q, k, v, *_, **__: (
         sdpa_backward_flop_count(out, q, k, v)
@@ -25,8 +25,8 @@ ATTENTION = {
 }
 
 
-class _Nowhere:
-    """In the place of the counter's tracker of modules, whose hooks keep what recomputation is there to free."""
+class _NoModuleTracker:
+    """A stand-in for the counter's module tracker, whose hooks would keep activations that checkpointing frees."""
 
     parents = frozenset({"Global"})
 
@@ -37,15 +37,15 @@ class _Nowhere:
         pass
 
 
-def counter() -> FlopCounterMode:
-    """Counts the operations (two a multiply-add) of matrix products, convolutions and attention in its context."""
-    counting = FlopCounterMode(display=False, custom_mapping=ATTENTION)
-    counting.mod_tracker = _Nowhere()  # pyright: ignore[reportAttributeAccessIssue]
+def flop_counter() -> FlopCounterMode:
+    """Return a context that counts the FLOPs (two a multiply-add) of matrix products, convolutions and attention."""
+    counting = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION_FLOPS)
+    counting.mod_tracker = _NoModuleTracker()  # pyright: ignore[reportAttributeAccessIssue]
     return counting
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Follows how many bytes all tensors hold that are made in its context, or that it was told of before.
+    """Track the bytes of all tensors made in its context, and of those passed to `track`.
 
     Attributes:
         now, peak: bytes.
@@ -56,7 +56,7 @@ class MemoryTracker(TorchDispatchMode):
         self.sizes: dict[int, int] = {}  # of each storage that is alive
         self.now = self.peak = 0
 
-    def tell(self, tensors: Iterable[Tensor]) -> None:
+    def track(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             storage = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).untyped_storage()
             if storage._cdata not in self.sizes:
@@ -65,13 +65,13 @@ class MemoryTracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if DTensor in types:
-            return NotImplemented  # what it does with its part of the values comes here, too
+            return NotImplemented  # its local tensor's operations are dispatched here as well
         out = func(*args, **(kwargs or {}))
-        self.tell(value for value in tree_iter(out) if isinstance(value, Tensor))
+        self.track(value for value in tree_iter(out) if isinstance(value, Tensor))
         return out
 
     def __enter__(self):
-        resize = torch.UntypedStorage.resize_  # by which FSDP frees what it had gathered
+        resize = torch.UntypedStorage.resize_  # FSDP frees gathered weights by it
 
         def resized(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
             result = resize(storage, size)
@@ -95,32 +95,32 @@ class MemoryTracker(TorchDispatchMode):
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes: on its GPU if it has one, else in all."""
+    """Return the peak memory of this process in bytes: on its GPU if it has one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second (two a multiply-add) of a large matrix product, the best of some: what a device can do."""
-    n = 1024 if device.type == "cpu" else 8192
-    a = torch.randn(n, n, device=device, dtype=dtype)
+def measure_matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure the FLOP/s (two a multiply-add) of a large matrix product, the best of four."""
+    size = 1024 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=device, dtype=dtype)
 
     def seconds() -> float:
-        began = time.perf_counter()
+        started = time.perf_counter()
         (a @ a)[0, 0].item()  # waits for it
-        return time.perf_counter() - began
+        return time.perf_counter() - started
 
-    return 2 * n**3 / min(seconds() for _ in range(4))
+    return 2 * size**3 / min(seconds() for _ in range(4))
 
 
 class Costs(Callback):
-    """Counts during the first training step of this process, which takes a moment longer for it.
+    """Count the costs of this process's first training step, and the seconds of the run.
 
     Attributes:
-        flops: floating-point operations on that batch, forward and backward, on this process.
-        tokens: that the transformer saw of it.
-        seconds: wall time spent in training steps and validation, over all parts of a run that was stopped.
+        flops: FLOPs of that batch, forward and backward, on this process.
+        tokens: tokens of that batch in the transformer.
+        seconds: wall time of training steps and validation, summed over all parts of a resumed run.
     """
 
     def __init__(self):
@@ -129,7 +129,7 @@ class Costs(Callback):
         self.counting: FlopCounterMode | None = None
 
     def state_dict(self):
-        self._look_at_the_clock()
+        self._add_elapsed()
         return {"flops": self.flops, "tokens": self.tokens, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict):
@@ -139,17 +139,17 @@ class Costs(Callback):
         self.began = time.perf_counter()
 
     def on_train_end(self, trainer, pl_module):
-        self._look_at_the_clock()
+        self._add_elapsed()
 
-    def _look_at_the_clock(self) -> None:
+    def _add_elapsed(self) -> None:
         now = time.perf_counter()
         self.seconds, self.began = self.seconds + now - self.began, now
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.flops == 0:
-            adapter: Any = pl_module.adapter  # its first block is that of all domains, where they share a core
-            self.watch = adapter.transformer.blocks[0].register_forward_pre_hook(self._see, with_kwargs=True)
-            self.counting = counter()
+            adapter: Any = pl_module.adapter  # domain=joint shares the first block
+            self.watch = adapter.transformer.blocks[0].register_forward_pre_hook(self._count_tokens, with_kwargs=True)
+            self.counting = flop_counter()
             self.counting.__enter__()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -164,6 +164,6 @@ class Costs(Callback):
             self.watch.remove()
             self.flops, self.counting = self.counting.get_total_flops(), None
 
-    def _see(self, module: Any, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
-        x = named["x"] if "x" in named else given[0]
+    def _count_tokens(self, module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        x = kwargs["x"] if "x" in kwargs else args[0]
         self.tokens += x.shape[0] * x.shape[1]

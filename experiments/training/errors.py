@@ -1,4 +1,4 @@
-"""What may happen to a training, as one sentence that says what to do."""
+"""Errors of a training as one sentence that says what to do."""
 
 import errno
 import re
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from domains.data import DomainData
 from domains.data_warnings import listed
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUT_OF_MEMORY = (
     "the device is out of memory; lower data.batch_size, and raise trainer.accumulate_grad_batches by as much for the "
     "same steps; or lower data.context, data.crop or model.dim"
@@ -22,10 +22,10 @@ OUT_OF_MEMORY = (
 
 
 @contextmanager
-def in_plain_words(folder: Path, data: DomainData) -> Iterator[None]:
-    """Raises ValueError for a full disk, a full device, and data that a worker cannot read.
+def translate_errors(folder: Path, data: DomainData) -> Iterator[None]:
+    """Raise ValueError for a full disk, a device out of memory, and data that a worker cannot read.
 
-    Lightning's own exits, for signals outside of the steps, get the exit codes that a shell expects.
+    Give Lightning's own exits, for signals outside of the steps, the exit codes that a shell expects.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def in_plain_words(folder: Path, data: DomainData) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise ValueError(OUT_OF_MEMORY) from error
     except (OSError, SafetensorError) as error:
-        if _number(error) not in FULL:
+        if _errno(error) not in DISK_FULL:
             raise
         raise ValueError(
             f"the disk of {folder} is full ({error}); make room, then attend train run={folder} goes on from the last "
@@ -48,29 +48,29 @@ def in_plain_words(folder: Path, data: DomainData) -> Iterator[None]:
         if (text := _dead_worker(error, data)) is None:
             raise
         raise ValueError(text) from error
-    except ValueError as error:  # that a worker handed over, with its traceback
+    except ValueError as error:  # from a worker, with its traceback
         if "Original Traceback" not in str(error):
             raise
         raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
 
-def _number(error: OSError | SafetensorError) -> int | None:
+def _errno(error: OSError | SafetensorError) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"os error (\d+)", str(error))
-    return int(told[1]) if told else None
+    match = re.search(r"os error (\d+)", str(error))
+    return int(match[1]) if match else None
 
 
 def _dead_worker(error: RuntimeError, data: DomainData) -> str | None:
-    """Of the message of a loader whose worker died: how, and over what; None for any other error."""
-    died = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
-    if died is None:
+    """Explain how a data worker died, and on which samples; None for any other error."""
+    match = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
+    if match is None:
         return None
-    processes = [int(process) for process in died[1].split(",")]
+    processes = [int(process) for process in match[1].split(",")]
     steps = [step for process in processes if (step := data.drawn.progress.step_of(process)) is not None]
     samples = "; ".join(listed(data.drawn.indices(step)) for step in steps)
-    over = f"while it read the samples {samples} of the training split" if steps else "between two batches"
+    context = f"while it read the samples {samples} of the training split" if steps else "between two batches"
     return (
-        f"a data worker died {over} ({died[2].strip()}); a file there may be damaged, or the memory too small for "
+        f"a data worker died {context} ({match[2].strip()}); a file there may be damaged, or the memory too small for "
         "data.workers: lower it"
     )

@@ -1,4 +1,4 @@
-"""metrics.csv over the stops and resumptions of a run: Lightning's CSV logger begins a new file each time."""
+"""metrics.csv of a resumed run: Lightning's CSV logger starts a new file each time."""
 
 import csv
 from pathlib import Path
@@ -6,29 +6,29 @@ from pathlib import Path
 from experiments.guards import atomic_write
 
 
-def set_aside(folder: Path) -> None:
-    """Before a run goes on: keep what metrics.csv holds so far."""
-    join(folder)
+def stash_metrics(folder: Path) -> None:
+    """Move metrics.csv aside before a run is resumed."""
+    merge_metrics(folder)
     if (folder / "metrics.csv").is_file():
         (folder / "metrics.csv").replace(folder / "metrics.before.csv")
 
 
-def join(folder: Path) -> None:
-    """Put the earlier part before the later one; where both have a step, the later one counts."""
-    before, after = folder / "metrics.before.csv", folder / "metrics.csv"
-    if not before.is_file():
+def merge_metrics(folder: Path) -> None:
+    """Put the stashed rows before the new ones; where both have a step, keep the new one."""
+    earlier, after = folder / "metrics.before.csv", folder / "metrics.csv"
+    if not earlier.is_file():
         return
-    old, new = _rows(before), _rows(after) if after.is_file() else []
+    earlier_rows, new = _read_rows(earlier), _read_rows(after) if after.is_file() else []
     first = min((int(row["step"]) for row in new), default=None)
-    rows = [row for row in old if first is None or int(row["step"]) < first] + new
+    rows = [row for row in earlier_rows if first is None or int(row["step"]) < first] + new
     columns = sorted({name for row in rows for name in row}, key=lambda name: (name not in ("epoch", "step"), name))
     with atomic_write(after) as new, open(new, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
         table.writerows(rows)
-    before.unlink()
+    earlier.unlink()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if line.endswith("\n")))  # a kill may cut the last one short

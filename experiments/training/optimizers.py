@@ -11,16 +11,15 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from experiments.config import OptimizerConfig, OptimizerName, Schedule
-from experiments.training.parallel import wholes
+from experiments.training.parallel import group_split_weights
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """Weight decay acts on matrices alone: not on norms and biases.
+    """Return the optimizer of a module. Weight decay applies to matrices only, not to norms and biases.
 
-    With rule=muon the matrices of a `blocks` list are orthogonalised; embeddings, heads and vectors stay with AdamW.
+    With name=muon the matrices of a `blocks` list are orthogonalised; embeddings, heads and vectors stay with AdamW.
 
-    With layer_decay the first layers learn more slowly than the last, each at a part of the next one's rate (Bao et al.
-    2022, BEiT).
+    With layer_decay each layer's rate is this fraction of the next layer's (Bao et al. 2022, BEiT).
 
     Raises:
         ValueError: for rates that are not positive.
@@ -30,13 +29,13 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
         raise ValueError(
             f"optimizer needs lr > 0, matrix_lr > 0, weight_decay >= 0 and 0 < layer_decay <= 1, got {rates}"
         )
-    named = list(module.named_parameters())
-    layers = _layers([name for name, _ in named])
+    named_parameters = list(module.named_parameters())
+    layers = _layer_numbers([name for name, _ in named_parameters])
     last = max(layers.values())
     groups: dict[tuple[bool, bool, float], list[Tensor]] = {}
-    for name, p in named:
+    for name, p in named_parameters:
         if p.requires_grad:
-            muon = config.rule is OptimizerName.muon and p.dim() == 2 and "blocks." in name
+            muon = config.name is OptimizerName.muon and p.dim() == 2 and "blocks." in name
             rate = (config.matrix_lr if muon else config.lr) * config.layer_decay ** (last - layers[name])
             groups.setdefault((muon, p.dim() >= 2, rate), []).append(p)
     settings: list[dict] = [
@@ -44,58 +43,58 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
         for (muon, matrix, rate), params in sorted(groups.items(), key=lambda group: group[0][:2], reverse=True)
     ]
     betas = (0.9, config.beta2)
-    if config.rule is OptimizerName.muon:
-        return MuonAdamW(settings, lr=config.lr, betas=betas, matrices=wholes(named).values())
+    if config.name is OptimizerName.muon:
+        return MuonAdamW(settings, lr=config.lr, betas=betas, matrices=group_split_weights(named_parameters).values())
     return AdamW([{k: v for k, v in group.items() if k != "muon"} for group in settings], lr=config.lr, betas=betas)
 
 
-def _layers(names: list[str]) -> dict[str, int]:
-    """How deep each parameter lies: what comes before the blocks is layer 0, block n layer n + 1, the rest the last."""
-    found, last = {}, 0
+def _layer_numbers(names: list[str]) -> dict[str, int]:
+    """Return the layer number of each parameter: 0 before the blocks, n + 1 in block n, the last one after them."""
+    layer_numbers, last = {}, 0
     for name in names:
         if block := re.search(r"transformer\.blocks\.(\d+)\.", name):
-            found[name] = last = int(block[1]) + 1
+            layer_numbers[name] = last = int(block[1]) + 1
         else:
-            found[name] = last and last + 1
-    return found
+            layer_numbers[name] = last and last + 1
+    return layer_numbers
 
 
 def make_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) -> LambdaLR:
-    """Linear warm-up, a plateau, then a fall to 0 over the last part of `steps`.
+    """Return a schedule with linear warm-up, a plateau, then a decay to 0 over the last part of `steps`.
 
     Raises:
-        ValueError: for a warm-up outside of [0, 1), or a fall outside of (0, 1].
+        ValueError: for a warm-up outside of [0, 1), or a decay outside of (0, 1].
     """
     if not (0 <= config.warmup < 1 and 0 < config.decay <= 1):
         raise ValueError(f"optimizer needs 0 <= warmup < 1 and 0 < decay <= 1, got {config.warmup} and {config.decay}")
-    warm = max(1, round(config.warmup * steps))
-    fall = max(1, min(steps - warm, round(config.decay * steps)))
+    warmup_steps = max(1, round(config.warmup * steps))
+    decay_steps = max(1, min(steps - warmup_steps, round(config.decay * steps)))
 
     def factor(step: int) -> float:
-        up = min(1.0, (step + 1) / warm)
-        left = min(1.0, max(0, steps - step) / fall)  # 1 before the fall begins, 0 at the end
+        warmup_factor = min(1.0, (step + 1) / warmup_steps)
+        decay_factor = min(1.0, max(0, steps - step) / decay_steps)  # 1 before the decay begins, 0 at the end
         match config.schedule:
             case Schedule.constant:
-                return up
+                return warmup_factor
             case Schedule.linear:
-                return up * left
+                return warmup_factor * decay_factor
             case Schedule.cosine:
-                return up * (1 - cos(pi * left)) / 2
+                return warmup_factor * (1 - cos(pi * decay_factor)) / 2
 
     return LambdaLR(optimizer, factor)
 
 
 class MuonAdamW(Optimizer):
-    """Groups with `muon=True` take Muon steps, the others AdamW steps; one optimizer, so one schedule and one state.
+    """Muon steps for groups with `muon=True`, AdamW steps for the others; one optimizer, so one schedule and one state.
 
         M ← β M + G;   W ← (1 - lr·wd) W - lr · √max(1, rows/cols) · orthogonal(G + β M)
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers". Newton-Schulz runs in float32 on a CPU, where
-    bfloat16 is many times slower, and in bfloat16 elsewhere; each device does it for the whole of a matrix that is
-    spread over several.
+    bfloat16 is many times slower, and in bfloat16 elsewhere. Each device computes it for the full matrix, also of a
+    sharded one.
 
     Args:
-        matrices: parameters that are one matrix together, one below the other.
+        matrices: lists of parameters that form one matrix, stacked row-wise.
     """
 
     def __init__(
@@ -126,11 +125,11 @@ class MuonAdamW(Optimizer):
         return loss
 
     def _muon(self, parts: list[Tensor], group: dict) -> None:
-        moves = torch.cat([_whole(self._move(p, group)) for p in parts])
-        rows, cols = moves.shape
-        for p, direction in zip(parts, orthogonal(moves).split([len(p) for p in parts]), strict=True):
+        updates = torch.cat([_full_tensor(self._move(p, group)) for p in parts])
+        rows, cols = updates.shape
+        for p, direction in zip(parts, newton_schulz(updates).split([len(p) for p in parts]), strict=True):
             p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(_spread(direction, p), alpha=-group["lr"] * max(1.0, rows / cols) ** 0.5)
+            p.add_(_redistribute_like(direction, p), alpha=-group["lr"] * max(1.0, rows / cols) ** 0.5)
 
     def _move(self, p: Tensor, group: dict) -> Tensor:
         """G + β M."""
@@ -153,22 +152,22 @@ class MuonAdamW(Optimizer):
         p.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1 ** state["step"]))
 
 
-def _whole(t: Tensor) -> Tensor:
+def _full_tensor(t: Tensor) -> Tensor:
     return t.full_tensor() if isinstance(t, DTensor) else t
 
 
-def _spread(whole: Tensor, like: Tensor) -> Tensor:
-    """Each device's part of what all have."""
+def _redistribute_like(full: Tensor, like: Tensor) -> Tensor:
+    """Return each device's shard of a tensor that all devices hold, placed like `like`."""
     if not isinstance(like, DTensor):
-        return whole
+        return full
     mesh = like.device_mesh
-    return DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False).redistribute(
+    return DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False).redistribute(
         mesh, like.placements
     )
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: `steps` Newton-Schulz iterations of Jordan et al. 2024."""
+def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Approximate the nearest (semi-)orthogonal matrix by `steps` Newton-Schulz iterations (Jordan et al. 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.float() if matrix.device.type == "cpu" else matrix.bfloat16()
     x = x.mT if matrix.shape[0] > matrix.shape[1] else x

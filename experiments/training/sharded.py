@@ -1,11 +1,11 @@
-"""Checkpoints of which every process wrote its own part: a folder in the format of torch.distributed.checkpoint.
+"""Sharded checkpoints: a folder in the format of torch.distributed.checkpoint, one file per process.
 
-.metadata           which values there are, and where they lie
+.metadata           the index of the values
 __0_0.distcp …      the values, a file for each process
-meta.pt             what Lightning knows beside them
+meta.pt             Lightning's own state
 
-torch opens the first with pickle and some of the values without weights_only. So before it does, all are read here by
-means that build nothing but data.
+torch opens the index with pickle, and some of the values without weights_only. So all are first read here by loaders
+that build only data.
 """
 
 import io
@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
-from experiments.training.parallel import joined
+from experiments.training.parallel import merge_split_weights
 
-PLAIN = {
+ALLOWED = {
     "collections": {"OrderedDict"},
     "pathlib": {"PosixPath"},
     "torch": {
@@ -47,19 +47,19 @@ PLAIN = {
 }
 
 
-class Index(pickle.Unpickler):
-    """Builds what an index is made of, and nothing else."""
+class IndexUnpickler(pickle.Unpickler):
+    """An unpickler that builds only the types of an index."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if name not in PLAIN.get(module, ()):
+        if name not in ALLOWED.get(module, ()):
             raise pickle.UnpicklingError(f"an index has no {module}.{name}")
         return super().find_class(module, name)
 
 
-def whole(folder: Path) -> bool:
-    """Are all files as long as the index says, and is there nothing but data in them? Raises whatever reading does."""
+def is_intact(folder: Path) -> bool:
+    """Return whether all files are as long as the index says and hold only data. May raise any error of reading."""
     with open(folder / ".metadata", "rb") as file:
-        index = Index(file).load()
+        index = IndexUnpickler(file).load()
     for key, place in index.storage_data.items():
         path = folder / place.relative_path
         if path.parent != folder or place.transform_descriptors or place.offset + place.length > path.stat().st_size:
@@ -74,9 +74,9 @@ def whole(folder: Path) -> bool:
     return "global_step" in torch.load(folder / "meta.pt", map_location="meta", weights_only=True)
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    """The model's weights in a checkpoint that is `whole`, by any number of processes, as one process has them."""
+def read_sharded_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the model's full weights from an intact checkpoint of any number of processes."""
     with tempfile.TemporaryDirectory() as there:
         dcp_to_torch_save(folder, os.path.join(there, "all.pt"))
         state = torch.load(os.path.join(there, "all.pt"), weights_only=True, mmap=True)["state_dict"]
-        return {name.removeprefix("adapter."): weight.clone() for name, weight in joined(state).items()}
+        return {name.removeprefix("adapter."): weight.clone() for name, weight in merge_split_weights(state).items()}

@@ -19,27 +19,27 @@ from domains.adapter import Batch, DomainAdapter, Loss, mean_loss
 from domains.data import REPEATED, DomainData
 from domains.data_warnings import listed
 from experiments.config import OptimizerConfig
-from experiments.training.nonfinite import LossHistory, source_of_nan
+from experiments.training.nonfinite import LossHistory, find_nonfinite_source
 from experiments.training.optimizers import make_optimizer, make_schedule
-from experiments.training.parallel import clip
+from experiments.training.parallel import clip_grad_norm
 
 
 class AttentionTask(LightningModule):
-    """Trains any adapter. What a step leaves to chance is, like its batch, a function of (seed, batch) alone.
+    """Train any adapter. The random numbers of a step, like its batch, depend only on (seed, batch number).
 
     Args:
         adapter: the model.
-        optimizer: how its weights are updated.
+        optimizer: configuration of the optimizer.
         steps: optimizer steps of the whole run, for the schedule.
-        record: what a checkpoint shall say of itself, as plain values, so that it loads under weights_only=True.
+        record: configuration and spec for the checkpoint, as plain values that load under weights_only=True.
         seed: of the run.
-        parallelize: spreads the adapter over the devices of a mesh, or of none, before it is trained.
-        skips: at most this many consecutive steps are left out when their loss is not finite: no weight changes, the
-            schedule goes on. If there are any, the host waits for the device in every step; otherwise only in a step
-            that is logged, and on a CPU, where it waits for nothing.
+        parallelize: prepares the adapter for a mesh of devices, or for none, before training.
+        max_skips: consecutive steps that may be skipped when their loss is not finite: no weight changes, the schedule
+            advances. Above 0 the host waits for the device in every step; otherwise only in a step that is logged, or
+            on a CPU.
     Raises:
-        ValueError: in training, for a loss that is not finite after so many skips; it says where that comes from. It
-            is raised when the host reads the loss, and always before a checkpoint is written.
+        ValueError: in training, for a non-finite loss after `max_skips` skips; it names the source. Raised when the
+            host reads the loss, and always before a checkpoint is written.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class AttentionTask(LightningModule):
         record: dict[str, Any] | None = None,
         seed: int = 0,
         parallelize: Callable[[DomainAdapter, DeviceMesh | None], None] | None = None,
-        skips: int = 0,
+        max_skips: int = 0,
     ):
         super().__init__()
         self.adapter, self.optimizer, self.steps, self.seed = adapter, optimizer, steps, seed
-        self.parallelize, self.skips = parallelize, skips
-        self.nonfinite, self.skipped = False, 0  # whether a loss of this step is; how many in a row were left out
+        self.parallelize, self.max_skips = parallelize, max_skips
+        self.nonfinite, self.skipped = False, 0  # whether a loss of this step is non-finite; steps skipped in a row
         self.record = record or {}
         self.losses = LossHistory()
         self.scores = MetricCollection({name: MeanMetric() for name in adapter.metric_names})
@@ -66,40 +66,44 @@ class AttentionTask(LightningModule):
             self.parallelize = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        chance = np.random.SeedSequence((self.seed, number, data_rank(self.trainer)[0]))
-        torch.manual_seed(int(chance.generate_state(1)[0]))
+        seeds = np.random.SeedSequence((self.seed, number, data_rank(self.trainer)[0]))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
         loss = global_mean(self.adapter.loss(self.adapter(batch), batch))
         self.losses.check(loss.detach(), number)
-        if not (self.may_wait(loss.device) and self.check_losses(batch, loss)):
+        if not (self.reads_loss(loss.device) and self.check_losses(batch, loss)):
             self.losses.append(loss.detach())
         if self._is_logged():
             self.log("train/loss", self.losses.mean(), sync_dist=True)
         return loss
 
-    def may_wait(self, device: torch.device) -> bool:
-        """Whether this step reads its loss from the device. On a CPU that waits for nothing."""
-        return device.type == "cpu" or self.skips > 0 or self._is_logged()
+    def reads_loss(self, device: torch.device) -> bool:
+        """Return whether this step reads its loss from the device; on a CPU that is free."""
+        return device.type == "cpu" or self.max_skips > 0 or self._is_logged()
 
     def check_losses(self, batch: Batch | None = None, loss: Tensor | None = None) -> bool:
-        """Wait for the losses since the last call; of all processes, which call this together.
+        """Check the losses since the last call on all processes. A collective: all processes must call it.
 
         Args:
-            batch, loss: of this step, if it has changed no weights yet.
+            batch, loss: of this step, if it has not changed the weights yet.
         Returns:
-            Whether one was not finite, and its step is left out.
+            Whether a loss of this process was not finite, and its step is skipped.
         Raises:
-            ValueError: if one was not finite, and no step may be left out, or no more of them.
+            ValueError: if a loss was not finite, and no more steps may be skipped.
         """
-        first = self.losses.nonfinite()
-        if not self.trainer.strategy.reduce_boolean_decision(first is not None, all=False):  # of any process
+        first_batch = self.losses.nonfinite()
+        if not self.trainer.strategy.reduce_boolean_decision(first_batch is not None, all=False):  # of any process
             return False
-        why = "a loss of another process is not finite" if first is None else self._why(first, batch, loss)
-        if self.skipped >= self.skips:
-            raise ValueError(why)
-        if first is not None:
-            print(f"  left out, {self.skipped + 1} of {self.skips} in a row: {why}")
+        reason = (
+            "a loss of another process is not finite"
+            if first_batch is None
+            else self._explain_nonfinite(first_batch, batch, loss)
+        )
+        if self.skipped >= self.max_skips:
+            raise ValueError(reason)
+        if first_batch is not None:
+            print(f"  left out, {self.skipped + 1} of {self.max_skips} in a row: {reason}")
         self.nonfinite = True
-        return first is not None
+        return first_batch is not None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.nonfinite:
@@ -124,7 +128,7 @@ class AttentionTask(LightningModule):
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         if self.device_mesh is not None and gradient_clip_val:
-            clip(self.adapter.parameters(), float(gradient_clip_val))
+            clip_grad_norm(self.adapter.parameters(), float(gradient_clip_val))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -135,28 +139,28 @@ class AttentionTask(LightningModule):
         self.losses.recent = torch.tensor(checkpoint["recent"], dtype=torch.float64)
 
     def _is_logged(self) -> bool:
-        """Whether Lightning writes down what is logged in this step, or it is the last one."""
+        """Return whether Lightning logs in this step, or it is the last one."""
         trainer: Any = self.trainer
         step, every = trainer.global_step + 1, trainer.log_every_n_steps
         return step == trainer.max_steps or (every > 0 and step % every == 0)
 
-    def _why(self, number: int, batch: Batch | None, loss: Tensor | None) -> str:
-        """Why the loss of a batch was not finite; where it is noticed too late, the batch is made again."""
+    def _explain_nonfinite(self, number: int, batch: Batch | None, loss: Tensor | None) -> str:
+        """Explain why the loss of a batch was not finite; if it is noticed late, make the batch again."""
         datasets = tree_map(lambda loader: loader.dataset, self.trainer.train_dataloader)
         samples = tree_map(lambda dataset: listed(dataset.indices(number)), datasets)  # for each domain, if joint
         step = number // self.trainer.accumulate_grad_batches
         if step == self.global_step and batch is not None and loss is not None:
-            what = f"the loss of step {step} is {loss.item()}"
+            problem = f"the loss of step {step} is {loss.item()}"
         else:
             batch = self.trainer.strategy.batch_to_device(tree_map(lambda dataset: dataset[number], datasets))
-            what = f"the loss first was not finite at step {step}, and the weights followed"
+            problem = f"the loss first was not finite at step {step}, and the weights followed"
         assert batch is not None
-        source = source_of_nan(self.adapter, batch, shared=self.device_mesh is not None)
-        return f"{what}: {source}; samples {samples} of the training split. Look at these, or lower optimizer.lr"
+        source = find_nonfinite_source(self.adapter, batch, sharded=self.device_mesh is not None)
+        return f"{problem}: {source}; samples {samples} of the training split. Look at these, or lower optimizer.lr"
 
 
 def global_mean(loss: Loss) -> Tensor:
-    """The part of this process, one of R, in the mean loss of a step. Gradients are averaged over all:
+    """Return this process's term in the mean loss of a step over R processes, whose gradients are averaged:
 
     1/R Σ_r R sum_r / Σ_r count_r = Σ_r sum_r / Σ_r count_r        for each term
     """
@@ -168,7 +172,7 @@ def global_mean(loss: Loss) -> Tensor:
 
 
 class TaskData(LightningDataModule):
-    """The data of a domain, loaded already, as Lightning asks for them."""
+    """A Lightning data module of a domain's data."""
 
     def __init__(self, data: DomainData):
         super().__init__()
@@ -176,20 +180,20 @@ class TaskData(LightningDataModule):
 
     def train_dataloader(self) -> Any:
         trainer: Any = self.trainer
-        first, steps = (n * trainer.accumulate_grad_batches for n in (trainer.global_step, trainer.max_steps))
-        return together(self.data.train_dataloader(*data_rank(trainer), first, steps), "min_size")
+        first_batch, steps = (n * trainer.accumulate_grad_batches for n in (trainer.global_step, trainer.max_steps))
+        return combine_loaders(self.data.train_dataloader(*data_rank(trainer), first_batch, steps), "min_size")
 
     def val_dataloader(self) -> Any:
-        return together(self.data.eval_dataloader("val", *data_rank(self.trainer)), "max_size")
+        return combine_loaders(self.data.eval_dataloader("val", *data_rank(self.trainer)), "max_size")
 
 
-def together(loaders: Any, mode: Literal["min_size", "max_size"]) -> Any:
-    """Several loaders by name as one."""
+def combine_loaders(loaders: Any, mode: Literal["min_size", "max_size"]) -> Any:
+    """Combine several loaders by name into one."""
     return CombinedLoader(loaders, mode) if isinstance(loaders, dict) else loaders
 
 
 def data_rank(trainer: Any) -> tuple[int, int]:
-    """(rank, world): which part of a batch this process reads, out of how many; processes of one tensor-parallel row
-    read the same part."""
-    shares = getattr(trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
-    return shares["rank"], shares["num_replicas"]
+    """Return (rank, world size) among the data-parallel processes; those of one tensor-parallel row read the same
+    data."""
+    sampler_kwargs = getattr(trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
+    return sampler_kwargs["rank"], sampler_kwargs["num_replicas"]

@@ -20,7 +20,7 @@ from core.attention import attend
 from core.masks import Causal, Padding, Window
 from experiments.compose import compose
 from experiments.config import OptimizerConfig
-from experiments.runs import make_adapter, make_data, typed
+from experiments.runs import make_adapter, make_data, to_dataclass
 from experiments.training.task import AttentionTask
 
 fake_tensor.init_gpu_context = lambda device: None
@@ -83,7 +83,7 @@ def step(words: list[str], half: bool) -> None:
     given = data.batch("train", [0, 1, 2], (np.random.default_rng(n) for n in range(3)))
     fake = FakeTensorMode(allow_non_fake_inputs=False)
     adapter = make_adapter(config, spec)
-    task = AttentionTask(adapter, typed(OptimizerConfig, config.optimizer), steps=100)
+    task = AttentionTask(adapter, to_dataclass(OptimizerConfig, config.optimizer), steps=100)
     trainer: Any = SimpleNamespace(strategy=None, global_step=6, max_steps=100, log_every_n_steps=25)
     task.trainer = trainer
     with fake:

@@ -41,7 +41,7 @@ from domains.vision.config import Source as ImageSource
 from domains.vision.data import Data as ImageData
 from domains.vision.decode import image_files, read_image
 from experiments.runs import read_weights
-from experiments.training.checkpoints import whole
+from experiments.training.checkpoints import is_intact
 from experiments.untrusted import read_config, read_spec
 
 ATOM = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00\n"
@@ -150,7 +150,7 @@ def text(path: Path) -> object:
 
 
 def checkpoint(path: Path) -> None:
-    if not whole(path):
+    if not is_intact(path):
         raise ValueError("damaged")
 
 

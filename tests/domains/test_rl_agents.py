@@ -26,7 +26,7 @@ from domains.text.adapter import Adapter as Text
 from domains.text.config import ModelConfig as TextConfig
 from experiments.compose import compose
 from experiments.runs import write_config, write_weights
-from experiments.training.init_from import start
+from experiments.training.init_from import load_init_weights
 
 T, K, S = 23, 7, 5  # steps of the longest episode, context, state width
 LENGTHS = np.array([23, 4, 11, 17, 1])
@@ -367,7 +367,7 @@ def test_of_another_domain_the_core_alone_is_taken(tmp_path):
     write_config(tmp_path, compose("config", ["domain=text"]), spec)
     write_weights(tmp_path, text.state_dict())
     adapter = cartpole()
-    said = start(adapter, "domains.rl", tmp_path)
+    said = load_init_weights(adapter, "domains.rl", tmp_path)
     assert said.startswith("taken: transformer.blocks, transformer.norm; anew: act, embed_action")
     weight = "transformer.blocks.1.mixer.qkv.weight"
     assert torch.equal(adapter.state_dict()[weight], text.state_dict()[weight])
@@ -437,7 +437,7 @@ def test_training_can_be_watched(returns, files, tmp_path):
     assert all(float(row["return"]) >= 1 for row in rows)
     assert len(list(tmp_path.glob("*.png"))) == 2
     blind, data = trained_on(files / "CartPole-v1.npz", returns=returns, environment="none")
-    with pytest.raises(ValueError, match="picture_interval plays the environment, and there is none"):
+    with pytest.raises(ValueError, match="plot_every_n_steps plays the environment, and there is none"):
         picture(blind, data, tmp_path / "step_000030.png")
 
 

@@ -54,7 +54,7 @@ def spec_of(vocabulary: int) -> dict[str, Any]:
 def trained(data) -> Adapter:
     adapter = make_adapter(data)
     torch.nn.init.zeros_(adapter.next.weight)
-    optimizer = make_optimizer(adapter, OptimizerConfig(rule=OptimizerName.muon, lr=1e-2))
+    optimizer = make_optimizer(adapter, OptimizerConfig(name=OptimizerName.muon, lr=1e-2))
     rng = np.random.default_rng(0)
     for _ in range(60):
         batch = data.batch("train", rng.integers(0, data.size("train"), 11).tolist())

@@ -8,7 +8,7 @@ from core.config import TransformerConfig
 from core.layers import Transformer
 from domains.sampling import StepDataset, StepSampler
 from experiments.config import OptimizerConfig, OptimizerName, Schedule
-from experiments.training.optimizers import make_optimizer, make_schedule, orthogonal
+from experiments.training.optimizers import make_optimizer, make_schedule, newton_schulz
 
 
 def drawn(step, rank=0, world=1, size=7, seed=0):
@@ -72,7 +72,7 @@ def losses(net, optimizer, steps=20):
 
 def test_muon_groups_take_matrices_of_blocks_alone():
     net = Network()
-    optimizer = make_optimizer(net, OptimizerConfig(rule=OptimizerName.muon))
+    optimizer = make_optimizer(net, OptimizerConfig(name=OptimizerName.muon))
     muon = {id(p) for group in optimizer.param_groups if group.get("muon") for p in group["params"]}
     assert muon == {id(p) for name, p in net.named_parameters() if name in ("blocks.0.weight", "blocks.1.weight")}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(net.parameters()))
@@ -80,17 +80,17 @@ def test_muon_groups_take_matrices_of_blocks_alone():
 
 def test_the_adamw_part_is_torchs_adamw():
     ours, theirs = Network(), Network()
-    config = OptimizerConfig(rule=OptimizerName.muon, lr=1e-2, weight_decay=0.1)
+    config = OptimizerConfig(name=OptimizerName.muon, lr=1e-2, weight_decay=0.1)
     for net in (ours, theirs):
         net.blocks.requires_grad_(False)  # what is left is AdamW's
     mine = make_optimizer(ours, config)
-    reference = make_optimizer(theirs, OptimizerConfig(rule=OptimizerName.adamw, lr=1e-2, weight_decay=0.1))
+    reference = make_optimizer(theirs, OptimizerConfig(name=OptimizerName.adamw, lr=1e-2, weight_decay=0.1))
     assert losses(ours, mine) == pytest.approx(losses(theirs, reference), rel=1e-5)
 
 
 def test_the_muon_part_is_torchs_muon_within_bfloat16():
     ours, theirs = Network(), Network()
-    config = OptimizerConfig(rule=OptimizerName.muon, matrix_lr=0.02, weight_decay=0.1)
+    config = OptimizerConfig(name=OptimizerName.muon, matrix_lr=0.02, weight_decay=0.1)
     for net in (ours, theirs):
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in ("blocks.0.weight", "blocks.1.weight"))
@@ -102,15 +102,15 @@ def test_the_muon_part_is_torchs_muon_within_bfloat16():
 
 @pytest.mark.parametrize("shape", [(7, 13), (13, 7), (11, 11)])
 def test_orthogonal_flattens_the_spectrum(shape):
-    singular = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    singular = torch.linalg.svdvals(newton_schulz(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
     assert singular.max() < 1.3
     assert singular.median() > 0.6
 
 
 def test_learning_lowers_the_loss():
-    for rule in OptimizerName:
+    for name in OptimizerName:
         net = Network()
-        seen = losses(net, make_optimizer(net, OptimizerConfig(rule=rule, lr=1e-2)), 60)
+        seen = losses(net, make_optimizer(net, OptimizerConfig(name=name, lr=1e-2)), 60)
         assert seen[-1] < 0.7 * seen[0]
 
 
@@ -152,11 +152,11 @@ def test_layer_decay_slows_the_first_layers():
         def forward(self, x):
             return self.head(self.transformer(self.embed(x)))
 
-    for rule in OptimizerName:
+    for optimizer_name in OptimizerName:
         model = Model()
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         optimizer = make_optimizer(
-            model, OptimizerConfig(rule, lr=1e-3, matrix_lr=0.01, weight_decay=0.0, layer_decay=0.5)
+            model, OptimizerConfig(optimizer_name, lr=1e-3, matrix_lr=0.01, weight_decay=0.0, layer_decay=0.5)
         )
         make_schedule(optimizer, OptimizerConfig(schedule=Schedule.constant), 1)
         model(torch.randn(7, 11, 5)).square().sum().backward()

@@ -26,7 +26,7 @@ from experiments.config import OptimizerConfig, OptimizerName
 from experiments.evaluate import evaluate as evaluate_run
 from experiments.runs import make_adapter, make_data
 from experiments.train import train
-from experiments.training.init_from import modules, start
+from experiments.training.init_from import group_by_module, load_init_weights
 from experiments.training.optimizers import make_optimizer
 from experiments.training.progress import make_progress
 
@@ -106,7 +106,7 @@ def test_the_encoder_is_the_vit_on_the_visible_patches():
     """One patch of 15 is hidden: what is left are the tokens of a classifier with the same weights."""
     model, batch = make(hidden=0.05, class_token=True).eval(), images()
     vit = make_vit(class_token=True).eval()
-    assert modules(model.state_dict().keys() - vit.state_dict().keys(), model.state_dict()) == [
+    assert group_by_module(model.state_dict().keys() - vit.state_dict().keys(), model.state_dict()) == [
         "blank",
         "decoder",
         "narrow",
@@ -165,7 +165,7 @@ def test_every_parameter_learns(pool):
 def test_it_learns_to_paint_digits(data):
     """Better than the mean image, which is the best that can be painted without looking."""
     model = make(data.spec(), decoder=TransformerConfig(dim=24, depth=1, num_heads=3))
-    optimizer = make_optimizer(model, OptimizerConfig(rule=OptimizerName.muon, lr=1e-2))
+    optimizer = make_optimizer(model, OptimizerConfig(name=OptimizerName.muon, lr=1e-2))
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
     for step in range(160):
         batch = steps[step]
@@ -217,7 +217,7 @@ def test_what_cannot_be(settings, message):
 
 
 def saved(folder, model, spec=SPEC, package="domains.vision.masked"):
-    """A run folder, as far as `start` reads it."""
+    """A run folder, as far as `load_init_weights` reads it."""
     folder.mkdir()
     save_file(
         {name: weight.contiguous() for name, weight in model.state_dict().items()}, folder / "weights.safetensors"
@@ -233,7 +233,7 @@ def saved(folder, model, spec=SPEC, package="domains.vision.masked"):
 def test_a_classifier_starts_with_the_trunk_of_an_autoencoder(tmp_path, pool):
     pre, vit = make(pool=pool, class_token=True), make_vit(pool=pool, class_token=True)
     before = {name: weight.clone() for name, weight in vit.state_dict().items()}
-    said = start(vit, "domains.vision", saved(tmp_path / "pre", pre))
+    said = load_init_weights(vit, "domains.vision", saved(tmp_path / "pre", pre))
     after, theirs = vit.state_dict(), pre.state_dict()
     anew = {name for name in after if name.startswith(("classify.", "gather."))}
     assert len(after.keys() - anew) > 15
@@ -247,16 +247,16 @@ def test_a_head_is_taken_for_the_same_classes_alone(tmp_path):
     old, other = make_vit(), SPEC | {"classes": ["a", "b", "x"]}
     torch.nn.init.constant_(old.classify.weight, 0.5)
     folder, same, new = saved(tmp_path / "old", old), make_vit(), make_vit(other)
-    assert "anew" not in start(same, "domains.vision", folder)
+    assert "anew" not in load_init_weights(same, "domains.vision", folder)
     assert torch.equal(same.classify.weight, old.classify.weight)
-    assert "anew: classify" in start(new, "domains.vision", folder)
+    assert "anew: classify" in load_init_weights(new, "domains.vision", folder)
     assert not torch.equal(new.classify.weight, old.classify.weight)
 
 
 def test_positions_are_resampled_to_another_resolution(tmp_path):
     size = SPEC | {"size": [14, 22], "mean": [0.1, 0.2]}
     old, new = make(), make_vit(size)
-    said = start(new, "domains.vision", saved(tmp_path / "old", old))
+    said = load_init_weights(new, "domains.vision", saved(tmp_path / "old", old))
     assert "resized: transformer.position.table" in said
     table = new.state_dict()["transformer.position.table"]
     assert table.shape == (7 * 11, 24)
@@ -273,7 +273,7 @@ def test_a_grid_of_as_many_patches_is_resampled_too(tmp_path):
     turned = make_vit(SPEC | {"size": [10, 6]})
     assert turned.grid == (5, 3)
     old = make_vit()
-    start(turned, "domains.vision", saved(tmp_path / "old", old))
+    load_init_weights(turned, "domains.vision", saved(tmp_path / "old", old))
     table = turned.state_dict()["transformer.position.table"]
     assert table.shape == old.state_dict()["transformer.position.table"].shape
     assert not torch.equal(table, old.state_dict()["transformer.position.table"])
@@ -293,7 +293,9 @@ def test_a_table_beside_a_rotation_is_resampled(tmp_path):
     axial = PositionConfig(PositionKind.axial, table=True)
     old = vision.Adapter(VitConfig(dim=24, depth=1, num_heads=2), axial, SPEC)
     new = vision.Adapter(old.config, axial, SPEC | {"size": [14, 22]})
-    assert "resized: transformer.position.table.table" in start(new, "domains.vision", saved(tmp_path / "old", old))
+    assert "resized: transformer.position.table.table" in load_init_weights(
+        new, "domains.vision", saved(tmp_path / "old", old)
+    )
 
 
 @pytest.mark.parametrize("missing", ["spec.json", "weights.safetensors"])
@@ -301,14 +303,14 @@ def test_a_folder_that_is_no_run(tmp_path, missing):
     folder = saved(tmp_path / "old", make())
     (folder / missing).unlink()
     with pytest.raises(ValueError, match=f"old is no finished run: it has no {missing}"):
-        start(make_vit(), "domains.vision", folder)
+        load_init_weights(make_vit(), "domains.vision", folder)
 
 
 def test_weights_that_do_not_fit(tmp_path):
     other = make_vit(dim=12)
     before = {name: weight.clone() for name, weight in other.state_dict().items()}
     with pytest.raises(ValueError, match=rf"nothing of the transformer .* needs model\.dim={SMALL['dim']}$"):
-        start(other, "domains.vision", saved(tmp_path / "old", make()))
+        load_init_weights(other, "domains.vision", saved(tmp_path / "old", make()))
     assert all(torch.equal(weight, before[name]) for name, weight in other.state_dict().items())
 
 
@@ -318,23 +320,23 @@ def test_any_domain_starts_from_names_and_shapes(tmp_path):
     spec = make_data(config).spec()
     torch.manual_seed(0)
     old, new = (make_adapter(config, spec) for _ in range(2))
-    said = start(new, config.domain.package, saved(tmp_path / "old", old, spec, config.domain.package))
+    said = load_init_weights(new, config.domain.package, saved(tmp_path / "old", old, spec, config.domain.package))
     assert "anew" not in said
     for name, weight in new.state_dict().items():
         assert torch.equal(weight, old.state_dict()[name])
 
     placed = compose("config", ["domain=text", "position=learned", "data.context=15", "model.dim=24", "model.depth=1"])
     text = make_adapter(placed, spec | {"context": 15})
-    said = start(make_vit(), "domains.vision", saved(tmp_path / "text", text, spec, config.domain.package))
+    said = load_init_weights(make_vit(), "domains.vision", saved(tmp_path / "text", text, spec, config.domain.package))
     assert "transformer.blocks.0.mixer" in said.partition("anew")[0]
     assert "transformer.position" in said.partition("anew")[2]
 
 
 def test_modules_names_the_fewest():
     names = ["a", "b.c.w", "b.c.v", "b.d.w", "bb.w"]
-    assert modules(["b.c.w", "b.c.v"], names) == ["b.c"]
-    assert modules(["b.c.w", "b.d.w"], names) == ["b.c.w", "b.d"]
-    assert modules(["a", "b.c.w", "b.c.v", "b.d.w"], names) == ["a", "b"]
+    assert group_by_module(["b.c.w", "b.c.v"], names) == ["b.c"]
+    assert group_by_module(["b.c.w", "b.d.w"], names) == ["b.c.w", "b.d"]
+    assert group_by_module(["a", "b.c.w", "b.c.v", "b.d.w"], names) == ["a", "b"]
 
 
 COMMAND = ["domain=vision", "model.dim=32", "model.depth=1", "trainer.val_check_interval=20", "logger=csv"]
@@ -347,7 +349,7 @@ def test_pretrain_then_classify_by_the_command_line(forked, tmp_path):
         "model=mae",
         "model.decoder.dim=16",
         "trainer.max_steps=40",
-        "trainer.picture_interval=20",
+        "trainer.plot_every_n_steps=20",
         "run=pre",
     )
     assert first.returncode == 0, first.stderr

@@ -18,7 +18,7 @@ def train(forked, *settings):
 
 def test_an_average_is_kept_and_resumed_exactly_and_pictures_change_nothing(forked, tmp_path):
     average = "trainer.ema_decay=0.9"
-    train(forked, average, "trainer.picture_interval=20", "run=whole", "trainer.max_steps=40")
+    train(forked, average, "trainer.plot_every_n_steps=20", "run=whole", "trainer.max_steps=40")
     train(forked, average, "run=parts", "trainer.max_steps=20")
     train(forked, "run=parts", "trainer.max_steps=40")
     train(forked, "run=plain", "trainer.max_steps=40")
@@ -36,8 +36,8 @@ def test_an_average_is_kept_and_resumed_exactly_and_pictures_change_nothing(fork
             assert picture.width > 300
     for settings, message in (
         (["trainer.ema_decay=1.0"], "trainer.ema_decay must lie in [0, 1)"),
-        (["trainer.picture_interval=0"], "trainer.picture_interval must be at least 1"),
-        (["domain=text", "trainer.picture_interval=5"], "draws nothing while it trains"),
+        (["trainer.plot_every_n_steps=0"], "trainer.plot_every_n_steps must be at least 1"),
+        (["domain=text", "trainer.plot_every_n_steps=5"], "draws nothing while it trains"),
     ):
         refused = forked("train", *SMALL, *settings, "run=refused")
         assert refused.returncode == 2

@@ -8,11 +8,11 @@ from PIL import Image
 
 SMALL = ["model.dim=16", "model.depth=1", "trainer.max_steps=1", "trainer.val_check_interval=1", "logger=csv"]
 CASES = {
-    "vision": ["domain=vision", "trainer.picture_interval=1"],
-    "mae": ["domain=vision", "model=mae", "trainer.picture_interval=1"],
+    "vision": ["domain=vision", "trainer.plot_every_n_steps=1"],
+    "mae": ["domain=vision", "model=mae", "trainer.plot_every_n_steps=1"],
     "protein": ["domain=protein", "data.batch_size=3", "data.crop=22", "model.num_heads=2", "model.pair_dim=6"],
     "protein_language": ["domain=protein_language", "data.path=some.fasta", "data.batch_size=3", "model.num_heads=2"],
-    "rl": ["domain=rl", "data.context=5", "trainer.picture_interval=1"],
+    "rl": ["domain=rl", "data.context=5", "trainer.plot_every_n_steps=1"],
     "text": ["domain=text", "data.batch_size=3", "data.context=29", "model.qk_norm=true"],
     "joint": ["domain=joint", "model.num_heads=2"],
 }

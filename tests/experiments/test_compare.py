@@ -10,13 +10,15 @@ import pytest
 from rich.console import Console
 
 from experiments import sweep
-from experiments.compare import make_plan, run, setting, show, verdicts
-from experiments.comparison import summarise
-from experiments.compose import compose, gathered
+from experiments.compare import full_setting_name, make_comparison, print_results, run, verdicts
+from experiments.compose import compose, nest_run_settings
+from experiments.effects import summarise
 
 
 def plan(folder: Path, *words: str):
-    return make_plan(compose("compare", gathered("compare", [*words, f"output={folder}"])), folder, Console(quiet=True))
+    return make_comparison(
+        compose("compare", nest_run_settings("compare", [*words, f"output={folder}"])), folder, Console(quiet=True)
+    )
 
 
 def test_every_domain_value_and_seed_is_a_run(tmp_path):
@@ -57,13 +59,13 @@ def test_equal_flops_gives_the_cheaper_value_more_steps(tmp_path):
 
 def test_names_of_factors():
     config = compose("config", ["domain=text"])
-    assert setting("mixer", config) == "model.mixer"
-    assert setting("width", config) == "model.dim"
-    assert setting("optimizer", config) == "optimizer"
-    assert setting("lr", config) == "optimizer.lr"
-    assert setting("optimizer.lr", config) == "optimizer.lr"
+    assert full_setting_name("mixer", config) == "model.mixer"
+    assert full_setting_name("width", config) == "model.dim"
+    assert full_setting_name("optimizer", config) == "optimizer"
+    assert full_setting_name("lr", config) == "optimizer.lr"
+    assert full_setting_name("optimizer.lr", config) == "optimizer.lr"
     with pytest.raises(ValueError, match=r"factor=mixr is no setting .* did you mean mixer\?"):
-        setting("mixr", config)
+        full_setting_name("mixr", config)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +87,9 @@ def test_a_comparison_that_cannot_be_is_one_sentence(tmp_path, words, message):
 
 
 def test_a_run_is_known_by_what_it_is_and_not_by_where_it_lies():
-    one = sweep.digest(compose("config", ["domain=vision", "run=a"]))
-    assert one == sweep.digest(compose("config", ["domain=vision", "run=b"]))
-    assert one != sweep.digest(compose("config", ["domain=vision", "run=a", "seed=1"]))
+    one = sweep.run_key(compose("config", ["domain=vision", "run=a"]))
+    assert one == sweep.run_key(compose("config", ["domain=vision", "run=b"]))
+    assert one != sweep.run_key(compose("config", ["domain=vision", "run=a", "seed=1"]))
 
 
 @pytest.mark.timeout(600)
@@ -148,7 +150,7 @@ def test_the_table_fits_a_narrow_terminal():
     results["verdicts"] = verdicts(results)
     for width in (80, 160):
         console = Console(file=StringIO(), width=width)
-        show(results, console)
+        print_results(results, console)
         said = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
         assert "protein: long-range precision@L/5, higher is better" in said
         assert said.count("│ gated_delta │ 0.8101 ± 0.19") == 2

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from experiments.compare import verdicts
-from experiments.comparison import summarise
-from experiments.report.comparison import POINTS, curve, differing, finite, flat, write_comparison
-from experiments.report.offline import short
+from experiments.effects import summarise
+from experiments.report.comparison import (
+    CURVE_POINTS,
+    differing_settings,
+    flatten,
+    loss_curve,
+    nan_to_none,
+    write_comparison,
+)
+from experiments.report.page import format_si
 
 BAD = "</script><b>&'é"
 VALUES = ["softmax", "window", BAD]
@@ -153,35 +160,35 @@ def test_curves_are_as_logged_or_means_of_stretches(tmp_path):
     def write(rows):
         (tmp_path / "metrics.csv").write_text("\n".join(["epoch,step,train/loss,val/loss", *rows]))
 
-    assert curve(tmp_path / "nowhere") == []
+    assert loss_curve(tmp_path / "nowhere") == []
     write(["0,9,,0.7"])
-    assert curve(tmp_path) == []
+    assert loss_curve(tmp_path) == []
     write(["0,4,2.5,", "0,9,1.25,", "0,9,,0.7"])
-    assert curve(tmp_path) == [[4, 2.5], [9, 1.25]]
+    assert loss_curve(tmp_path) == [[4, 2.5], [9, 1.25]]
     write([f"0,{step},{step}," for step in range(1010)])
-    found = curve(tmp_path)
-    assert len(found) == POINTS
+    found = loss_curve(tmp_path)
+    assert len(found) == CURVE_POINTS
     assert found[0] == [5, 5.0]  # the mean of 0 … 10
 
 
 def test_settings_that_differ_are_told(tmp_path):
     results = made_up(tmp_path)
-    assert differing(results, "rl") == [("model.mixer", VALUES)]
+    assert differing_settings(results, "rl") == [("model.mixer", VALUES)]
     (tmp_path / "runs" / "200" / "config.yaml").unlink()
     for row in results["rows"]:
         if row["value"] == BAD:
             row["run"] = "nowhere"
-    assert differing(results, "rl") == [("model.mixer", [*VALUES[:2], "–"])]
-    assert flat({"a": {"b": None, "c": [1, 2]}, "d": "x", "e": {}}) == {"a.b": "null", "a.c": "[1, 2]", "d": "x"}
+    assert differing_settings(results, "rl") == [("model.mixer", [*VALUES[:2], "–"])]
+    assert flatten({"a": {"b": None, "c": [1, 2]}, "d": "x", "e": {}}) == {"a.b": "null", "a.c": "[1, 2]", "d": "x"}
 
 
 def test_numbers_as_json_and_as_text():
-    assert finite({"a": [math.nan, (math.inf, 1.5)], "b": "nan", "c": 3}) == {
+    assert nan_to_none({"a": [math.nan, (math.inf, 1.5)], "b": "nan", "c": 3}) == {
         "a": [None, [None, 1.5]],
         "b": "nan",
         "c": 3,
     }
-    assert [short(x, "B") for x in (None, 7.0, 1234, 5.67e9)] == ["–", "7 B", "1.2 kB", "5.7 GB"]
+    assert [format_si(x, "B") for x in (None, 7.0, 1234, 5.67e9)] == ["–", "7 B", "1.2 kB", "5.7 GB"]
 
 
 @pytest.mark.plain

@@ -37,7 +37,7 @@ def test_the_page_has_results_pictures_and_an_explorer_of_every_domain(written):
     assert len(page) < 5e6
     assert [run["domain"] for run in data["runs"]] == [*MORE]
     for run in data["runs"]:
-        (explanation,) = run["scenes"]
+        (explanation,) = run["examples"]
         assert {m["layer"] for m in explanation["maps"]} == {1, 2}
     rows = json.loads((output / "results.json").read_text())["rows"]
     assert {row["domain"] for row in rows} == {*MORE}
@@ -57,7 +57,7 @@ def test_the_page_in_a_browser(opened, written):
             elif number:
                 page.locator("#runs :checked").focus()
                 page.keyboard.press("ArrowRight")
-            (explanation,) = run["scenes"]
+            (explanation,) = run["examples"]
             assert page.locator("#to .cell").all_text_contents() == [e["label"] for e in explanation["elements"]]
             page.locator("#to-1").click()
             assert explanation["elements"][1]["note"][1:] in page.locator("#chosen").inner_text()

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments.environment import environment, without_folders
+from experiments.environment import environment, strip_folders
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from experiments.environment import environment, without_folders
     ],
 )
 def test_a_command_is_told_without_the_folders_of_a_machine(word, told):
-    assert without_folders(word) == told
+    assert strip_folders(word) == told
 
 
 def test_no_record_names_a_folder_of_this_machine(monkeypatch):

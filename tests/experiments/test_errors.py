@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.compose import compose, resumed
+from experiments.compose import compose, with_resume_overrides
 from experiments.runs import load_run
 
 
@@ -98,8 +98,8 @@ def test_a_run_folder_of_another_domain_is_said_to_be_one(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=r"is a run of domain=vision; give another run=… for a new run"):
-        resumed(["domain=text", f"run={tmp_path}"])
-    assert resumed([f"run={tmp_path}"]) == ["domain=vision", "model.dim=7", f"run={tmp_path}"]
+        with_resume_overrides(["domain=text", f"run={tmp_path}"])
+    assert with_resume_overrides([f"run={tmp_path}"]) == ["domain=vision", "model.dim=7", f"run={tmp_path}"]
 
 
 def test_the_traceback_can_be_had(attend):

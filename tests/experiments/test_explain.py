@@ -19,7 +19,7 @@ from domains.adapter import DomainAdapter
 from domains.explanation import Explanation
 from domains.protein.chain import spelled
 from experiments.compose import compose
-from experiments.explain import effects, look, run, said, without_elements, without_heads
+from experiments.explain import ablate_elements, ablate_heads, explain_example, predict, removal_effects, run
 from experiments.report.explorer import write_explorer
 from experiments.runs import make_adapter, make_data, write_config, write_weights
 
@@ -112,17 +112,17 @@ def test_the_elements_are_the_tokens_in_their_order(domain):
 @torch.inference_mode()
 def test_removal_is_what_it_says(domain):
     _, adapter, explanation = domain
-    whole, L = said(adapter, explanation), len(explanation.elements)
+    whole, L = predict(adapter, explanation), len(explanation.elements)
     torch.testing.assert_close(whole.sum(-1), torch.ones(whole.shape[:-1]))
     crippled = deepcopy(adapter)
     crippled.transformer.blocks[1].mixer.out.weight[:, 8:16] = 0  # what head 1 of 3 says is not listened to
-    (without,) = without_heads(adapter, explanation, 1, torch.tensor([1]))
-    torch.testing.assert_close(without, said(crippled, explanation)[0], rtol=1e-4, atol=1e-5)
+    (without,) = ablate_heads(adapter, explanation, 1, torch.tensor([1]))
+    torch.testing.assert_close(without, predict(crippled, explanation)[0], rtol=1e-4, atol=1e-5)
     table = torch.ones(L, L, dtype=torch.bool)
     table[:, 3] = torch.arange(L) == 3
-    hidden = said(adapter, explanation, hide=Dense(table[None, None]))
-    torch.testing.assert_close(without_elements(adapter, explanation, torch.tensor([3])), hidden, rtol=1e-4, atol=1e-5)
-    (effect,) = effects(whole, 1, lambda _: hidden)
+    hidden = predict(adapter, explanation, mask=Dense(table[None, None]))
+    torch.testing.assert_close(ablate_elements(adapter, explanation, torch.tensor([3])), hidden, rtol=1e-4, atol=1e-5)
+    (effect,) = removal_effects(whole, 1, lambda _: hidden)
     assert effect.item() == pytest.approx((hidden - whole).abs().sum().item() / 2 / whole.shape[1], rel=1e-4)
     assert effect > 1e-5
 
@@ -130,7 +130,7 @@ def test_removal_is_what_it_says(domain):
 @torch.inference_mode()
 def test_what_the_page_is_given(domain):
     name, adapter, explanation = domain
-    found, L = json.loads(json.dumps(look(adapter, explanation), allow_nan=False)), len(explanation.elements)
+    found, L = json.loads(json.dumps(explain_example(adapter, explanation), allow_nan=False)), len(explanation.elements)
     assert [(m["layer"], m["head"]) for m in found["maps"]] == [
         (layer, head) for layer in (1, 2) for head in ("1", "2", "3", "mean", "rollout")
     ]
@@ -205,7 +205,7 @@ def test_a_folder_of_many_images_is_cut_with_a_word(tmp_path):
 
 def test_no_label_ends_the_script(tmp_path, embedded):
     label = "</script><b>&\u2028\u2029'\"é"
-    found = {"run": label, "domain": label, "mixer": "y", "scenes": [label]}
+    found = {"run": label, "domain": label, "mixer": "y", "examples": [label]}
     data = {"runs": [found], "date": "z", "versions": {"torch": "2"}}
     write_explorer(tmp_path / "page.html", data)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -252,7 +252,7 @@ def test_the_page_in_a_browser(opened, saved, tmp_path, domain, embedded):
     """A click, the arrows and the selects show the weights that lie in the page; it fits a phone, without an error."""
     run(saved(domain))
     path = tmp_path / "run" / "explain" / "explain.html"
-    (explanation,) = json.loads(embedded(path.read_text(encoding="utf-8")))["runs"][0]["scenes"]
+    (explanation,) = json.loads(embedded(path.read_text(encoding="utf-8")))["runs"][0]["examples"]
     L = len(explanation["elements"])
 
     def shown(page, panel: str) -> list[float]:

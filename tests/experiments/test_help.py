@@ -28,7 +28,7 @@ def test_every_setting_says_what_it_is(words, capsys, monkeypatch):
 def test_what_is_chosen_decides_what_is_shown(capsys, monkeypatch):
     page = shown(capsys, monkeypatch, "domain=text", "model.dim=37", "optimizer=muon")
     assert re.search(r"model.dim=37 +width of a token", page)
-    assert re.search(r"optimizer.rule=muon +.*\(adamw \| muon\)", page)
+    assert re.search(r"optimizer.name=muon +.*\(adamw \| muon\)", page)
     assert re.search(r"data= +files \| python_docs \| shakespeare$", page, flags=re.M)
     assert "patch_size" not in page
 

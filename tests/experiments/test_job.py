@@ -19,6 +19,6 @@ def test_who_is_told_to_end_waits_for_the_run(tmp_path, monkeypatch):
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     written = tmp_path / "written"
     with pytest.raises(SystemExit):
-        job.alone(["timeit", "-n1", "-r1", f"import time; time.sleep(1); open({str(written)!r}, 'w').close()"])
+        job.run_subprocess(["timeit", "-n1", "-r1", f"import time; time.sleep(1); open({str(written)!r}, 'w').close()"])
     signal.signal(signal.SIGALRM, before)
     assert written.exists()

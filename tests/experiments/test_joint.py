@@ -15,8 +15,8 @@ from experiments.evaluate import evaluate
 from experiments.predict import run as predict
 from experiments.runs import load_run, make_adapter, make_data, write_config, write_weights
 from experiments.train import train
-from experiments.training.init_from import start
-from experiments.training.nonfinite import source_of_nan
+from experiments.training.init_from import load_init_weights
+from experiments.training.nonfinite import find_nonfinite_source
 from experiments.training.progress import make_progress
 
 CORE = ["model.dim=14", "model.depth=2", "model.num_heads=7"]
@@ -91,8 +91,8 @@ def test_the_loss_is_the_weighted_sum_and_every_weight_learns(joint):
 def test_what_is_no_number_is_named_with_its_domain(joint):
     _, _, adapter, batch = joint
     spoilt = {**batch, "vision": {**batch["vision"], "images": batch["vision"]["images"] / 0}}
-    assert source_of_nan(adapter, spoilt) == "the batch's vision.images are not finite"
-    assert source_of_nan(adapter, batch) == "all outputs are finite"
+    assert find_nonfinite_source(adapter, spoilt) == "the batch's vision.images are not finite"
+    assert find_nonfinite_source(adapter, batch) == "all outputs are finite"
 
 
 def test_a_domain_that_is_at_its_end_is_left_out(joint):
@@ -112,13 +112,13 @@ def test_the_core_goes_to_a_domain_and_comes_from_one(name, joint, tmp_path):
     chosen = [f"model.{key}={config.model[key]}" for key in ("dim", "depth", "num_heads", "mlp_ratio", "qk_norm")]
     plain = compose("config", [f"domain={name}", *chosen])
     one = make_adapter(plain, data.parts[name].spec())
-    said = start(one, f"domains.{name}", tmp_path / "joint")
+    said = load_init_weights(one, f"domains.{name}", tmp_path / "joint")
     assert said.startswith("taken: transformer.blocks, transformer.norm; anew:")
     assert torch.equal(one.state_dict()["transformer.norm.weight"], adapter.state_dict()["transformer.norm.weight"])
     write_config(tmp_path / name, plain, data.parts[name].spec())
     write_weights(tmp_path / name, one.state_dict())
     again = make_adapter(config, data.spec())
-    assert start(again, "domains.joint", tmp_path / name).startswith("taken: transformer; anew: parts")
+    assert load_init_weights(again, "domains.joint", tmp_path / name).startswith("taken: transformer; anew: parts")
     for (key, theirs), ours in zip(
         one.transformer.blocks.named_parameters(), again.transformer.blocks.parameters(), strict=True
     ):
@@ -135,7 +135,7 @@ def test_a_run_resumes_exactly_and_measures_every_domain_as_alone(tmp_path):
             summaries[name] = train(compose("config", words), tmp_path / name, progress)
     whole, halves = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "halves"))
     assert all(torch.equal(weight, halves[name]) for name, weight in whole.items())
-    assert summaries["whole"]["tokens_a_step"] == 5 * 16 + 3 * 30 + 7 * 23
+    assert summaries["whole"]["tokens_per_step"] == 5 * 16 + 3 * 30 + 7 * 23
     config, adapter = load_run(tmp_path / "whole")
     assert isinstance(adapter, Adapter)
     data: Any = make_data(config)

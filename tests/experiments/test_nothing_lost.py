@@ -16,8 +16,8 @@ import experiments.train as training
 from domains.sampling import shuffled
 from experiments import guards, runs
 from experiments.compose import compose
-from experiments.training.checkpoints import to_resume
-from experiments.training.nonfinite import source_of_nan
+from experiments.training.checkpoints import find_checkpoint
+from experiments.training.nonfinite import find_nonfinite_source
 
 # A tiny model of each domain, with all that a resumed run could forget: chance, an average, steps of several batches.
 STEPS, EVERY = 6, 2
@@ -103,7 +103,7 @@ def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path, sam
     assert step_of(last) == 3  # which it let come to its end
     assert ended(parts, *settings, spoil=partial(at_step, 4, signal.SIGKILL)) == -signal.SIGKILL
     assert step_of(last) == 4
-    assert ended(parts, *settings, spoil=lambda: setattr(guards, "_to_disk", after(7, guards._to_disk, die))) == -9
+    assert ended(parts, *settings, spoil=lambda: setattr(guards, "_fsync", after(7, guards._fsync, die))) == -9
     assert ended(parts, *settings, spoil=lambda: setattr(training, "write_weights", die)) == -9
     assert step_of(last) == STEPS
     assert ended(parts, *settings) == 0
@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(tmp_path,
     for damaged in damages:
         last.write_bytes(damaged)
         with pytest.warns(UserWarning, match=r"last\.ckpt is damaged") as told:
-            chosen = to_resume(tmp_path / "whole")
+            chosen = find_checkpoint(tmp_path / "whole")
         assert len(told) == 1
         assert chosen == last.with_name("previous.ckpt")
         assert step_of(chosen) == STEPS - EVERY
@@ -235,10 +235,10 @@ def test_weights_and_batches_that_are_no_numbers_are_named(where, told):
     data = compose_data(settings)
     adapter = runs.make_adapter(compose("config", [*TINY, *settings]), data.spec())
     batch = data.batch("train", [0, 1, 2])
-    assert source_of_nan(adapter, batch) == "all outputs are finite"
+    assert find_nonfinite_source(adapter, batch) == "all outputs are finite"
     spoilt = batch["images"] if where == "batch" else adapter.state_dict()["transformer.norm.weight"]
     spoilt.view(-1)[3] = torch.nan
-    assert told in source_of_nan(adapter, batch)
+    assert told in find_nonfinite_source(adapter, batch)
 
 
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path):

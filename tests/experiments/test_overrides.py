@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from experiments.compose import compose, gathered, sweep_folder, train_words
-from experiments.overrides import as_typed, from_hydra
+from experiments.compose import compose, nest_run_settings, to_hydra_train_overrides, with_sweep_folder
+from experiments.overrides import from_hydra, list_override
 from experiments.runs import write_config
 from experiments.untrusted import read_config
 
@@ -48,13 +48,15 @@ texts = st.lists(st.sampled_from(PIECES), max_size=7).map("".join)
 @given(texts)
 def test_text_arrives_as_it_was_typed(text):
     assert compose("predict", [f"run={text or 'x'}", f"input={text}"]).input == text
-    assert from_hydra(train_words([f"run={text}"])[0]) == f"run={text}"  # what a run folder keeps is read back
+    assert (
+        from_hydra(to_hydra_train_overrides([f"run={text}"])[0]) == f"run={text}"
+    )  # what a run folder keeps is read back
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.lists(texts, max_size=3))
 def test_texts_of_a_list_arrive_as_they_were_typed(elements):
-    assert list(compose("generate", ["run=x", "prompt=y", as_typed("stop", elements)]).stop) == elements
+    assert list(compose("generate", ["run=x", "prompt=y", list_override("stop", elements)]).stop) == elements
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_other_types_keep_their_grammar():
 
 def test_settings_of_other_runs_arrive_as_they_were_typed():
     words = ["domain=text", "data=files", "data.path=Größe, 1e3 'x'.txt"]
-    plan = compose("plan", gathered("plan", [*words, "device=h100"]))
+    plan = compose("plan", nest_run_settings("plan", [*words, "device=h100"]))
     assert compose("config", list(plan.settings)).data.path == "Größe, 1e3 'x'.txt"
 
 
@@ -102,8 +104,8 @@ def test_the_runs_of_a_sweep_lie_in_its_folder(attend, tmp_path):
 
 def test_a_sweep_has_one_folder():
     with pytest.raises(ValueError, match="run=a,b: a sweep has one folder"):
-        sweep_folder(["-m", "seed=0,1", "run=a,b"])
-    words = train_words(["-m", "data=images", "data.path=2024_01_16,1e3", "seed=0,1"], sweep=True)
+        with_sweep_folder(["-m", "seed=0,1", "run=a,b"])
+    words = to_hydra_train_overrides(["-m", "data=images", "data.path=2024_01_16,1e3", "seed=0,1"], sweep=True)
     assert words == ["-m", "data=images", "data.path='2024_01_16','1e3'", "seed=0,1"]
 
 

@@ -21,8 +21,8 @@ from domains.rl.trajectories import write
 from experiments.compose import compose
 from experiments.runs import make_adapter, make_data
 from experiments.train import train
-from experiments.training.checkpoints import to_resume, whole
-from experiments.training.parallel import SideBySide, joined, parallelize
+from experiments.training.checkpoints import find_checkpoint, is_intact
+from experiments.training.parallel import SplitLinear, merge_split_weights, parallelize
 from experiments.training.progress import make_progress
 from experiments.untrusted import read_config
 
@@ -39,7 +39,7 @@ DOMAINS = {
     "model.mlp_ratio=3",
 }
 TWO = "trainer.accelerator=cpu trainer.devices=2"
-WAYS = {"ddp": "trainer=ddp", "fsdp": "trainer=fsdp", "tp": "trainer=tp_fsdp trainer.recompute=true"}
+WAYS = {"ddp": "trainer=ddp", "fsdp": "trainer=fsdp", "tp": "trainer=tp_fsdp trainer.activation_checkpointing=true"}
 
 
 def ranks(folder: Path, runs: dict[str, str], processes: int) -> None:
@@ -93,7 +93,7 @@ def test_checkpoint_of_two_processes_goes_on_with_one(folder, tmp_path):
     assert len(list(last.glob("*.distcp"))) == 2
     next(last.glob("*.distcp")).write_bytes(b"cut short")
     with pytest.warns(UserWarning, match="damaged"):
-        assert to_resume(run) == last.with_name("previous.ckpt")  # that of step 2
+        assert find_checkpoint(run) == last.with_name("previous.ckpt")  # that of step 2
     (run / "weights.safetensors").unlink()
     words = f"{DOMAINS['text'].format(folder)} {CORE} {STEPS} {CUT} trainer=fsdp {TWO} trainer.devices=1"
     ranks(tmp_path, {"text-fsdp": words}, 1)
@@ -128,7 +128,7 @@ def test_export_makes_one_file_of_a_checkpoint_of_parts(folder, tmp_path, way):
 def test_nothing_in_a_checkpoint_of_parts_is_run(folder, tmp_path, where, payload):
     checkpoint, planted = tmp_path / "last.ckpt", tmp_path / "planted"
     shutil.copytree(folder / "vision-fsdp" / "checkpoints" / "last.ckpt", checkpoint)
-    assert whole(checkpoint)
+    assert is_intact(checkpoint)
     index = pickle.loads((checkpoint / ".metadata").read_bytes())
     if where == "index":
         index.planner_data = payload(planted)
@@ -141,7 +141,7 @@ def test_nothing_in_a_checkpoint_of_parts_is_run(folder, tmp_path, where, payloa
         with open(checkpoint / place.relative_path, "ab") as file:
             file.write((tmp_path / "value").read_bytes())
     (checkpoint / ".metadata").write_bytes(pickle.dumps(index))
-    assert not whole(checkpoint)
+    assert not is_intact(checkpoint)
     assert not planted.exists()
 
 
@@ -164,9 +164,9 @@ def test_recomputation_changes_no_gradient():
     data = make_data(config)
     adapter, batch = make_adapter(config, data.spec()), data.batch("train", [0, 1])
     gradients = []
-    for recompute in (False, True):
-        if recompute:
-            parallelize(adapter, None, recompute=True)
+    for activation_checkpointing in (False, True):
+        if activation_checkpointing:
+            parallelize(adapter, None, activation_checkpointing=True)
         adapter.zero_grad()
         mean_loss(adapter.loss(adapter(batch), batch)).backward()
         gradients.append([p.grad for p in adapter.parameters() if p.grad is not None])
@@ -190,12 +190,12 @@ def test_evaluation_counts_every_sample_once_on_any_number_of_processes(size, wo
 
 def test_parts_of_a_linear_are_its_outputs_side_by_side():
     whole_one = nn.Linear(7, 5 + 3)
-    parts = SideBySide(whole_one, (5, 3))
+    parts = SplitLinear(whole_one, (5, 3))
     x = torch.randn(2, 11, 7)
     torch.testing.assert_close(parts(x), whole_one(x))
     named = {f"block.mixer.qkv.{name}": value for name, value in parts.state_dict().items()}
-    assert torch.equal(joined(named)["block.mixer.qkv.weight"], whole_one.weight)
-    assert torch.equal(joined(named)["block.mixer.qkv.bias"], whole_one.bias)
+    assert torch.equal(merge_split_weights(named)["block.mixer.qkv.weight"], whole_one.weight)
+    assert torch.equal(merge_split_weights(named)["block.mixer.qkv.bias"], whole_one.bias)
 
 
 SWEEPS = {

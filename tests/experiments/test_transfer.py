@@ -18,12 +18,12 @@ from domains.protein.masked.config import ModelConfig as ResiduesConfig
 from domains.text.adapter import Adapter as Text
 from domains.text.config import ModelConfig as TextConfig
 from experiments import job, transfer
-from experiments.compose import compose, gathered
+from experiments.compose import compose, nest_run_settings
 from experiments.config import Mode, TransferConfig
 from experiments.report.transfer import write_transfer
-from experiments.runs import make_adapter, make_data, typed, write_config, write_json, write_weights
+from experiments.runs import make_adapter, make_data, to_dataclass, write_config, write_json, write_weights
 from experiments.train import train
-from experiments.training.init_from import start
+from experiments.training.init_from import load_init_weights
 from experiments.training.progress import make_progress
 
 CORE = ["core.dim=12", "core.depth=2", "core.num_heads=3"]
@@ -31,7 +31,7 @@ VISION = ["domain=vision", "model.dim=12", "model.depth=2", "model.num_heads=3",
 
 
 def plan(*words: str) -> TransferConfig:
-    return typed(TransferConfig, compose("transfer", gathered("transfer", [*CORE, *words])))
+    return to_dataclass(TransferConfig, compose("transfer", nest_run_settings("transfer", [*CORE, *words])))
 
 
 def test_of_another_domain_the_core_alone_is_taken(tmp_path):
@@ -44,7 +44,7 @@ def test_of_another_domain_the_core_alone_is_taken(tmp_path):
     residues = Residues(ResiduesConfig(dim=12, num_heads=3), PositionConfig(), {})
     before = {name: weight.clone() for name, weight in residues.state_dict().items()}
     assert before["embed.weight"].shape == text.embed.weight.shape
-    said = start(residues, "domains.protein.masked", tmp_path)
+    said = load_init_weights(residues, "domains.protein.masked", tmp_path)
     assert said.startswith("taken: transformer.blocks, transformer.norm; anew: bias, contact, dense, embed, norm")
     for name, weight in residues.state_dict().items():
         if name.startswith(("transformer.blocks.", "transformer.norm.")):
@@ -99,11 +99,11 @@ def test_a_core_is_trained_and_put_under_a_new_adapter(tmp_path, monkeypatch):
         for one in jobs:
             home = output / "runs" / one["key"]
             if not (home / "result.json").is_file():
-                write_json(home / "result.json", job.run(home, one))
+                write_json(home / "result.json", job.train_and_evaluate(home, one))
 
     monkeypatch.setattr(transfer, "launch", launch)
     words = ["pretrain=[vision]", "finetune=[vision]", "seeds=1", "scale=0.002", "data.batch_size=7"]
-    transfer.run(compose("transfer", gathered("transfer", [*CORE, *words, f"output={tmp_path}"])))
+    transfer.run(compose("transfer", nest_run_settings("transfer", [*CORE, *words, f"output={tmp_path}"])))
     results = json.loads((tmp_path / "results.json").read_text())
     rows = {row["value"]: row for row in results["rows"]}
     weights = {value: load_file(f"{row['run']}/weights.safetensors") for value, row in rows.items()}

@@ -19,7 +19,7 @@ from domains.rl.environments import make
 from domains.rl.policies import read_network
 from domains.rl.trajectories import read
 from domains.vision.figures import draw_confusion
-from experiments.compose import begun, compose, resumed
+from experiments.compose import compose, with_init_overrides, with_resume_overrides
 from experiments.report.explorer import write_demo
 from experiments.runs import load_run
 from experiments.train import train
@@ -114,17 +114,17 @@ def test_weights_that_are_none(run, planted, payload):
 
 def test_what_a_run_is_resumed_with_names_no_code(run):
     path = run / ".hydra" / "overrides.yaml"
-    honest = resumed([f"run={run}"])
+    honest = with_resume_overrides([f"run={run}"])
     assert "model.dim=16" in honest
     path.write_text(path.read_text() + "- hydra.callbacks.x._target_=os.system\n- hydra/launcher=evil\n")
-    assert resumed([f"run={run}"]) == honest
+    assert with_resume_overrides([f"run={run}"]) == honest
     for line in ("+hydra.callbacks.x._target_=os.system", "--config-dir=/", "~model", "data.path=${oc.env:HOME}"):
         path.write_text(f"- {line}\n")
         with pytest.raises(ValueError, match=r"overrides\.yaml"):
-            resumed([f"run={run}"])
+            with_resume_overrides([f"run={run}"])
     changed(run, "  dim: 16", "  dim: ${oc.env:HOME}")
     with pytest.raises(ValueError, match="stands for a value"):
-        begun([f"init={run}"])
+        with_init_overrides([f"init={run}"])
 
 
 def test_an_environment_of_a_file_imports_no_module(tmp_path, planted, monkeypatch):
@@ -178,7 +178,7 @@ def test_names_are_only_names(tmp_path):
     """In pages and in pictures."""
     evil = "<script>alert(1)</script>"
     results = {"versions": {evil: "1"}, "total_seconds": 1, "seed": 0, "date": evil, "machine": evil, "device": evil}
-    runs, picture = [{"domain": evil, "run": evil, "scenes": [evil]}], tmp_path / evil.replace("/", "")
+    runs, picture = [{"domain": evil, "run": evil, "examples": [evil]}], tmp_path / evil.replace("/", "")
     picture.touch()
     write_demo(tmp_path / "index.html", results | {"commit": evil}, [[evil], [evil]], runs, [[picture]])
     assert "<script>alert" not in (tmp_path / "index.html").read_text(encoding="utf-8")

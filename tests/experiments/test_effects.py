@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.comparison import effect, size, summarise
+from experiments.effects import effect, format_size, summarise
 
 
 def test_effect_by_hand():
@@ -45,8 +45,8 @@ def test_equal_runs_differ_by_nothing():
 
 
 def test_an_effect_on_nothing_is_told_in_the_metrics_unit():
-    assert size(effect([0.0, 0.0], [0.25, 0.25], True)._asdict()) == "0.25"
-    assert size(effect([2.0, 2.0], [1.5, 1.5], False)._asdict()) == "25.0 %"
+    assert format_size(effect([0.0, 0.0], [0.25, 0.25], True)._asdict()) == "0.25"
+    assert format_size(effect([2.0, 2.0], [1.5, 1.5], False)._asdict()) == "25.0 %"
 
 
 def run(domain, value, seed, score=None, parameters=100):

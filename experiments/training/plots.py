@@ -1,4 +1,4 @@
-"""What a model looks at, drawn every so many steps of its training."""
+"""A callback that draws the domain's plots every few training steps."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from domains.data import DomainData
 from domains.domain import Domain
 
 
-class Pictures(Callback):
-    """Draws figures/step_NNNNNN.png.
+class TrainingPlots(Callback):
+    """Draw figures/step_NNNNNN.png with the domain's `training_plots`.
 
     Args:
-        domain: which says how.
+        domain: the domain of the run.
         data, adapter: those of the run.
         folder: the run folder.
-        every: steps between two pictures.
+        every: steps between two plots.
     Raises:
-        ValueError: if the domain draws nothing in training, or `every` is no number of steps.
+        ValueError: if the domain has no training plots, or `every` is below 1.
     """
 
     def __init__(self, domain: Domain, data: DomainData, adapter: DomainAdapter, folder: Path, every: int):
         if every < 1:
-            raise ValueError(f"trainer.picture_interval must be at least 1, got {every}")
+            raise ValueError(f"trainer.plot_every_n_steps must be at least 1, got {every}")
         if domain.training_plots is None:
-            raise ValueError(f"trainer.picture_interval={every}: {domain.package} draws nothing while it trains")
+            raise ValueError(f"trainer.plot_every_n_steps={every}: {domain.package} draws nothing while it trains")
         self.draw = domain.training_plots
         self.data, self.adapter, self.folder, self.every, self.drawn = data, adapter, folder / "figures", every, 0
 

@@ -1,4 +1,4 @@
-"""What a change of one setting does, as figures: effects paired by seed, with intervals, and what they cost.
+"""Effects of a change of one setting: differences paired by seed, their intervals, and their costs.
 
 Shapes: S seeds
 """
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import bootstrap, t
 
-LEVEL = 0.95
-ALIKE = 0.1  # by how much, in parts, the parameters of two values may differ without a word
+CONFIDENCE = 0.95
+SIZE_TOLERANCE = 0.1  # relative difference of parameter counts above which two values are reported as of other size
 
 
 class Effect(NamedTuple):
-    """A value of the factor beside the first one, in one domain. What is positive is an improvement."""
+    """The difference between a value of the factor and the first one, in one domain; positive is better."""
 
     paired: int  # seeds that both have finished
     change: float  # mean of the differences, in the metric's unit
@@ -29,12 +29,12 @@ class Effect(NamedTuple):
 
 
 def effect(base: Sequence[float], other: Sequence[float], lower_is_better: bool) -> Effect:
-    """Differences between runs of the same seed, and how sure their mean is.
+    """Return the mean difference between runs of the same seed, with its interval.
 
         d = ± (other - base);   interval: quantiles of the means of S draws from d, with replacement
 
-    From few seeds such an interval is too narrow: of three it runs from the least difference to the largest, and holds
-    the truth in 3 of 4 cases. So an effect is only called sure if Student's interval of the mean excludes 0, too.
+    From few seeds the bootstrap interval is too narrow: with three it spans the smallest to the largest difference, and
+    covers the true mean in 3 of 4 cases. So an effect counts as sure only if Student's interval excludes 0 as well.
 
     Args:
         base, other: (S,), of the same seeds in the same order.
@@ -42,58 +42,64 @@ def effect(base: Sequence[float], other: Sequence[float], lower_is_better: bool)
         An Effect; nan where a single seed leaves an interval or a deviation unknown.
     """
     d = (np.asarray(other, float) - np.asarray(base, float)) * (-1 if lower_is_better else 1)  # (S,)
-    mean, spread, size = float(d.mean()), float(np.std(base, ddof=1)) if len(d) > 1 else np.nan, abs(np.mean(base))
+    mean, deviation, size = (
+        float(d.mean()),
+        float(np.std(base, ddof=1)) if len(d) > 1 else np.nan,
+        abs(np.mean(base)),
+    )
     low = high = np.nan
     sure = False
     if len(d) > 1 and np.ptp(d) > 0:
-        found = bootstrap((d,), np.mean, confidence_level=LEVEL, method="percentile", n_resamples=9999, rng=0)
-        low, high = map(float, found.confidence_interval)
-        student = t.ppf((1 + LEVEL) / 2, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
+        finished = bootstrap((d,), np.mean, confidence_level=CONFIDENCE, method="percentile", n_resamples=9999, rng=0)
+        low, high = map(float, finished.confidence_interval)
+        student = t.ppf((1 + CONFIDENCE) / 2, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
         sure = low * high > 0 and abs(mean) > student
     elif len(d) > 1:
         low = high = mean  # all differences alike, as between two names of one thing
     percent, percent_low, percent_high = (float(100 * x / size) if size else np.nan for x in (mean, low, high))
-    deviations = mean / spread if spread else np.nan
+    deviations = mean / deviation if deviation else np.nan
     return Effect(len(d), mean, low, high, percent, percent_low, percent_high, deviations, bool(sure))
 
 
 def summarise(rows: Sequence[dict[str, Any]], values: Sequence[str], domains: Sequence[str]) -> list[dict[str, Any]]:
-    """A line for each domain and value: scores over seeds, the effect beside the first value, and the costs.
+    """Return a row for each domain and value: scores over seeds, the effect against the first value, and the costs.
 
     Args:
-        rows: one for each run, as results.csv has them; those with an error have no score.
+        rows: one for each run, as in results.csv; a run that failed has no score.
     """
     lines = []
     for domain in domains:
         base = _finished(rows, domain, values[0])
         for value in values:
-            found = _finished(rows, domain, value)
-            line: dict[str, Any] = {"domain": domain, "value": value, "seeds": len(found)}
-            if found:
-                first = next(iter(found.values()))
-                scores = [row["score"] for row in found.values()]
+            finished = _finished(rows, domain, value)
+            line: dict[str, Any] = {"domain": domain, "value": value, "seeds": len(finished)}
+            if finished:
+                first = next(iter(finished.values()))
+                scores = [row["score"] for row in finished.values()]
                 line |= {"metric": first["metric"], "lower_is_better": first["lower_is_better"]}
-                line |= {"mean": float(np.mean(scores)), "deviation": _deviation(scores)}
-                line |= {name: float(np.mean([row[name] for row in found.values()])) for name in COSTS}
-                both = sorted(base.keys() & found.keys())
-                if value != values[0] and both:
-                    ours, theirs = ([part[seed]["score"] for seed in both] for part in (base, found))
-                    line |= effect(ours, theirs, first["lower_is_better"])._asdict()
+                line |= {"mean": float(np.mean(scores)), "deviation": _standard_deviation(scores)}
+                line |= {name: float(np.mean([row[name] for row in finished.values()])) for name in COSTS}
+                shared_seeds = sorted(base.keys() & finished.keys())
+                if value != values[0] and shared_seeds:
+                    base_scores, other_scores = (
+                        [part[seed]["score"] for seed in shared_seeds] for part in (base, finished)
+                    )
+                    line |= effect(base_scores, other_scores, first["lower_is_better"])._asdict()
                     ratio = line["parameters"] / np.mean([row["parameters"] for row in base.values()])
-                    line["other_size"] = bool(abs(ratio - 1) > ALIKE)
+                    line["other_size"] = bool(abs(ratio - 1) > SIZE_TOLERANCE)
             lines.append(line)
     return lines
 
 
-def size(line: dict[str, Any]) -> str:
-    """How large an effect is, without its sign: in percent, or in the metric's unit where the first value has 0."""
+def format_size(line: dict[str, Any]) -> str:
+    """Format the size of an effect without its sign: in percent, or in the metric's unit if the first value is 0."""
     return f"{abs(line['change']):.3g}" if math.isnan(line["percent"]) else f"{abs(line['percent']):.1f} %"
 
 
-def told(line: dict[str, Any]) -> tuple[str, str]:
-    """An effect and its interval in percent of the first value's mean, or, where that is 0, in the metric's unit.
+def format_effect(line: dict[str, Any]) -> tuple[str, str]:
+    """Format an effect and its interval in percent of the first value's mean, or in the metric's unit if that is 0.
 
-    A single seed has no interval; a score that is no number, as of a run that diverged, has neither.
+    A single seed has no interval; a NaN score, as of a run that diverged, has neither.
     """
     if math.isnan(line["change"]):
         return "no number", ""
@@ -110,5 +116,5 @@ def _finished(rows: Sequence[dict[str, Any]], domain: str, value: str) -> dict[i
     return {r["seed"]: r for r in rows if (r["domain"], r["value"]) == (domain, value) and r.get("score") is not None}
 
 
-def _deviation(scores: Sequence[float]) -> float:
+def _standard_deviation(scores: Sequence[float]) -> float:
     return float(np.std(scores, ddof=1)) if len(scores) > 1 else np.nan
