@@ -1,4 +1,4 @@
-"""BLiMP's minimal pairs by EleutherAI's harness: how often the grammatical sentence is the likelier one.
+"""Accuracy on BLiMP's minimal pairs by EleutherAI's harness: how often the grammatical sentence is the likelier one.
 
     python benchmarks/blimp.py ARCHIVE RUN [RUN …] [--tasks a,b,…] [--limit 250]
 
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measure(adapter: Adapter, archive: str, tasks: list[str], limit: int | None) -> dict[str, float]:
-    """The share of pairs whose grammatical sentence is the likelier, for each task."""
+    """Return the share of pairs whose grammatical sentence is the likelier, for each task."""
     with TemporaryDirectory() as folder, tarfile.open(archive) as archive_file:
         archive_file.extractall(
             folder, [archive_file.getmember(f"blimp/{name}.jsonl") for name in tasks], filter="data"

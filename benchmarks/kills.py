@@ -1,7 +1,7 @@
-"""Kills runs at random moments, resumes them, and compares their weights with those of a run that was left alone.
+"""Kill runs at random moments, resume them, and compare their weights with those of an uninterrupted run.
 
-A run is a process of its own; it is ended by SIGKILL, in one of four cases by SIGTERM, and started again until it comes
-to its end. Checkpoints are written every second step, so that some kills fall into the writing of one.
+A run is a separate process; it is ended by SIGKILL, in one of four cases by SIGTERM, and restarted until it finishes.
+Checkpoints are written every second step, so that some kills happen during a write.
 
     python benchmarks/kills.py [--kills 36] [--others 5] [--seed 0]
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def one_run(whole: Path, settings: list[str], seconds: float, rng: random.Random) -> dict[str, Any]:
-    """Kill one run until it comes through, each time within the `seconds` of a CPU that a whole one takes."""
+    """Kill and restart one run until it finishes, each time within the CPU `seconds` of an uninterrupted run."""
     folder, count = whole.with_name(f"{whole.name}_{rng.random()}"), Counter()
     while (process := run_and_kill(folder, settings, seconds, rng, count)).exitcode:
         assert process.exitcode in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM), process.exitcode
@@ -99,7 +99,7 @@ def run_and_kill(folder: Path, settings: list[str], seconds: float, rng: random.
 
 
 def wait_for_cpu_seconds(process, limit: float = float("inf")) -> float:
-    """Wait until a process ends, or has taken so many seconds of a CPU; returns how many it had taken."""
+    """Wait until a process ends or has used `limit` CPU seconds, and return the seconds used."""
     clock, seconds = ((~process.pid) << 3) | 2, 0.0  # Linux: CLOCK_PROCESS_CPUTIME_ID of another process
     while process.exitcode is None and seconds < limit:
         with suppress(OSError):  # it has just ended
@@ -109,7 +109,7 @@ def wait_for_cpu_seconds(process, limit: float = float("inf")) -> float:
 
 
 def unfinished(folder: Path) -> set[tuple[Path, int]]:
-    """Files that are being written, or were when a process was killed; and when."""
+    """Return the unfinished files of a folder, with their times."""
     return {(path, path.stat().st_mtime_ns) for path in folder.rglob("*.unfinished")}
 
 

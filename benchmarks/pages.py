@@ -1,9 +1,9 @@
-"""Fill the tables of docs/results.md and docs/performance.md from the files that hold what was measured.
+"""Fill the tables of docs/results.md and docs/performance.md from the files of measurements.
 
 python benchmarks/pages.py
 
-A table stands between <!-- its name --> and <!-- end -->; the rest of the pages is written by hand, but for what was
-measured beside the literature.
+A table is between <!-- its name --> and <!-- end -->. The rest of the pages is written by hand, except the column
+"measured" beside the literature.
 """
 
 import json
@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 class Row(NamedTuple):
-    """One recipe, and what it scored."""
+    """A recipe and its score."""
 
     command: str
     file: str  # in docs/results
@@ -69,7 +69,7 @@ ROWS = [
 
 
 def results() -> str:
-    """docs/results.md."""
+    """Return docs/results.md with its tables filled."""
     page, rows, machines, versions = (DOCS / "results.md").read_text(encoding="utf-8"), [], set(), {}
     for row in ROWS:
         found = read(f"results/{row.file}.json")
@@ -93,7 +93,7 @@ def results() -> str:
 
 
 def performance() -> str:
-    """docs/performance.md."""
+    """Return docs/performance.md with its tables filled."""
     kernels = read("kernels.json")
     passes = {"training step": "a training step", "inference": "a forward pass"}
     rows = [
@@ -138,7 +138,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def fill(page: str, **blocks: str) -> str:
-    """The page with each block in its place."""
+    """Replace each named block of a page."""
     for name, block in blocks.items():
         page, count = re.subn(rf"(?s)(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)", rf"\g<1>{block}\g<2>", page)
         assert count == 1, name

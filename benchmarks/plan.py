@@ -1,9 +1,9 @@
-"""What `attend plan` foretells of memory, beside what real training steps on this CPU took.
+"""Compare the memory that `attend plan` estimates with that of real training steps on this CPU.
 
     python benchmarks/plan.py
 
-Each case is a process of its own: the most memory that it held during its second and third step, less what it held
-before the model was made. Writes docs/plan.json, with the plan for 7 billion parameters on 1,024 GPUs.
+Each case is a separate process: its peak memory during the second and third step, minus its memory before the model was
+made. Writes docs/plan.json, with the plan for 7 billion parameters on 1,024 GPUs.
 """
 
 import gc
@@ -61,13 +61,13 @@ LARGE = {  # settings, devices, length
 
 
 def held(what: str) -> int:
-    """Of this process, in bytes: VmRSS, or VmHWM, the most since it was last reset."""
+    """Return this process's memory in bytes: VmRSS, or VmHWM, the peak since the last reset."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(what)))
 
 
 def measure(words: list[str]) -> int:
-    """Bytes that three training steps take."""
+    """Return the bytes that three training steps take."""
     config = compose("config", words)
     data = make_data(config)
     spec, size = data.spec(), config.data.batch_size

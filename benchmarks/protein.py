@@ -1,7 +1,7 @@
-"""What each part of the pair model is worth at equal computing time, and a plain dilated convolution network beside it.
+"""Ablations of the pair model at equal CPU time, compared with a plain dilated convolution network.
 
-All take the same chains, features, loss and optimizer, and as many training steps as fit into the same seconds of
-processor time; the schedule of the learning rate ends with them. Contacts are scored on the test chains.
+All use the same chains, features, loss and optimizer, and as many training steps as fit into the same CPU time; the
+learning rate schedule ends with them. Contacts are scored on the test chains.
 
     python benchmarks/protein.py FOLDER [--minutes 5] [--seeds 0 1 2] [--models whole …] [--alignments FOLDER]
 
@@ -133,27 +133,27 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=5)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    given = options.parse_args()
+    args = options.parse_args()
     channels = [Channel.baseline]
-    if given.alignments:
+    if args.alignments:
         channels += [Channel.sites, Channel.covariance, Channel.inverse]
     config = DataConfig(
-        source=Source.packs, path=given.folder, alignments=given.alignments, channels=channels, val_share=0.01
+        source=Source.packs, path=args.folder, alignments=args.alignments, channels=channels, val_share=0.01
     )
     data = Data(config)
     data.setup()
     true = [distances(chain) for chain in data.splits["test"]]
     file: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"rows": []}
     known = [file | row for row in file.pop("rows")]  # each says when and where; once the file said it for all
-    for seed in given.seeds:  # one seed of all models before the next
-        for name in given.models:
-            what = {"model": name, "minutes": given.minutes, "seed": seed, "alignments": bool(given.alignments)}
+    for seed in args.seeds:  # one seed of all models before the next
+        for name in args.models:
+            what = {"model": name, "minutes": args.minutes, "seed": seed, "alignments": bool(args.alignments)}
             if any(what.items() <= row.items() for row in known):
                 continue
             torch.manual_seed(seed)
             model = make(name, data.spec())
             start = process_time()
-            steps = train(model, data, 60 * given.minutes, seed)
+            steps = train(model, data, 60 * args.minutes, seed)
             taken = process_time() - start
             contacts = apply(model, data.eval_dataloader("test")).contacts
             scores = {

@@ -1,4 +1,4 @@
-"""How precise contacts from alignments become with steps and with chains, and what that extrapolates to.
+"""Precision of contacts from alignments as a function of steps and chains, with an extrapolation.
 
     python benchmarks/protein_curve.py CHAINS:RUN …
 
@@ -24,10 +24,10 @@ KEYS = ("model P@L/5", "model P@L/5, Meff < 30", "model P@L/5, Meff 30-120", DEE
 GOAL = 0.68
 
 
-def main(*given: str) -> None:
+def main(*args: str) -> None:
     rows: list[dict[str, Any]] = []
-    for word in given:
-        chains, run = word.split(":", 1)
+    for argument in args:
+        chains, run = argument.split(":", 1)
         summary, found = (json.loads((Path(run) / f).read_text()) for f in ("summary.json", "evaluate/summary.json"))
         kept = {key: summary[key] for key in KEPT if key in summary}
         rows.append({"chains": int(chains), **kept, **{key: found["metrics"][key] for key in KEYS}})

@@ -16,7 +16,7 @@ KEPT += ("date", "command", "commit", "machine", "device", "python", "versions")
 
 
 def main(name: str, *runs: str) -> None:
-    """Prints mean and deviation of each measure."""
+    """Print mean and deviation of each metric."""
     rows: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
     for run in map(Path, runs):
@@ -28,9 +28,9 @@ def main(name: str, *runs: str) -> None:
             {key: summary[key] for key in KEPT if key in summary} | {"split": found["split"], "metrics": metrics}
         )
     file = Path(__file__).parents[1] / "docs" / "results" / f"{name}.json"
-    known = json.loads(file.read_text())["runs"] if file.exists() else []
-    given = {row["seed"] for row in rows}
-    rows = sorted([*rows, *(row for row in known if row["seed"] not in given)], key=lambda row: row["seed"])
+    earlier_rows = json.loads(file.read_text())["runs"] if file.exists() else []
+    new_seeds = {row["seed"] for row in rows}
+    rows = sorted([*rows, *(row for row in earlier_rows if row["seed"] not in new_seeds)], key=lambda row: row["seed"])
     together = {}
     for key in [key for key in rows[0]["metrics"] if all(key in row["metrics"] for row in rows)]:
         values = [row["metrics"][key] for row in rows]
@@ -41,7 +41,7 @@ def main(name: str, *runs: str) -> None:
 
 
 def numbers(metrics: dict[str, Any], path: str = "") -> dict[str, float]:
-    """Every number among the metrics, those within others by their path: achieved/500/mean."""
+    """Yield every number among the metrics, nested ones by their path: achieved/500/mean."""
     found = {}
     for key, value in metrics.items():
         if isinstance(value, dict):

@@ -33,7 +33,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--turns", type=int, default=5)
-    given = options.parse_args()
+    args = options.parse_args()
     torch.manual_seed(0)
     sizes: Any = {"state_dim": 17, "act_dim": 6, "max_length": CONTEXT, "bos_token_id": 0, "eos_token_id": 0}
     theirs: Any = DecisionTransformerModel(DecisionTransformerConfig(**sizes)).eval()  # 128 wide, 3 layers, 1 head
@@ -43,13 +43,13 @@ def main() -> None:
 
     players = {
         "transformers, one at a time": lambda: documented(theirs, seed=0),
-        f"exact, {given.batch} at a time": lambda: batched(ReturnConditioned, ours, given.batch),
-        f"cached, {given.batch} at a time": lambda: batched(Cached, ours, given.batch),
+        f"exact, {args.batch} at a time": lambda: batched(ReturnConditioned, ours, args.batch),
+        f"cached, {args.batch} at a time": lambda: batched(Cached, ours, args.batch),
     }
     speeds: dict[str, list[float]] = {name: [] for name in players}
     first: dict[str, np.ndarray] = {}  # actions of one and the same episode
-    for turn in range(given.turns):
-        for name, play in list(players.items())[:: 1 if turn % 2 else -1]:  # who comes first changes
+    for turn in range(args.turns):
+        for name, play in list(players.items())[:: 1 if turn % 2 else -1]:  # alternate the order
             began = time.perf_counter()
             actions = play()  # (N, T, A)
             speeds[name].append(actions.shape[0] * actions.shape[1] / (time.perf_counter() - began))
@@ -60,8 +60,8 @@ def main() -> None:
         apart = float(np.abs(first[name] - first[slow]).max())
         rows.append({"what": name, "steps_per_second": median(speeds[name]), "times": ratio, "actions_apart": apart})
         print({k: round(v, 7) if isinstance(v, float) else v for k, v in rows[-1].items()})
-    told = {"environment": ENV, "context": CONTEXT, "turns": given.turns}
-    write_json(Path(__file__).parents[1] / "docs" / "rl_speed.json", {"rows": rows, **told, **environment()})
+    settings_record = {"environment": ENV, "context": CONTEXT, "turns": args.turns}
+    write_json(Path(__file__).parents[1] / "docs" / "rl_speed.json", {"rows": rows, **settings_record, **environment()})
 
 
 def batched(agent: type[ReturnConditioned], adapter: Adapter, episodes: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def batched(agent: type[ReturnConditioned], adapter: Adapter, episodes: int) -> 
 
 @torch.no_grad()
 def documented(model: Any, seed: int) -> np.ndarray:
-    """One episode as huggingface.co/blog/train-decision-transformers plays it, line by line."""
+    """Play one episode as huggingface.co/blog/train-decision-transformers does, line by line."""
     env = make(ENV)
     mean, std = torch.zeros(17), torch.ones(17)
     states = torch.from_numpy(env.reset(seed=seed)[0]).float()[None]  # (t, S)
@@ -92,7 +92,7 @@ def documented(model: Any, seed: int) -> np.ndarray:
 
 
 def get_action(model: Any, states: torch.Tensor, actions: torch.Tensor, to_go: torch.Tensor, steps: torch.Tensor):
-    """The last steps, padded at the left, to the last action."""
+    """Return the last action from the last steps, left-padded."""
     states, actions = states[None, -CONTEXT:], actions[None, -CONTEXT:]
     to_go, steps = to_go[:, -CONTEXT:, None], steps[:, -CONTEXT:]
     padding = CONTEXT - states.shape[1]

@@ -1,4 +1,4 @@
-"""CartPole from random play alone, and then from its own: the commands of docs/rl.md in a loop, for each seed.
+"""CartPole from random play, then from the agent's own episodes: the commands of docs/rl.md in a loop, for each seed.
 
     python benchmarks/rl_online.py [--seeds 0,1,2] [--rounds 6] [--folder outputs/online]
 
@@ -33,15 +33,15 @@ def main() -> None:
     options.add_argument("--seeds", default="0,1,2")
     options.add_argument("--rounds", type=int, default=6)
     options.add_argument("--folder", type=Path, default=Path("outputs/online"))
-    given = options.parse_args()
-    for seed in map(int, given.seeds.split(",")):
+    args = options.parse_args()
+    for seed in map(int, args.seeds.split(",")):
         began = time.perf_counter()
-        returns = learn(seed, given.rounds, given.folder / str(seed))
+        returns = learn(seed, args.rounds, args.folder / str(seed))
         keep({"seed": seed, "returns": returns, "seconds": round(time.perf_counter() - began)})
 
 
 def keep(run: dict[str, Any]) -> None:
-    """Put the run of a seed beside those of others in the file."""
+    """Add the run of a seed to the file."""
     where = environment()
     found = json.loads(FILE.read_text()) if FILE.exists() else {"runs": []}
     before = {key: found[key] for key in where if key in found}  # once the file said it for all
@@ -51,14 +51,14 @@ def keep(run: dict[str, Any]) -> None:
         {"round": number, "mean": mean(column), "deviation": stdev(column) if len(column) > 1 else None}
         for number, column in enumerate(zip(*(other["returns"] for other in runs), strict=True))
     ]
-    told = {"environment": ENV, "target": TARGET, "random_episodes": FIRST, "episodes": EPISODES}
-    told |= {"steps": STEPS, "settings": SETTINGS}
-    write_json(FILE, {"rows": rows, "runs": runs, **told})
+    settings_record = {"environment": ENV, "target": TARGET, "random_episodes": FIRST, "episodes": EPISODES}
+    settings_record |= {"steps": STEPS, "settings": SETTINGS}
+    write_json(FILE, {"rows": rows, "runs": runs, **settings_record})
     print(run)
 
 
 def learn(seed: int, rounds: int, folder: Path) -> list[float]:
-    """Mean return of the episodes that each round plays; the first are random."""
+    """Return the mean return of the episodes of each round; the first round is random."""
     files, returns, init = [], [], []
     for number in range(rounds + 1):
         files.append(folder / f"{number}.npz")

@@ -1,4 +1,4 @@
-"""Small language models beside others of the same shape, in turns.
+"""Small language models compared with others of the same shape, in turns.
 
     python benchmarks/text.py generation FILE [--turns 5]   greedy tokens a second, beside transformers' generate
     python benchmarks/text.py training [--turns 30]         tokens a second of a training step, beside a plain GPT-2
@@ -52,23 +52,23 @@ def main() -> None:
     options.add_argument("what", choices=("generation", "training", "seconds"))
     options.add_argument("files", nargs="*")
     options.add_argument("--turns", type=int, default=5)
-    given = options.parse_args()
-    name = given.what
-    match given.what, given.files:
+    args = options.parse_args()
+    name = args.what
+    match args.what, args.files:
         case "generation", [file]:
-            rows, name = generation(file, given.turns), name + "_large" * file.endswith(".gguf")
+            rows, name = generation(file, args.turns), name + "_large" * file.endswith(".gguf")
         case "training", []:
-            rows = training(given.turns)
+            rows = training(args.turns)
         case "seconds", [file]:
             rows = seconds_to_goal(file)
         case _:
-            options.error(f"{given.what} takes other files than {given.files}")
+            options.error(f"{args.what} takes other files than {args.files}")
     file = Path(__file__).with_name(f"text_{name}.json")
-    write_json(file, {"rows": rows, "turns": given.turns, **environment()})
+    write_json(file, {"rows": rows, "turns": args.turns, **environment()})
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
-    """Seconds of each call; who comes first changes from turn to turn, and the first turn does not count."""
+    """Return the seconds of each call; the order alternates between turns, and the first turn is dropped."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(turns + 1):
         for name, call in [*calls.items()][:: 1 if turn % 2 else -1]:
@@ -112,7 +112,7 @@ def generation(file: str, turns: int) -> list[dict[str, Any]]:
 
 
 def llama(file: str) -> Any:
-    """glassllm's decoder as transformers' Llama. It turns neighbouring features, a Llama those half a head apart."""
+    """Convert glassllm's decoder, which rotates adjacent features, to transformers' Llama (half a head apart)."""
     with np.load(file, allow_pickle=False) as arrays:
         sizes = json.loads(str(arrays["__config__"]))
         weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files if name[0] != "_"}
@@ -124,7 +124,7 @@ def llama(file: str) -> Any:
         num_hidden_layers=sizes["n_layers"],
         num_attention_heads=H,
         num_key_value_heads=G,
-        max_position_embeddings=512,  # its rotation does not end where its training did
+        max_position_embeddings=512,  # rotary positions extend beyond the trained length
         rms_norm_eps=sizes["eps"],
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -155,10 +155,10 @@ def llama(file: str) -> Any:
 
 
 def quantised(file: str) -> Any:
-    """A GGUF file as transformers' Llama, in float32."""
+    """Read a GGUF file as transformers' Llama, in float32."""
     config, state, _ = read_gguf(Path(file))
-    told = {name: value for name, value in config.items() if name != "model_type"}
-    model = LlamaForCausalLM(LlamaConfig(**told, bos_token_id=None, eos_token_id=None)).eval()
+    settings = {name: value for name, value in config.items() if name != "model_type"}
+    model = LlamaForCausalLM(LlamaConfig(**settings, bos_token_id=None, eos_token_id=None)).eval()
     model.load_state_dict(state, strict=False)  # a tied head is not there
     model.tie_weights()
     return model
@@ -194,13 +194,13 @@ class Training:
         self.wall, self.cpu = self.wall + time.perf_counter() - wall, self.cpu + time.process_time() - cpu
 
     def loss(self) -> float:
-        """Nats a token of the whole validation split."""
+        """Return the nats per token of the whole validation split."""
         return float(nats_per_token(self.adapter, self.data, "val").mean())
 
 
 def seconds_to_goal(file: str) -> list[dict[str, Any]]:
-    """Steps of both recipes in turn, until the modern one reaches GOAL; GPT-2's seconds are those of all its steps, at
-    the mean of those taken here. Measuring the loss is not counted."""
+    """Run steps of both recipes in turns until the modern one reaches GOAL; GPT-2's seconds are extrapolated to all its
+    steps. The time of measuring the loss is not counted."""
     modern, gpt2 = Training("modern", file), Training("gpt2", file)
     loss = float("inf")
     while loss > GOAL and modern.steps < CHECKED[-1]:

@@ -1,4 +1,4 @@
-"""Value embeddings, and residual scalars, in the modern preset: what they are worth. They are not in the core, for they
+"""The effect of value embeddings and residual scalars in the modern preset. They are not in the core, because they
 do not pay there (docs/text.md).
 
     python benchmarks/text_extras.py value|skip train|evaluate key=value …      as attend, with that change
@@ -26,8 +26,8 @@ from experiments.cli import main
 def with_values() -> None:
     init, tokens, project = Adapter.__init__, Adapter.tokens, MultiHeadAttention.project
 
-    def init_too(self: Any, *given: Any, **named: Any) -> None:
-        init(self, *given, **named)
+    def init_too(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
         mixers = [block.mixer for block in self.transformer.blocks]
         self.values = nn.ModuleList(nn.Embedding(self.vocabulary, m.num_kv_heads * m.head_dim) for m in mixers)
         self.shares = nn.Parameter(torch.full((2 * len(mixers),), 0.5))
@@ -50,8 +50,8 @@ def with_values() -> None:
 def with_skips() -> None:
     init, block = Adapter.__init__, layers.TransformerBlock.forward
 
-    def init_too(self: Any, *given: Any, **named: Any) -> None:
-        init(self, *given, **named)
+    def init_too(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
         blocks = self.transformer.blocks
         self.kept, self.first = nn.Parameter(torch.ones(len(blocks))), nn.Parameter(torch.zeros(len(blocks)))
         for number, one in enumerate(blocks):

@@ -1,4 +1,4 @@
-"""Our ViT beside timm's of the same shape, with the same weights: one training step, and inference, in turns.
+"""Our ViT compared with timm's of the same shape and weights: one training step, and inference, in turns.
 
 Both go from pixels in [0, 1] to logits: ours normalises them itself, for timm's the caller does, here in place.
 
@@ -27,12 +27,12 @@ def main() -> None:
     options.add_argument("--name", default="vit_tiny_patch16_224")
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--repeats", type=int, default=15)
-    given = options.parse_args()
+    args = options.parse_args()
     device = best_device()
-    theirs: Any = timm.create_model(given.name).to(device)
+    theirs: Any = timm.create_model(args.name).to(device)
     ours = from_timm(theirs).to(device)
-    images = torch.rand(given.batch, *ours.images, device=device)
-    labels = torch.randint(len(ours.classes), (given.batch,), device=device)
+    images = torch.rand(args.batch, *ours.images, device=device)
+    labels = torch.randint(len(ours.classes), (args.batch,), device=device)
 
     def trains(model, call):
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -59,7 +59,7 @@ def main() -> None:
             make(theirs.train(mode), lambda: theirs((images - ours.mean).div_(ours.std))),
         ]
         seconds = []
-        for n in range(given.repeats + 2):  # who comes first changes from turn to turn
+        for n in range(args.repeats + 2):  # alternate the order
             turn = [(side, time_call(pair[side], device)) for side in ((0, 1) if n % 2 else (1, 0))]
             seconds.append([taken for _, taken in sorted(turn)])
         seconds = seconds[2:]
@@ -75,8 +75,8 @@ def main() -> None:
             }
         )
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()})
-    told = {"model": given.name, "batch": given.batch, "repeats": given.repeats}
-    write_json(Path(__file__).with_suffix(".json"), {"rows": rows, **told, **environment()})
+    settings_record = {"model": args.name, "batch": args.batch, "repeats": args.repeats}
+    write_json(Path(__file__).with_suffix(".json"), {"rows": rows, **settings_record, **environment()})
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What is run: one file a command, and the pages that come out."""
+"""The commands, one file each; training, and the report pages."""

@@ -1,4 +1,4 @@
-"""What configures a command: plain dataclasses, free of torch."""
+"""Configuration of the commands: plain dataclasses, free of torch."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,17 +23,17 @@ class Schedule(Enum):
 
 @dataclass
 class OptimizerConfig:
-    """How weights are updated. Rates are per step; `warmup` and `decay` are fractions of all steps."""
+    """The optimizer and its schedule. Rates are per step; `warmup` and `decay` are fractions of all steps."""
 
-    name: OptimizerName = OptimizerName.adamw  # how a gradient becomes a step
-    lr: float = 1e-3  # the highest learning rate; with name=muon of all weights but the matrices inside the blocks
-    matrix_lr: float = 0.02  # of the matrices inside the blocks, for name=muon
-    weight_decay: float = 0.01  # how fast matrices shrink, times the learning rate
+    name: OptimizerName = OptimizerName.adamw  # muon: for the matrices of the blocks, with adamw for the rest
+    lr: float = 1e-3  # peak learning rate; with name=muon of all weights but the matrices of the blocks
+    matrix_lr: float = 0.02  # peak learning rate of the matrices of the blocks, for name=muon
+    weight_decay: float = 0.01  # of matrices, times the learning rate
     layer_decay: float = 1.0  # a block's rate is this fraction of the next block's; for fine-tuning
     beta2: float = 0.99  # of AdamW, whose β₁ is 0.9
-    schedule: Schedule = Schedule.cosine  # what follows the warm-up
+    schedule: Schedule = Schedule.cosine  # after the warm-up
     warmup: float = 0.05  # linear from 0
-    decay: float = 1.0  # the last part of the run, in which a cosine or linear schedule falls to 0
+    decay: float = 1.0  # the last part of the run, in which a cosine or linear schedule decays to 0
 
 
 class Accelerator(Enum):
@@ -47,27 +47,27 @@ class Accelerator(Enum):
 class TrainerConfig:
     """Lightning's Trainer, in its own terms; `val_check_interval` and `log_every_n_steps` count steps."""
 
-    accelerator: Accelerator = Accelerator.auto  # the kind of device; auto: the best there is
-    devices: str = "auto"  # auto, for all there are, or how many
-    num_nodes: int = 1  # machines with so many devices each
+    accelerator: Accelerator = Accelerator.auto  # the kind of device; auto: the best available
+    devices: str = "auto"  # number of devices; auto: all
+    num_nodes: int = 1  # number of machines
     strategy: str = "auto"  # auto, ddp; shard: weights, gradients and optimizer state divided among devices (FSDP2)
     tensor_parallel: int = 1  # devices that share the heads and hidden features of each block, for strategy=shard
-    activation_checkpointing: bool = False  # activations on the way back, instead of keeping them
+    activation_checkpointing: bool = False  # recompute activations in the backward pass instead of storing them
     compile: bool = False  # each block, by torch.compile
-    precision: str = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
-    max_steps: int = 1000  # of the whole training; a step changes the weights once
-    val_check_interval: int = 250  # steps between validations; each leaves a checkpoint
+    precision: str = "auto"  # auto: bfloat16 on a GPU that supports it, float32 elsewhere
+    max_steps: int = 1000  # optimizer steps of the whole training
+    val_check_interval: int = 250  # steps between validations, each with a checkpoint
     log_every_n_steps: int = 25  # steps between lines of metrics.csv
-    gradient_clip_val: float | None = 1.0  # the longest that the gradient of all weights may be
-    accumulate_grad_batches: int = 1  # batches that make a step, one after the other, where memory holds no larger one
-    skip_nan: int = 0  # steps in a row that are left out if their loss is no number; above 0, each step waits for a GPU
-    plot_every_n_steps: int | None = None  # steps between pictures: what the model looks at (vision), achieves (rl)
-    ema_decay: float | None = None  # the weights that are kept are a moving average, with so much of what it was before
+    gradient_clip_val: float | None = 1.0  # the largest norm of the gradient of all weights
+    accumulate_grad_batches: int = 1  # batches per step, one after the other, if memory holds no larger batch
+    skip_nan: int = 0  # consecutive steps to skip if their loss is not finite; above 0 each step waits for a GPU
+    plot_every_n_steps: int | None = None  # steps between plots: attention maps (vision), achieved returns (rl)
+    ema_decay: float | None = None  # decay of a moving average of the weights, which replaces them at the end
 
 
 @dataclass
 class LoggerConfig:
-    """What is kept of the curves."""
+    """Logs of the training curves."""
 
     csv: bool = True  # metrics.csv in the run folder
     tensorboard: bool = True  # tensorboard/ in the run folder
@@ -84,15 +84,15 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    seed: int = 0  # of all chance in the run
-    init: str | None = None  # a finished run, whose weights a new one starts from where they fit
-    frozen: bool = False  # the core's blocks keep their weights, but for their norms
-    run: str = "outputs/${domain.name}/${now:%Y-%m-%d_%H-%M-%S}"  # the folder
+    seed: int = 0  # of all random numbers in the run
+    init: str | None = None  # a finished run whose matching weights initialise this one
+    frozen: bool = False  # freeze the core's blocks, except their norms
+    run: str = "outputs/${domain.name}/${now:%Y-%m-%d_%H-%M-%S}"  # the run folder
 
 
 @dataclass
 class EvaluateConfig:
-    """conf/evaluate.yaml says what the keys mean."""
+    """Settings of conf/evaluate.yaml, which explains the keys."""
 
     run: str = "???"
     split: str = "test"
@@ -102,7 +102,7 @@ class EvaluateConfig:
 
 @dataclass
 class PredictConfig:
-    """conf/predict.yaml says what the keys mean."""
+    """Settings of conf/predict.yaml, which explains the keys."""
 
     run: str = "???"
     input: str = "???"
@@ -111,7 +111,7 @@ class PredictConfig:
 
 @dataclass
 class ExplainConfig:
-    """conf/explain.yaml says what the keys mean."""
+    """Settings of conf/explain.yaml, which explains the keys."""
 
     run: str = "???"
     input: str | None = None
@@ -120,7 +120,7 @@ class ExplainConfig:
 
 @dataclass
 class GenerateConfig:
-    """conf/generate.yaml says what the keys mean."""
+    """Settings of conf/generate.yaml, which explains the keys."""
 
     run: str = "???"
     prompt: list[str] = MISSING
@@ -139,7 +139,7 @@ class GenerateConfig:
 
 @dataclass
 class CollectConfig:
-    """conf/collect.yaml says what the keys mean."""
+    """Settings of conf/collect.yaml, which explains the keys."""
 
     env: str = "???"
     max_episode_steps: int | None = None
@@ -154,7 +154,7 @@ class CollectConfig:
 
 @dataclass
 class FetchConfig:
-    """conf/fetch.yaml says what the keys mean."""
+    """Settings of conf/fetch.yaml, which explains the keys."""
 
     ids: list[str] = MISSING
     output: str = "outputs/structures"
@@ -162,7 +162,7 @@ class FetchConfig:
 
 @dataclass
 class ImportConfig:
-    """conf/import.yaml says what the keys mean."""
+    """Settings of conf/import.yaml, which explains the keys."""
 
     source: str = "???"
     name: str | None = None
@@ -176,7 +176,7 @@ class ImportConfig:
 
 @dataclass
 class ExportConfig:
-    """conf/export.yaml says what the keys mean."""
+    """Settings of conf/export.yaml, which explains the keys."""
 
     run: str = "???"
     output: str = "${run}/export"
@@ -190,7 +190,7 @@ class Equal(Enum):
 
 @dataclass
 class CompareConfig:
-    """conf/compare.yaml says what the keys mean."""
+    """Settings of conf/compare.yaml, which explains the keys."""
 
     factor: str = "???"
     values: list[Any] = MISSING
@@ -203,17 +203,17 @@ class CompareConfig:
 
 
 class Mode(Enum):
-    """What a domain's adapter is trained with."""
+    """The core that a domain's adapter is trained with."""
 
     scratch = "scratch"  # a new core
-    random = "random"  # a new core, frozen as it was drawn
+    random = "random"  # a new core, frozen at its initial weights
     tuned = "tuned"  # the core of another run
     frozen = "frozen"  # the same, frozen
 
 
 @dataclass
 class TransferConfig:
-    """conf/transfer.yaml says what the keys mean."""
+    """Settings of conf/transfer.yaml, which explains the keys."""
 
     pretrain: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
     finetune: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
@@ -227,7 +227,7 @@ class TransferConfig:
 
 @dataclass
 class PlanConfig:
-    """conf/plan.yaml says what the keys mean."""
+    """Settings of conf/plan.yaml, which explains the keys."""
 
     devices: int = 1
     device: str = "h100"
@@ -239,7 +239,7 @@ class PlanConfig:
 
 @dataclass
 class JobConfig:
-    """conf/job.yaml says what the keys mean."""
+    """Settings of conf/job.yaml, which explains the keys."""
 
     folder: str = "???"
     number: int = MISSING
@@ -247,7 +247,7 @@ class JobConfig:
 
 @dataclass
 class DemoConfig:
-    """conf/demo.yaml says what the keys mean."""
+    """Settings of conf/demo.yaml, which explains the keys."""
 
     domains: list[str] = field(default_factory=lambda: ["vision", "protein", "rl", "text"])
     output: str = "outputs/demo"
@@ -256,7 +256,7 @@ class DemoConfig:
 
 @dataclass
 class BenchConfig:
-    """conf/bench.yaml says what the keys mean."""
+    """Settings of conf/bench.yaml, which explains the keys."""
 
     what: str = "kernels"
     repeats: int = 7
