@@ -21,7 +21,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 @pytest.fixture
 def attend(tmp_path):
-    """The real command line, in a folder of its own: attend("train", "domain=text") -> CompletedProcess."""
+    """Run the real command line in a temporary folder: attend("train", "domain=text") -> CompletedProcess."""
 
     def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""Every command of README and docs is one: it composes; those of the quickstart really run, in small."""
+"""Every command in README and docs composes; those of the quickstart run with small models."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ SMALL = ["model.dim=16", "model.depth=1", "logger=csv", "trainer.max_steps=4", "
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words after `attend` of each line in a block of code, without comments; what stands in [ ] is optional."""
+    """Return the arguments of each `attend` line in the code blocks, without comments; parts in [ ] are optional."""
     found: dict[str, list[str]] = {}
     lines = []
     for block in re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S):

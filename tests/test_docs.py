@@ -1,4 +1,4 @@
-"""The documentation is true: its code runs, and what it links to is there."""
+"""The code in the documentation runs, and its links exist."""
 
 import json
 import re
@@ -33,12 +33,12 @@ def test_the_notebook_runs_from_top_to_bottom():
 
 
 def links(page: Path) -> list[str]:
-    """Where a page leads within this repository."""
+    """Return the links of a page within this repository."""
     return re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8"))
 
 
 def anchors(page: Path) -> set[str]:
-    """What stands behind the # of a link to a heading."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""The figures of README and docs are those of the files, and the files say where they come from."""
+"""The figures of README and docs equal those of the files, and each file records its environment."""
 
 import json
 import re
@@ -54,7 +54,7 @@ OLD = {  # made before commits were kept; nothing is added here, and what is mad
 
 
 def marked(path: str) -> bool:
-    """Whether a record, or each of the runs in it, says from which code, by which packages and where it was made."""
+    """Return whether a record, or each run in it, has its commit, versions and machine."""
     found = record(path)
     runs = found.get("runs") or found.get("rows") or [{}]
     return found.keys() >= MARKS or all(run.keys() >= MARKS for run in runs)

@@ -1,4 +1,4 @@
-"""The arrows: experiments -> domains -> core; no domain imports another; only experiments and conf import Hydra."""
+"""Imports go experiments -> domains -> core; no domain imports another; only experiments and conf import Hydra."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""What the tests of commands and of run folders share."""
+"""Fixtures for the tests of commands and of run folders."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Trains some configurations one after the other, in one process or as one of several under torchrun.
+"""Train some configurations one after the other, in one process or as one of several under torchrun.
 
 python ranks.py FOLDER NAME=WORDS …         WORDS: settings, separated by blanks; the run is FOLDER/NAME
 """

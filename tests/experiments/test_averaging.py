@@ -1,4 +1,4 @@
-"""The moving average of the weights, and pictures while it trains."""
+"""The moving average of the weights, and plots during training."""
 
 import torch
 from PIL import Image

@@ -94,7 +94,7 @@ def test_a_run_is_known_by_what_it_is_and_not_by_where_it_lies():
 
 @pytest.mark.timeout(600)
 def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
-    """One seed, then two: the runs of the first are found again; a run that failed before is tried again."""
+    """One seed, then two: finished runs are reused, and a failed run is repeated."""
     words = ["factor=norm", "values=[layer,rms]", "domains=[vision]", "scale=0.003", f"output={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["attend", "compare"])
     run(compose("compare", [*words, "seeds=1"]))

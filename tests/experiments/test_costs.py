@@ -1,4 +1,4 @@
-"""What a step costs, against counts by hand."""
+"""Costs of a step, against counts by hand."""
 
 import time
 

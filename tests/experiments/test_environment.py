@@ -1,4 +1,4 @@
-"""What is recorded with every figure."""
+"""The environment that is recorded with every figure."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The attention explorer: its elements are the tokens, its figures are true, and its page works in a browser."""
+"""The attention explorer: its elements are the tokens, its figures are correct, and its page works in a browser."""
 
 import base64
 import json
@@ -216,7 +216,7 @@ def test_no_label_ends_the_script(tmp_path, embedded):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Saves an untrained run; returns what `attend explain` of it needs."""
+    """Save an untrained run; return the arguments of `attend explain` for it."""
 
     def save(domain: str, *more: str, **changes: str | None):
         config, adapter = untrained(domain, *more)

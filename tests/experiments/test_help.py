@@ -1,4 +1,4 @@
-"""What `attend train --help` says is all there is to set, and what each of it means."""
+"""`attend train --help` lists every setting with its meaning."""
 
 import re
 

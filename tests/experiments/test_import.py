@@ -1,4 +1,4 @@
-"""Models of other libraries as run folders, through the door that the command uses."""
+"""Models of other libraries as run folders, through the function that the command calls."""
 
 import json
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""One core for several domains: it is shared, it trains as each alone would, and it travels."""
+"""One core for several domains: it is shared, trains as in each domain alone, and can be transferred."""
 
 import copy
 from typing import Any
@@ -68,7 +68,7 @@ def test_under_each_adapter_it_is_that_domains_model(joint, name):
 
 
 def test_a_window_is_that_of_the_core_in_every_domain():
-    """Of proteins, too, whose tokens are made of neighbours all the same."""
+    """Also for proteins, whose tokens still depend on neighbours."""
     model = compose("config", [*TINY, "model.mixer=window", "model.window=11"]).model
     assert {model[name].window for name in NAMES} == {11}
     assert model.protein.neighbourhood == 7

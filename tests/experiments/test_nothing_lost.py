@@ -1,4 +1,4 @@
-"""Runs that are stopped and killed go on as if nothing had happened; what goes wrong is said in one sentence."""
+"""Stopped and killed runs resume to the same weights; errors of a training are one sentence."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def run(folder: Path, *settings: str) -> None:
 
 
 def ended(folder: Path, *settings: str, spoil=lambda: None) -> int | None:
-    """How a process ends that trains: its exit code, or minus the signal that killed it."""
+    """Train in a process; return its exit code, or minus the signal that killed it."""
 
     def work():
         spoil()
@@ -78,7 +78,7 @@ def die(*_) -> None:
 
 
 def at_step(step: int, number: int) -> None:
-    """In this process, a signal comes while that micro-batch is trained on."""
+    """Send this process a signal while it trains on that micro-batch."""
     from experiments.training.task import AttentionTask
 
     AttentionTask.training_step = after(step, AttentionTask.training_step, lambda: os.kill(os.getpid(), number))
@@ -95,7 +95,7 @@ CASES += [pytest.param(d, w, marks=pytest.mark.slow) for d, w in [("protein", 2)
 
 @pytest.mark.parametrize(("domain", "workers"), CASES)
 def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path, same_weights):
-    """By SIGTERM in the middle of a step; by SIGKILL in training, in a checkpoint's writing, and at the very end."""
+    """By SIGTERM in the middle of a step; by SIGKILL in training, while a checkpoint is written, and at the very end."""
     settings = [*DOMAINS[domain], *FORGETFUL, f"data.workers={workers}"]
     run(tmp_path / "whole", *settings)
     parts, last = tmp_path / "parts", tmp_path / "parts" / "checkpoints" / "last.ckpt"
@@ -116,7 +116,7 @@ QUICK = ["domain=vision", "logger.csv=false"]
 
 
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(tmp_path, payload):
-    """Cut short, one bit changed, another file, one that would run code: each is left aside, with a word about it."""
+    """Truncated, one bit changed, another file, one that would run code: each is ignored with a warning."""
     run(tmp_path / "whole", *QUICK)
     last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
     good = last.read_bytes()
@@ -223,7 +223,7 @@ def equal_weights(one: Path, other: Path) -> bool:
 
 
 def explode() -> None:
-    """In this process, a block's norm answers with infinity."""
+    """Make a block's norm return infinity in this process."""
     torch.nn.functional.layer_norm = lambda x, *_, **__: x / 0
 
 

@@ -1,4 +1,4 @@
-"""A decision transformer that goes on learning from what it plays, by the commands: train, collect, train, export."""
+"""A decision transformer that learns from its own episodes, by the commands: train, collect, train, export."""
 
 import json
 from importlib import import_module

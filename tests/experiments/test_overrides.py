@@ -1,4 +1,4 @@
-"""Words of the command line arrive as they were typed where a setting is text, and in Hydra's grammar elsewhere."""
+"""Text settings take their value literally, all others in Hydra's grammar."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several processes train what one does, in every domain and by every way to share the work."""
+"""Several processes train the same model as one, in every domain and with every strategy."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""What a plan says without a device, against closed forms and against what is really held."""
+"""Scale plans without a device, against closed forms and measured memory."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Cores that travel: what is taken, what stays as it was, which runs there are, and the table by hand."""
+"""Transfer of cores: which weights are loaded, which are frozen, which runs are planned, and the table by hand."""
 
 import json
 import math

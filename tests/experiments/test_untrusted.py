@@ -1,4 +1,4 @@
-"""Opening what someone else made runs nothing, reads no secrets, and takes no memory that the file does not hold."""
+"""Opening untrusted files runs no code, reads no environment variables, and allocates no more than the file holds."""
 
 import io
 import json
