@@ -37,25 +37,25 @@ FROM = (Mode.tuned, Mode.frozen)  # start from the core of another run
 def run(config: DictConfig) -> None:
     """Train the missing source runs, then the missing target runs; write the results and a report."""
     c: TransferConfig = to_dataclass(TransferConfig, config)
-    check(c)
+    check_config(c)
     output, console = Path(c.output), make_console()
-    first = pretraining(c)
+    first = pretraining_jobs(c)
     console.print(f"{len(first)} runs to train cores, in {output}")
     launch_jobs(output, first)
     for job in first:
-        keep_core(folder(output, job))
-    jobs = list({job["key"]: job for job in [*first, *finetuning(c, first)]}.values())  # from scratch is one run
+        write_core(folder(output, job))
+    jobs = list({job["key"]: job for job in [*first, *finetuning_jobs(c, first)]}.values())  # from scratch is one run
     console.print(f"{len(jobs)} runs in all")
     launch_jobs(output, jobs)
-    results = collect(c, read_results(output, jobs))
+    results = collect_results(c, read_results(output, jobs))
     write_json(output / "results.json", nan_to_none(results))
     write_csv(output / "results.csv", results["rows"])
     write_transfer(output / "report.html", results)
-    show(results, console)
+    print_results(results, console)
     console.print(f"wrote {output}/results.csv, {output}/results.json and {output}/report.html")
 
 
-def check(config: TransferConfig) -> None:
+def check_config(config: TransferConfig) -> None:
     """Raise ValueError for an impossible configuration."""
     known_values = choices("domain")
     for key, domains in (("pretrain", config.pretrain), ("finetune", config.finetune)):
@@ -70,20 +70,20 @@ def check(config: TransferConfig) -> None:
         raise ValueError(f"seeds={config.seeds} must be at least 1, and scale={config.scale} positive")
 
 
-def pretraining(config: TransferConfig) -> list[Job]:
+def pretraining_jobs(config: TransferConfig) -> list[Job]:
     """Return the jobs that train the cores: one from scratch for each source domain and seed."""
     jobs = []
     for domain in config.pretrain:
-        common = settings(config, domain)
+        common = common_settings(config, domain)
         jobs += [make_job(domain, "scratch", seed, common) for seed in range(config.seeds)]
     return jobs
 
 
-def finetuning(config: TransferConfig, cores: list[Job]) -> list[Job]:
+def finetuning_jobs(config: TransferConfig, cores: list[Job]) -> list[Job]:
     """Return the jobs that use the cores: domain by domain, the values in the order of the table."""
     jobs = []
     for domain in config.finetune:
-        common = settings(config, domain)
+        common = common_settings(config, domain)
         for value, (source, mode) in values(config).items():
             for seed in range(config.seeds):
                 extra = ["frozen=true"] if mode in (Mode.random, Mode.frozen) else []
@@ -107,7 +107,7 @@ def values(config: TransferConfig) -> dict[str, tuple[str | None, Mode]]:
     }
 
 
-def settings(config: TransferConfig, domain: str) -> list[str]:
+def common_settings(config: TransferConfig, domain: str) -> list[str]:
     """Return the overrides that all runs of a domain share."""
     core = [f"model.{name}={format_value(setting)}" for name, setting in config.core.items()]
     common_overrides = [f"domain={domain}", *core, *config.settings]
@@ -131,7 +131,7 @@ def folder(output: Path, job: Job) -> Path:
     return output / "runs" / job["key"]
 
 
-def keep_core(run_folder: Path) -> None:
+def write_core(run_folder: Path) -> None:
     """Write the weights of the core alone to RUN/core, so that everything else is new, even in the same domain."""
     if not (run_folder / "weights.safetensors").is_file():  # it failed, and so will the runs that start from it
         return
@@ -145,7 +145,7 @@ def keep_core(run_folder: Path) -> None:
     )
 
 
-def collect(config: TransferConfig, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def collect_results(config: TransferConfig, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the results: a row for each run, the scores and effects against scratch, and the verdicts."""
     known_values = values(config)
     lines = summarise(rows, list(known_values), config.finetune)
@@ -155,7 +155,7 @@ def collect(config: TransferConfig, rows: list[dict[str, Any]]) -> dict[str, Any
     return results | {"verdicts": verdicts(lines)}
 
 
-def show(results: dict[str, Any], console: Console) -> None:
+def print_results(results: dict[str, Any], console: Console) -> None:
     """Print the table of source by target domain, then the verdicts."""
     lines = {(line["domain"], line["value"]): line for line in results["effects"]}
     metrics = {line["domain"]: line["metric"] for line in results["effects"] if line["seeds"]}
@@ -165,7 +165,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         show_lines=True,
     )
     for value in results["values"]:
-        table.add_row("\n".join(value.split()), *(cell(lines[domain, value]) for domain in results["finetune"]))
+        table.add_row("\n".join(value.split()), *(table_cell(lines[domain, value]) for domain in results["finetune"]))
     console.print(table)
     console.print("below a score: how much better than from scratch, in % of that; the 95 % interval; * sure")
     for row in results["rows"]:
@@ -176,7 +176,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         console.print(sentence)
 
 
-def cell(line: dict[str, Any]) -> str:
+def table_cell(line: dict[str, Any]) -> str:
     """Format a score, and below it the effect and its interval."""
     if not line["seeds"]:
         return "failed"

@@ -95,7 +95,7 @@ CASES += [pytest.param(d, w, marks=pytest.mark.slow) for d, w in [("protein", 2)
 
 @pytest.mark.parametrize(("domain", "workers"), CASES)
 def test_a_stopped_run_ends_with_the_same_weights(domain, workers, tmp_path, same_weights):
-    """By SIGTERM in the middle of a step; by SIGKILL in training, while a checkpoint is written, and at the very end."""
+    """By SIGTERM in the middle of a step; by SIGKILL in training, while writing a checkpoint, and at the very end."""
     settings = [*DOMAINS[domain], *FORGETFUL, f"data.workers={workers}"]
     run(tmp_path / "whole", *settings)
     parts, last = tmp_path / "parts", tmp_path / "parts" / "checkpoints" / "last.ckpt"
@@ -176,7 +176,7 @@ def test_a_loss_that_is_no_number_is_found_later_where_no_step_waits_for_it(tmp_
             return found
 
         pytest.MonkeyPatch().setattr(Data, "batch", batch)
-        pytest.MonkeyPatch().setattr(AttentionTask, "may_wait", lambda self, device: False)
+        pytest.MonkeyPatch().setattr(AttentionTask, "reads_loss", lambda self, device: False)
 
     assert ended(tmp_path / "run", *settings, spoil=spoil) == 2
     told = (tmp_path / "run" / "said").read_text()

@@ -74,8 +74,8 @@ def test_a_frozen_core_keeps_its_matrices_bit_for_bit_and_resumes(tmp_path, same
 
 def test_the_runs_that_there_are(tmp_path):
     chosen = plan("pretrain=[vision]", "finetune=[vision]", "seeds=2", "scale=0.1", f"output={tmp_path}")
-    first = transfer.pretraining(chosen)
-    jobs = transfer.finetuning(chosen, first)
+    first = transfer.pretraining_jobs(chosen)
+    jobs = transfer.finetuning_jobs(chosen, first)
     assert [(one["domain"], one["value"], one["seed"]) for one in jobs] == [
         ("vision", value, seed) for value in ("scratch", "random", "vision tuned", "vision frozen") for seed in (0, 1)
     ]
@@ -101,7 +101,7 @@ def test_a_core_is_trained_and_put_under_a_new_adapter(tmp_path, monkeypatch):
             if not (home / "result.json").is_file():
                 write_json(home / "result.json", job.train_and_evaluate(home, one))
 
-    monkeypatch.setattr(transfer, "launch", launch)
+    monkeypatch.setattr(transfer, "launch_jobs", launch)
     words = ["pretrain=[vision]", "finetune=[vision]", "seeds=1", "scale=0.002", "data.batch_size=7"]
     transfer.run(compose("transfer", nest_run_settings("transfer", [*CORE, *words, f"output={tmp_path}"])))
     results = json.loads((tmp_path / "results.json").read_text())
@@ -130,7 +130,7 @@ def test_the_table_by_hand():
     runs += [
         {"domain": "text", "value": "vision frozen", "seed": seed, "error": "no memory", "run": ""} for seed in range(3)
     ]
-    results = transfer.collect(chosen, runs)
+    results = transfer.collect_results(chosen, runs)
     tuned = next(line for line in results["effects"] if line["value"] == "vision tuned")
     assert (tuned["pretrain"], tuned["mode"]) == ("vision", Mode.tuned)
     assert tuned["percent"] == pytest.approx(100 * (0.2 + 0.2 + 0.21) / 3 / 2)
@@ -149,26 +149,26 @@ def test_the_table_by_hand():
 
 def shown(results: dict[str, Any], width: int) -> str:
     console = Console(file=StringIO(), width=width)
-    transfer.show(results, console)
+    transfer.print_results(results, console)
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_score_of_0_or_no_number_is_told():
     chosen = plan("pretrain=[vision]", "finetune=[text]")
-    results = transfer.collect(chosen, rows("scratch", [0.0, 0.0]) + rows("random", [-3.0, -3.5]))
+    results = transfer.collect_results(chosen, rows("scratch", [0.0, 0.0]) + rows("random", [-3.0, -3.5]))
     assert transfer.verdicts(results["effects"]) == [
         "text: random is better than scratch in bits: +3.25 from 0 (+3 … +3.5; 2 seeds)"
     ]
     assert "+3.25 from 0 *" in shown(results, 60)
     assert "+3 … +3.5" in shown(results, 60)
-    results = transfer.collect(chosen, rows("scratch", [1.0, 2.0]) + rows("random", [math.nan, 2.0]))
+    results = transfer.collect_results(chosen, rows("scratch", [1.0, 2.0]) + rows("random", [math.nan, 2.0]))
     assert "no number" in shown(results, 60)
     for found in (shown(results, 60), *transfer.verdicts(results["effects"])):
         assert "nan %" not in found
 
 
 def test_nothing_sure_is_said_so():
-    results = transfer.collect(plan("pretrain=[vision]", "finetune=[text]"), rows("scratch", [1.0, 2.0]))
+    results = transfer.collect_results(plan("pretrain=[vision]", "finetune=[text]"), rows("scratch", [1.0, 2.0]))
     assert transfer.verdicts(results["effects"]) == [
         "no effect is sure: no Student's interval excludes zero; more seeds would narrow them"
     ]
@@ -211,7 +211,7 @@ def report(folder: Path, embedded) -> dict[str, Any]:
         for value in ("scratch", "vision tuned", "vision frozen")
         for seed in range(3)
     ]
-    write_transfer(folder / "report.html", transfer.collect(chosen, runs))
+    write_transfer(folder / "report.html", transfer.collect_results(chosen, runs))
     page = (folder / "report.html").read_text(encoding="utf-8")
     return json.loads(embedded(page))
 
@@ -287,4 +287,4 @@ def contrast(page, name: str, opacity: float) -> float:
 )
 def test_what_cannot_be(words, message):
     with pytest.raises(ValueError, match=message):
-        transfer.check(plan(*words))
+        transfer.check_config(plan(*words))
