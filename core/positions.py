@@ -82,7 +82,8 @@ class Rotation:
     def rotate(self, x: Float[Tensor, "*B L D"]) -> Float[Tensor, "*B L D"]:
         """(a, b) -> (a cos - b sin, b cos + a sin), in the dtype of x."""
         a, b = x.chunk(2, dim=-1)
-        return (x * self.cos + torch.cat([b, a], -1) * self.sin).to(x.dtype)
+        rotated = x * self.cos + torch.cat([b, a], -1) * self.sin
+        return rotated if rotated.dtype == x.dtype else rotated.to(x.dtype)
 
 
 Table = TypeVar("Table", Tensor, Rotation)

@@ -66,15 +66,13 @@ class MultiHeadAttention(nn.Module):
         """Tokens as queries, keys and values, normalised and rotated."""
         H, G = self.num_heads, self.num_kv_heads
         heads = self.qkv(x).view(*x.shape[:2], H + 2 * G, self.head_dim).transpose(1, 2)  # (B, H + 2 G, L, D)
-        q, k, v = heads.split_with_sizes((H, G, G), dim=1)
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if rotation is None:
+        if rotation is not None and not (self.qk_norm or rotation.per_head):  # both at once: half the operations
+            qk, v = heads.split_with_sizes((H + G, G), dim=1)
+            q, k = rotation.rotate(qk).split_with_sizes((H, G), dim=1)
             return q, k, v
-        if self.qk_norm or rotation.per_head:
-            return rotation.rotate(q), rotation.rotate(k), v
-        q, k = rotation.rotate(heads[:, : H + G]).split_with_sizes((H, G), dim=1)  # both at once: half the operations
-        return q, k, v
+        q, k, v = heads.split_with_sizes((H, G, G), dim=1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (q, k, v) if rotation is None else (rotation.rotate(q), rotation.rotate(k), v)
 
     def join(self, heads: Float[Tensor, "B H L D"]) -> Float[Tensor, "B L C"]:
         """What the heads gathered, side by side and projected."""
