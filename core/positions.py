@@ -10,10 +10,12 @@ to it, and it is not rotated.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import log, prod
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -46,6 +48,21 @@ def span(start: int, stop: int, x: Tensor) -> Positions:
     """The positions start … stop - 1 on the device of x."""
     found = Span(start, stop, x.device)
     return found.tensor() if recorded(x) else found
+
+
+def grid_positions(extent: tuple[int, ...], prefix: int, x: Tensor) -> Int[Tensor, "L A"]:
+    """The positions of a grid, row by row, behind so many tokens that have none: on the device of x, made once.
+
+    It is no buffer of a module, for an average of weights over time would average it, too.
+    """
+    return (_grid.__wrapped__ if recorded(x) else _grid)(extent, prefix, x.device)
+
+
+@lru_cache(maxsize=64)
+def _grid(extent: tuple[int, ...], prefix: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        positions = torch.cartesian_prod(*(torch.arange(size, device=device) for size in extent))
+        return F.pad(positions, (0, 0, prefix, 0), value=-1)
 
 
 @dataclass(frozen=True, eq=False)

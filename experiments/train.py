@@ -234,7 +234,13 @@ def make_strategy(settings: TrainerConfig) -> str | Strategy:
 
 
 class Averaging(EMAWeightAveraging):
-    """The average is what a run ends with, also one that was stopped between its last checkpoint and its end."""
+    """The average is what a run ends with, also one that was stopped between its last checkpoint and its end.
+
+    Buffers are constants here, and stay as they are: an average of whole numbers would be rounded down.
+    """
+
+    def __init__(self, decay: float):
+        super().__init__(decay=decay, use_buffers=False)
 
     def on_fit_end(self, trainer, pl_module):
         self.on_train_end(trainer, pl_module)

@@ -111,7 +111,7 @@ NAMES = [f"{mixer.value}-{kind.value}-{type(mask).__name__}-{n}" for n, (mixer, 
 
 
 @pytest.mark.parametrize(("mixer", "kind", "mask", "make"), CASES, ids=NAMES)
-@pytest.mark.parametrize("num_kv_heads", [None, 2], ids=["full", "grouped"])
+@pytest.mark.parametrize("kv_heads", [None, 2], ids=["full", "grouped"])
 @pytest.mark.parametrize("chunks", [[7, 4, 1, 1], [1] * N], ids=["7+4+1+1", "one by one"])
 @torch.no_grad()
 def test_cached_equals_full(mixer, kind, mask, make, kv_heads, chunks):
