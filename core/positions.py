@@ -1,4 +1,4 @@
-"""How a token knows where it is.
+"""Position encodings.
 
 A scheme acts in one of three places: `add` changes the tokens before the first block, `rotations` rotate queries and
 keys in every block, `bias` is added to their scores. Each scheme overrides the one it needs.
@@ -87,7 +87,7 @@ class Rotation:
 
     @property
     def per_head(self) -> bool:
-        """Whether heads have angles of their own."""
+        """Whether the angles differ between heads."""
         return self.cos.dim() > 2 and self.cos.shape[-3] > 1
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Frequencies(dict[torch.device, Tensor]):
 
 
 def recorded(x: Tensor) -> bool:
-    """Whether a compiler, or a mode without storage, records what is done with x: then nothing is kept for later."""
+    """Return whether a compiler or a fake tensor mode traces x. Nothing is kept for later then."""
     return torch.compiler.is_compiling() or isinstance(x, FakeTensor)
 
 
@@ -212,7 +212,7 @@ class Learned(Position):
 
 
 def _has_values(t: Tensor) -> bool:
-    """Whether there are some, and can be read without waiting for a device."""
+    """Return whether the values can be read without waiting for a device."""
     return t.device.type == "cpu" and not recorded(t)
 
 
@@ -343,7 +343,7 @@ class MixedRotary(Position):
 class ALiBi(Position):
     """Scores fall with the distance, at a slope of its own for each head: -slope · (i - j). For causal attention.
 
-    Softmax does not see what all keys of a query share, so slope · j is enough, and that has rank 1: it rides along as
+    Softmax does not see what all keys of a query share, so slope · j is enough, and that has rank 1: it becomes
     features of queries and keys, and every kernel takes it. A half-precision j would be rounded; its two halves,
     j = 256 · hi + lo, are not.
 

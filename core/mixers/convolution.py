@@ -1,4 +1,4 @@
-"""What attention replaced: a convolution over neighbouring tokens.
+"""A convolution over neighbouring tokens.
 
 Shapes: B batch · L tokens · C width · K kernel size
 """
