@@ -44,7 +44,7 @@ class DomainData(ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """Return what the model must know of its data (sizes, names, statistics): plain values, kept with the weights."""
+        """Return what the model must know of its data (sizes, names, statistics) as plain values."""
 
     @abstractmethod
     def size(self, split: str) -> int:
