@@ -40,8 +40,8 @@ class PositionKind(Enum):
     relative = "relative"
 
 
-ON_A_GRID = (PositionKind.axial, PositionKind.centred, PositionKind.mixed)  # these turn by rows and columns
-ROTARY_KINDS = (PositionKind.rotary, *ON_A_GRID)
+GRID_KINDS = (PositionKind.axial, PositionKind.centred, PositionKind.mixed)  # these turn by rows and columns
+ROTARY_KINDS = (PositionKind.rotary, *GRID_KINDS)
 
 
 @dataclass

@@ -49,15 +49,7 @@ class LinearAttention(MultiHeadAttention):
         return State()
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        x: Float[Tensor, "B L C"],
-        *,
-        mask,
-        bias=None,
-        rotation=None,
-        cache: State | None = None,
-        probe=None,
-        last=None,
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, **_
     ) -> Float[Tensor, "B L C"]:
         causal, valid = causal_and_padding(self.name, x, mask, bias, cache)
         q, k, v = self.project(x, rotation)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from core.cache import Cache, KVCache, RecurrentState, WindowCache
-from core.config import CAPABILITIES, ON_A_GRID, Mixer, PositionConfig, PositionKind, TransformerConfig
+from core.config import CAPABILITIES, GRID_KINDS, Mixer, PositionConfig, PositionKind, TransformerConfig
 from core.layers import Transformer
 from core.masks import Causal, Lengths, NoMask, Padding, Window
 from core.mixers import delta_attention as delta
@@ -97,7 +97,7 @@ def tokens():
     return torch.randn(B, N, C, generator=torch.Generator().manual_seed(1))
 
 
-SCORES = [kind for kind in PositionKind if kind not in ON_A_GRID]  # softmax takes them all
+SCORES = [kind for kind in PositionKind if kind not in GRID_KINDS]  # softmax takes them all
 NO_MAPS = [mixer for mixer in Mixer if mixer not in (Mixer.softmax, Mixer.window)]
 NO_SCORES = [PositionKind.none, PositionKind.learned, PositionKind.rotary]
 CASES = [
