@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.masks import LeftPadding, Mask, NoMask
-from core.positions import Positions, Span, as_tensor, span
+from core.positions import KeyPositions, Positions, Span, as_tensor, span
 
 
 class BlockCache(ABC):
@@ -53,7 +53,7 @@ class Cache(Generic[Block]):
 
     def __init__(self, blocks: list[Block]):
         self.blocks = blocks
-        self.positions: Positions | None = None  # of all tokens that are kept
+        self.positions: KeyPositions | None = None  # of all tokens that are kept
 
     @property
     def length(self) -> int:
@@ -78,7 +78,7 @@ class Cache(Generic[Block]):
             return NoMask()
         return LeftPadding(self.starts - (self.length - self.kept))
 
-    def append_positions(self, new: Positions) -> Positions:
+    def append_positions(self, new: Positions) -> KeyPositions:
         """Note the positions of new tokens; return those of all keys that they can see."""
         old = self.positions
         if old is None:

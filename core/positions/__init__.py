@@ -12,12 +12,22 @@ from dataclasses import replace
 
 from core.config import GRID_KINDS, ROTARY_KINDS, PositionConfig, PositionKind, TransformerConfig
 from core.positions.absolute import CombinedPosition, Learned, Sinusoidal
-from core.positions.base import NoPosition, Position, Positions, Rotation, Span, as_tensor, grid_positions, span
+from core.positions.base import (
+    KeyPositions,
+    NoPosition,
+    Position,
+    Positions,
+    Rotation,
+    Span,
+    as_tensor,
+    grid_positions,
+    span,
+)
 from core.positions.relative import ALiBi, Relative
 from core.positions.rotary import AxialRotary, CentredRotary, MixedRotary, Rotary
 
 __all__ = [
-    "ALiBi", "AxialRotary", "CentredRotary", "CombinedPosition", "Learned", "MixedRotary", "NoPosition", "Position",
+    "ALiBi", "AxialRotary", "CentredRotary", "CombinedPosition", "KeyPositions", "Learned", "MixedRotary", "NoPosition", "Position",
     "Positions", "Relative", "Rotary", "Rotation", "Sinusoidal", "Span", "as_tensor", "grid_positions", "make_position",
     "span",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ class Span:
 
 
 Positions = Int[Tensor, "*batch L A"] | Span
+KeyPositions = Int[Tensor, "*batch M A"] | Span
 
 
 def as_tensor(positions: Positions) -> Int[Tensor, "*batch L A"]:
@@ -148,7 +149,7 @@ class Position(nn.Module):
         """Return the rotation for each of `depth` blocks: one for all, unless a scheme has angles for each."""
         return [self.rotation(positions)] * depth
 
-    def bias(self, positions: Positions, key_positions: Positions) -> Bias | None:
+    def bias(self, positions: Positions, key_positions: KeyPositions) -> Bias | None:
         """Return the bias (B|1, H, L, M) on the scores of queries and keys."""
         return None
 
