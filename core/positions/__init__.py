@@ -27,9 +27,9 @@ from core.positions.relative import ALiBi, Relative
 from core.positions.rotary import AxialRotary, CentredRotary, MixedRotary, Rotary
 
 __all__ = [
-    "ALiBi", "AxialRotary", "CentredRotary", "CombinedPosition", "KeyPositions", "Learned", "MixedRotary", "NoPosition", "Position",
-    "Positions", "Relative", "Rotary", "Rotation", "Sinusoidal", "Span", "as_tensor", "grid_positions", "make_position",
-    "span",
+    "ALiBi", "AxialRotary", "CentredRotary", "CombinedPosition", "KeyPositions", "Learned", "MixedRotary",
+    "NoPosition", "Position", "Positions", "Relative", "Rotary", "Rotation", "Sinusoidal", "Span", "as_tensor",
+    "grid_positions", "make_position", "span",
 ]  # fmt: skip
 
 
