@@ -30,7 +30,7 @@ def attend(
     backend: str = "auto",
     strict: bool = False,
 ) -> Float[Tensor, "*batch H L E"]:
-    """Every query gathers the values of the keys that its mask lets it see.
+    """Compute attention: the one attention operation of this project.
 
         out = softmax(scale · q kᵀ + bias) v             over the visible keys; 0 where there are none
 

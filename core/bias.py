@@ -1,7 +1,7 @@
-"""What is added to the attention scores.
+"""Biases on the attention scores.
 
     PairBias(t)          the numbers themselves, from a pair representation or a table
-    LowRankBias(u, w)    u wᵀ: rides along as extra features of queries and keys, so every kernel takes it
+    LowRankBias(u, w)    u wᵀ: becomes extra features of queries and keys, so every kernel takes it
     a + b                both
 
 Shapes: B batch · H heads · L queries · M keys · R rank · D head width

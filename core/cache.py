@@ -1,4 +1,4 @@
-"""What a causal model remembers between calls, so that a new token costs one step and not the whole sequence.
+"""Caches of a causal model between calls: a new token costs one step and not the whole sequence.
 
     cache = model.make_cache(capacity=100)      # a KVCache, a WindowCache or a RecurrentState
     model(x[:, :7], cache=cache); model(x[:, 7:8], cache=cache)      # = model(x[:, :8])
@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.masks import LeftPadding, Mask, NoMask
-from core.positions import Positions, Span, as_tensor, span
+from core.positions import KeyPositions, Positions, Span, as_tensor, span
 
 
 class BlockCache(ABC):
-    """What one block keeps.
+    """The cache of one block.
 
     Attributes:
         length: tokens seen so far.
@@ -53,7 +53,7 @@ class Cache(Generic[Block]):
 
     def __init__(self, blocks: list[Block]):
         self.blocks = blocks
-        self.positions: Positions | None = None  # of all tokens that are kept
+        self.positions: KeyPositions | None = None  # of all tokens that are kept
 
     @property
     def length(self) -> int:
@@ -78,7 +78,7 @@ class Cache(Generic[Block]):
             return NoMask()
         return LeftPadding(self.starts - (self.length - self.kept))
 
-    def append_positions(self, new: Positions) -> Positions:
+    def append_positions(self, new: Positions) -> KeyPositions:
         """Note the positions of new tokens; return those of all keys that they can see."""
         old = self.positions
         if old is None:
@@ -111,7 +111,7 @@ class Cache(Generic[Block]):
 
 
 class KeysAndValues(BlockCache):
-    """All keys and values, in memory taken at the first token."""
+    """All keys and values, in memory that is allocated at the first token."""
 
     def __init__(self, capacity: int):
         self.capacity = capacity
@@ -185,7 +185,7 @@ class State(BlockCache):
         self.tensors: tuple[Tensor, ...] = ()
 
     def keep(self, tokens: int, *tensors: Tensor) -> None:
-        """What is known after so many more tokens."""
+        """Replace the state by that after so many more tokens."""
         self.tensors = tensors
         self.length += tokens
 
@@ -210,7 +210,7 @@ class KVCache(Cache[KeysAndValues]):
 
 
 class WindowCache(Cache[LastKeysAndValues]):
-    """Keys and values of the last `window` tokens, for a causal Window mask that reaches no farther."""
+    """Keys and values of the last `window` tokens, for a causal Window mask of at most that extent."""
 
     def __init__(self, depth: int, window: int):
         super().__init__([LastKeysAndValues(window) for _ in range(depth)])
@@ -230,10 +230,10 @@ class WindowCache(Cache[LastKeysAndValues]):
 
 
 class RecurrentState(Cache[State]):
-    """For mixers whose memory does not grow with the text."""
+    """The cache of mixers whose state has a fixed size."""
 
     def __init__(self, depth: int):
         super().__init__([State() for _ in range(depth)])
 
     def left_padding(self):
-        return NoMask() if self.length else super().left_padding()  # a state has passed it with the first tokens
+        return NoMask() if self.length else super().left_padding()  # it lies before the first tokens

@@ -1,4 +1,4 @@
-"""What configures the core: plain dataclasses, free of torch, so that a command line can read them in no time."""
+"""The configuration of the core: plain dataclasses without torch, so that a command line loads them quickly."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -40,8 +40,8 @@ class PositionKind(Enum):
     relative = "relative"
 
 
-ON_A_GRID = (PositionKind.axial, PositionKind.centred, PositionKind.mixed)  # these turn by rows and columns
-ROTARY_KINDS = (PositionKind.rotary, *ON_A_GRID)
+GRID_KINDS = (PositionKind.axial, PositionKind.centred, PositionKind.mixed)  # these turn by rows and columns
+ROTARY_KINDS = (PositionKind.rotary, *GRID_KINDS)
 
 
 @dataclass
@@ -95,7 +95,7 @@ class RotaryScaling:
 
 @dataclass
 class PositionConfig:
-    """How a token knows where it is."""
+    """The position encoding."""
 
     kind: PositionKind = PositionKind.learned
     table: bool = False  # and a learned vector for each place, beside a rotation
@@ -119,7 +119,7 @@ CAPABILITIES = {
 
 
 def check_mixing(mixer: Mixer, position: PositionKind, needs: frozenset[str]) -> None:
-    """Whether a mixer can do what a domain (`needs`) and its position ask.
+    """Check that a mixer can do what a domain (`needs`) and its position encoding require.
 
     Raises:
         ValueError: if not, with the mixers that can.

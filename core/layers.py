@@ -20,7 +20,7 @@ from core.probe import BlockProbe, Probe
 
 
 class FeedForward(nn.Module):
-    """Each token by itself: out(act(up x)), or out(silu(gate x) · up x) with SwiGLU.
+    """The feed-forward layer: out(act(up x)), or out(silu(gate x) · up x) with SwiGLU, token by token.
 
     Source: SwiGLU: Shazeer 2020; ReLU²: So et al. 2021.
     """
@@ -49,7 +49,7 @@ class FeedForward(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """gain ⊙ x, the gain trained from a small number on (Touvron et al. 2021, CaiT)."""
+    """gain ⊙ x, with a gain that is trained from a small number (Touvron et al. 2021, CaiT)."""
 
     def __init__(self, dim: int, start: float):
         super().__init__()
@@ -60,7 +60,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """What a block adds is left out for some samples, by chance, and scaled up for the others.
+    """Stochastic depth: drop what a block adds for some samples, and scale it up for the others.
 
     Source: stochastic depth, Huang et al. 2016.
     """
@@ -113,11 +113,11 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens in, hidden states out: position, blocks, final norm. The one trunk of all domains.
+    """The Transformer of all domains: position, blocks, final norm.
 
     Args:
         config: sizes and choices.
-        position: how tokens know where they are.
+        position: the position encoding.
     """
 
     def __init__(self, config: TransformerConfig, position: Position | None = None):
@@ -147,10 +147,10 @@ class Transformer(nn.Module):
             x: (B, L, C).
             positions: of the tokens, (L, A) or (B, L, A); 0, 1, 2 … after those in the cache if None. A token at -1,
                 such as the class token of a ViT, has none.
-            mask: who may see whom.
+            mask: which keys each query sees.
             bias: added to the scores, broadcastable to (B, H, L, M).
             cache: what came before; filled with these tokens. It hides the padding of rows that begin later.
-            probe: filled with what it asks for, and may edit it.
+            probe: reads and edits activations.
             last: the last block computes the last n tokens alone; all of them if None.
         Returns:
             (B, n, C).

@@ -1,4 +1,4 @@
-"""What attention maps say: through all blocks at once, and as numbers that compare across domains.
+"""Attention maps through all blocks at once, and as numbers that compare across domains.
 
 Shapes: B batch · H heads · L tokens · * any leading dimensions
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Fusion(Enum):
-    """How the heads of a block become one."""
+    """The ways to fuse the heads of a block."""
 
     mean = "mean"
     min = "min"
@@ -22,7 +22,7 @@ class Fusion(Enum):
 def rollout(
     attention: Sequence[Float[Tensor, "B H L L"]], fusion: Fusion = Fusion.mean, discard: float = 0.0
 ) -> Float[Tensor, "B L L"]:
-    """How much each output token draws on each input token, through all blocks.
+    """Return how much each output token depends on each input token, through all blocks.
 
         R = Â_n … Â_2 Â_1,   Â = (A + I) / 2, rows scaled to a sum of 1
 
@@ -65,7 +65,7 @@ def fuse(weights: Float[Tensor, "B H L L"], fusion: Fusion) -> Float[Tensor, "B 
 def gradient_rollout(
     attention: Sequence[Float[Tensor, "B H L L"]], gradient: Sequence[Float[Tensor, "B H L L"]]
 ) -> Float[Tensor, "B L L"]:
-    """How much each output token draws on each input token in favour of a class.
+    """Return how much each output token depends on each input token in favour of a class.
 
         R ← R + Ā R, from R = I,   Ā = mean over heads of the positive part of A ⊙ ∂logit/∂A
 
@@ -86,7 +86,7 @@ def _itself(weights: Tensor) -> Tensor:
 
 
 def statistics(weights: Float[Tensor, "*any L L"], seen: Bool[Tensor, "L L"]) -> dict[str, Float[Tensor, "*any"]]:
-    """How a map spreads its weight, whatever the tokens are.
+    """Return statistics of a map that hold for tokens of any kind.
 
         entropy      mean over queries of -Σ_j a_ij log a_ij, in nats
         spread       mean of the same as a share of the most there could be, log of the keys that a query sees;
@@ -121,5 +121,5 @@ def statistics(weights: Float[Tensor, "*any L L"], seen: Bool[Tensor, "L L"]) ->
 
 
 def received(weights: Float[Tensor, "*any L L"]) -> Float[Tensor, "*any L"]:
-    """What each key gets of the attention of the others: Σ over queries i ≠ j of a_ij, over their number L - 1."""
+    """Return the attention that each key receives from others: Σ over queries i ≠ j of a_ij, over L - 1."""
     return (weights.sum(-2) - weights.diagonal(dim1=-2, dim2=-1)) / (weights.shape[-1] - 1)

@@ -1,8 +1,8 @@
-"""Who may see whom.
+"""Attention masks.
 
 A mask is a predicate in absolute positions, `allows(b, h, i, j)`: may query i of head h in batch entry b see key j?
-Keys are numbered from 0; the last query stands beside the last key, so with a cache (fewer queries than keys)
-causality is right by construction. One predicate feeds every kernel.
+Keys are numbered from 0; the last query has the position of the last key, so causality is right with a cache
+(fewer queries than keys). One predicate feeds every kernel.
 
     Causal() & Documents(ids)          packed texts          Causal() | Prefix(64)      a prefix read both ways
     Window(128) & Causal()             a sliding window      ~Documents(ids)            other documents only
@@ -30,19 +30,19 @@ class Mask:
         """Raises ValueError if the mask was made for other sizes."""
 
     def extent(self) -> tuple[float, float]:
-        """How many keys before and after itself a query may see at most."""
+        """Return the most keys before and after itself that a query sees."""
         return inf, inf
 
     def simplify(self, queries: int, keys: int) -> "Mask":
-        """Return a mask that shows so many queries the same of so many keys, and that more kernels can take."""
+        """Return an equal mask for these sizes that more kernels can take."""
         return self
 
     def sees_itself(self) -> bool:
-        """Whether every query is sure to see the key at its own position."""
+        """Return whether every query sees the key at its own position."""
         return False
 
     def last_sees_all(self) -> bool:
-        """Whether the last query is sure to see every key but left padding, which is finite."""
+        """Return whether the last query sees every key but left padding, whose values are finite."""
         return False
 
     def slice_heads(self, first: int, last: int) -> "Mask":
@@ -74,7 +74,7 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class NoMask(Mask):
-    """Every query sees every key."""
+    """The mask that hides nothing."""
 
     def allows(self, b, h, i, j):
         return torch.ones_like(j, dtype=torch.bool)
@@ -372,7 +372,7 @@ class Or(CombinedMask):
 
 @dataclass(frozen=True, eq=False)
 class Not(Mask):
-    """What the mask hides is seen, and what it shows is hidden."""
+    """The inverse of a mask."""
 
     hidden: Mask
 

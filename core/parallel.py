@@ -52,7 +52,7 @@ class Ulysses:
         bias: Bias | Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        """Every query gathers the values of the keys, on any rank, that its mask lets it see.
+        """Compute attention over the keys of all ranks.
 
         Args:
             q: (*, H, L/P, D), H a multiple of P.
@@ -163,7 +163,7 @@ class _Exchange(torch.autograd.Function):
 
 
 class _Whole(torch.autograd.Function):
-    """Nothing forward; backward, the gradients of all ranks are summed."""
+    """The identity, whose backward pass sums the gradients of all ranks."""
 
     @staticmethod
     def forward(ctx, t, group):

@@ -1,4 +1,4 @@
-"""Which kernel will run, why, and what it costs: pure Python on shapes, dtypes and devices.
+"""The choice of a kernel, its reasons and its memory: pure Python on shapes, dtypes and devices.
 
 The rules are those of torch's own chooser (torch.nn.functional.scaled_dot_product_attention, 2.14), written out here
 because that one is private, silent, and wrong on tensors without storage. The tests force every planned kernel.
@@ -19,7 +19,7 @@ from core.kernels.sdpa import plain
 from core.masks import Mask, NoMask
 
 BACKENDS = ("auto", "sdpa", "local", "pair_bias", "flex", "reference")
-OWN = ("local", "pair_bias")  # these say for themselves why they run, and need no excuse where they do not
+OWN = ("local", "pair_bias")  # kernels of this project
 ORDER = {  # what "auto" tries, in turn, before torch's slow path
     "cpu": (*OWN, "sdpa/flash"),
     "cuda": (*OWN, "sdpa/flash", "sdpa/efficient"),  # flex by name alone: it has not been measured here
@@ -85,7 +85,7 @@ def plan(
 
 
 class Call(NamedTuple):
-    """What the rules ask about a call. A low-rank bias is gone: it rides along as features of q and k."""
+    """The properties of a call that decide on the kernel. A low-rank bias counts as features of q and k."""
 
     device: str
     dtype: torch.dtype

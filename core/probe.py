@@ -9,7 +9,7 @@
 
         ablated = Probe(edit={"1.heads": lambda heads: heads.index_fill(1, torch.tensor([3]), 0.0)})
 
-Names are "<block>.<what>", `*` for every block: q (B,H,L,D), k, v (B,G,M,D), attention (B,H,L,M), heads (B,H,L,D)
+Names are "<block>.<site>", `*` for every block: q (B,H,L,D), k, v (B,G,M,D), attention (B,H,L,M), heads (B,H,L,D)
 before they are joined, residual (B,L,C) after the block.
 """
 
@@ -54,7 +54,7 @@ class Probe:
                 raise ValueError(f"{name!r} cannot be probed; possible: <block>.{', <block>.'.join(SITES)}, or *.…")
 
     def __getitem__(self, name: str) -> Tensor:
-        """What was read under "<block>.<what>". Raises KeyError if it was not."""
+        """Return the value that was read under "<block>.<site>". Raises KeyError if it was not read."""
         return self.values[name]
 
     @property

@@ -23,7 +23,7 @@ Predictions = TypeVar("Predictions", default=Tensor)
 
 
 class Tokens(NamedTuple):
-    """What every domain turns its batch into: the arguments of the core's Transformer."""
+    """The arguments of the core's Transformer that a domain makes of a batch."""
 
     x: Tensor  # (B, L, C)
     mask: Mask = NoMask()
@@ -57,10 +57,10 @@ def mean_loss(loss: Loss) -> Tensor:
 
 
 class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
-    """batch -> Tokens -> Transformer -> predictions, a tensor or a tuple of some; and what these are worth.
+    """The model of a domain: batch -> Tokens -> Transformer -> predictions, a tensor or a tuple; loss and metrics.
 
     Attributes:
-        transformer: the core's trunk; a subclass builds it.
+        transformer: the core's Transformer; a subclass builds it.
         metric_names: the names that `metrics` returns.
     """
 
@@ -69,7 +69,7 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
 
     @abstractmethod
     def tokens(self, batch: Batch) -> Tokens:
-        """The batch as tokens."""
+        """Return the tokens of a batch."""
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Predictions:
         """Hidden states (B, L, C) to predictions. An adapter with a `forward` of its own needs none."""
@@ -77,9 +77,9 @@ class DomainAdapter(nn.Module, ABC, Generic[Predictions]):
 
     @abstractmethod
     def loss(self, predictions: Predictions, batch: Batch) -> Loss:
-        """What training lowers: for each term of the loss its sum over the examples that count, and their number.
+        """Return the sum of each term of the loss over the examples that count, and their number.
 
-        It makes no host wait for a GPU: no `.item()`, no boolean indexing.
+        Nothing in it waits for a GPU: no `.item()`, no boolean indexing.
         """
 
     @abstractmethod
@@ -127,7 +127,7 @@ class Score(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         scores: the domain's headline figures beside their baselines.

@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Readable(Protocol):
-    """What lzma, gzip, tarfile and open() all give."""
+    """The common interface of files from lzma, gzip, tarfile and open()."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -20,7 +20,7 @@ ROOM = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # bytes: a
 
 
 def unpacked(file: Readable, where: str) -> bytes:
-    """All that an open file unpacks to. Raises ValueError if that is more than ROOM."""
+    """Return all that an open file unpacks to. Raises ValueError if that is more than ROOM."""
     data = file.read(ROOM + 1)
     check_room(len(data), where)
     return data

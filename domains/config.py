@@ -1,4 +1,4 @@
-"""What every domain's configuration says, and where data are kept."""
+"""The configuration that all domains share, and the folder of downloads."""
 
 import os
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def data_home() -> Path:
-    """Where downloads, and what is made of them, are kept: $ATTEND_DATA, or ~/.cache/attend."""
+    """Return the folder of downloads and of what is made of them: $ATTEND_DATA, or ~/.cache/attend."""
     return Path(os.environ.get("ATTEND_DATA", Path.home() / ".cache" / "attend"))
 
 
 @dataclass
 class DomainConfig:
-    """Which domain, and the Python package that holds its rooms (`domains/__init__.py` lists them)."""
+    """The domain, and its Python package (`domains/__init__.py` lists its modules)."""
 
     name: str = "???"
     package: str = "???"

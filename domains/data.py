@@ -1,4 +1,4 @@
-"""What every domain's data offers to training: splits, and batches that are pure functions of the step."""
+"""The data of a domain: splits, and batches that are pure functions of the step."""
 
 import signal
 import sys
@@ -18,7 +18,7 @@ REPEATED = "repeated"  # in a batch that does not count: it keeps one process in
 
 @runtime_checkable
 class DataConfig(Protocol):
-    """What the data configuration of every domain holds."""
+    """The fields that the data configuration of every domain has."""
 
     batch_size: int
     workers: int
@@ -44,7 +44,7 @@ class DomainData(ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """What the model must know of its data (sizes, names, statistics), as plain values; kept with the weights."""
+        """Return what the model must know of its data (sizes, names, statistics) as plain values."""
 
     @abstractmethod
     def size(self, split: str) -> int:
@@ -63,7 +63,7 @@ class DomainData(ABC):
         return self._loader(self.drawn, StepSampler(first_step, steps))
 
     def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Every sample of a split once, in order; under several processes each takes every n-th batch.
+        """Load every sample of a split once, in order; under several processes each takes every n-th batch.
 
         All processes take as many: where there are not enough, a batch comes again, marked as REPEATED.
 

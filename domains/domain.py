@@ -1,4 +1,4 @@
-"""What the commands know of a domain: a record of its parts, each imported when it is asked for. Free of torch."""
+"""The record of a domain: its parts, each imported when a command uses it. Without torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Evaluate(Protocol):
 
 
 class Explain(Protocol):
-    """What the page of `attend explain` draws attention on."""
+    """The inputs on which the page of `attend explain` draws attention."""
 
     def explanations(self, adapter: Any, source: str) -> list[Explanation]:
         """Scenes of a user's own input."""

@@ -16,7 +16,7 @@ from domains.adapter import Batch
 
 
 class Form(Enum):
-    """How the elements lie on a page; what an element's `place` means."""
+    """The layouts of elements on a page, which say what the `place` of an element means."""
 
     image = "image"  # over pictures[0]: left, top, width, height as shares of it; () for a token that is no part of it
     residues = "residues"  # a chain, beside pictures[0], a map of its pairs: no place

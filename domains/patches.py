@@ -1,4 +1,4 @@
-"""How pixels become patches, for every domain that looks at images."""
+"""Patch embeddings, for every domain with images."""
 
 from math import log2
 

@@ -43,7 +43,7 @@ class StepDataset(Dataset):
         return self.read(step, self.indices(step))
 
     def indices(self, step: int) -> list[int]:
-        """Which samples a step is made of."""
+        """Return the indices of the samples of a step."""
         return [int(shuffled(self.size, self.seed, n // self.size)[n % self.size]) for n in self.numbers(step)]
 
     def read(self, step: int, indices: Sequence[int]) -> Batch:
@@ -58,7 +58,7 @@ class StepDataset(Dataset):
 
 
 class WorkerProgress:
-    """What each data worker is reading, for the case that it dies: seen by all processes.
+    """The step that each data worker is reading, in shared memory, in case the worker dies.
 
     Args:
         workers: how many there are.
@@ -76,7 +76,7 @@ class WorkerProgress:
             self.lines[worker.id, 1] = 0
 
     def step_of(self, process: int) -> int | None:
-        """Which step's batch a process was reading; None if none."""
+        """Return the step whose batch a process was reading, or None."""
         return next((step - 1 for who, step in self.lines.tolist() if who == process and step), None)
 
 

@@ -248,7 +248,13 @@ def make_strategy(settings: TrainerConfig) -> str | Strategy:
 
 
 class WeightAveraging(EMAWeightAveraging):
-    """Weight averaging whose average is also kept by a run that was stopped between its last checkpoint and its end."""
+    """Weight averaging whose average is also kept by a run that was stopped between its last checkpoint and its end.
+
+    Buffers are constants and not averaged: an average of integers would be rounded down.
+    """
+
+    def __init__(self, decay: float):
+        super().__init__(decay=decay, use_buffers=False)
 
     def on_fit_end(self, trainer, pl_module):
         self.on_train_end(trainer, pl_module)

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,6 +18,15 @@ from experiments.cli import main
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 CHROMIUM = Path("/usr/bin/chromium")
+
+
+def threads() -> list[str]:
+    """The names of the threads of this process."""
+    names = []
+    for task in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended since
+            names.append(task.read_text())
+    return names
 
 
 @pytest.fixture
@@ -41,9 +51,10 @@ def forked(tmp_path, attend):
     """As `attend`, but in a fork of this process, for all but what a new process is there to show.
 
     What this one has loaded, torch above all, is not loaded again: that would take most of the time of a small command.
-    With several threads it is `attend` itself, for OpenMP's threads do not outlive a fork.
+    It is `attend` itself where this process has threads that do not outlive a fork: those of OpenMP, and those that
+    autograd starts for a backward pass on another device than the CPU, such as the meta device of `attend plan`.
     """
-    if torch.get_num_threads() > 1:
+    if torch.get_num_threads() > 1 or any(name.startswith("pt_autograd") for name in threads()):
         return attend
 
     def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

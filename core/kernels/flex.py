@@ -56,7 +56,7 @@ def make_blocks(mask: Mask, B: int, H: int, L: int, M: int, device: torch.device
 
 @lru_cache(maxsize=8)
 def known_blocks(mask: Mask, B: int, H: int, L: int, M: int, device: torch.device):
-    """All layers ask with the same mask, and making its blocks takes as long as attention over a short sequence."""
+    """The same, remembered: all layers use one mask, and its blocks take as long as attention over a short sequence."""
     with torch.inference_mode(False):  # what validation has made, training may need
         return make_blocks(mask, B, H, L, M, device)
 

@@ -69,7 +69,7 @@ def fully_masked_keys(allowed: Tensor) -> Tensor:
 
 
 def plain(mask: Mask, queries: int, keys: int) -> bool:
-    """Whether torch's kernels take the mask without a tensor for it."""
+    """Return whether torch's kernels take the mask without a tensor for it."""
     return isinstance(mask, NoMask) or (isinstance(mask, Causal) and queries in (1, keys))
 
 

@@ -1,4 +1,4 @@
-"""What attention replaced: a convolution over neighbouring tokens.
+"""A convolution over neighbouring tokens.
 
 Shapes: B batch · L tokens · C width · K kernel size
 """
@@ -36,15 +36,7 @@ class Convolution(nn.Module):
         return State()
 
     def forward(
-        self,
-        x: Float[Tensor, "B L C"],
-        *,
-        mask,
-        bias=None,
-        rotation=None,
-        cache: State | None = None,
-        probe=None,
-        last=None,
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, cache: State | None = None, **_
     ) -> Float[Tensor, "B L C"]:
         causal, valid = causal_and_padding("convolution", x, mask, bias, cache)
         gate, value = self.split(x).chunk(2, dim=-1)  # (B, L, C) each

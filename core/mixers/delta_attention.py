@@ -43,15 +43,7 @@ class DeltaAttention(MultiHeadAttention):
         return State()
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        x: Float[Tensor, "B L C"],
-        *,
-        mask,
-        bias=None,
-        rotation=None,
-        cache: State | None = None,
-        probe=None,
-        last=None,
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, **_
     ) -> Float[Tensor, "B L C"]:
         causal, valid = causal_and_padding(self.name, x, mask, bias, cache)
         if not causal:

@@ -49,15 +49,7 @@ class LinearAttention(MultiHeadAttention):
         return State()
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        x: Float[Tensor, "B L C"],
-        *,
-        mask,
-        bias=None,
-        rotation=None,
-        cache: State | None = None,
-        probe=None,
-        last=None,
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, rotation=None, cache: State | None = None, **_
     ) -> Float[Tensor, "B L C"]:
         causal, valid = causal_and_padding(self.name, x, mask, bias, cache)
         q, k, v = self.project(x, rotation)
@@ -75,7 +67,7 @@ class LinearAttention(MultiHeadAttention):
 
 
 class Sums(NamedTuple):
-    """What a causal linear attention remembers of all tokens so far."""
+    """The state of causal linear attention after all tokens so far."""
 
     kv: Float[Tensor, "B H F E"]  # E = D + 1: Σ φ(k) vᵀ, and Σ φ(k) in the last column
 
@@ -112,7 +104,7 @@ def chunked(q: Features, k: Features, v: Values, sums: Sums | None = None, chunk
 
 
 def full(q: Features, k: Features, v: Values) -> Values:
-    """Every token sees every token."""
+    """The bidirectional form."""
     return _normalised(q @ (k.mT @ F.pad(v, (0, 1), value=1.0)))
 
 

@@ -1,4 +1,4 @@
-"""What attention replaced: a recurrent network that reads the tokens in order.
+"""A recurrent network that reads the tokens in order.
 
 Shapes: B batch · L tokens · C width
 """
@@ -30,15 +30,7 @@ class Recurrence(nn.Module):
         return State()
 
     def forward(
-        self,
-        x: Float[Tensor, "B L C"],
-        *,
-        mask,
-        bias=None,
-        rotation=None,
-        cache: State | None = None,
-        probe=None,
-        last=None,
+        self, x: Float[Tensor, "B L C"], *, mask, bias=None, cache: State | None = None, **_
     ) -> Float[Tensor, "B L C"]:
         causal, valid = causal_and_padding("recurrence", x, mask, bias, cache)
         if causal:
@@ -51,11 +43,11 @@ class Recurrence(nn.Module):
         return self.out((forward + backward) / 2)
 
     def read(self, x: Tensor, valid: Tensor | None, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the GRU says at each token, (B, L, C), and its state after the last one that is there, (B, 1, C).
+        """Return the output of the GRU at each token, (B, L, C), and its state after the last real token, (B, 1, C).
 
         Args:
             x: tokens (B, L, C).
-            valid: which of them are there, (B, L); all if None. The others move nothing, wherever they lie.
+            valid: which of them are real, (B, L); all if None. The others change nothing, at any position.
             before: the state that came before, (B, 1, C); zeros if None.
         """
         start = x.new_zeros(len(x), 1, x.shape[2]) if before is None else before

@@ -2,7 +2,8 @@
 
 A mixer is a module of one interface:
 
-    forward(x, *, mask, bias, rotation, cache, probe, last) -> (B, L, C), or (B, n, C) of the last n tokens
+    forward(x, *, mask, bias, rotation, cache, probe, last) -> (B, L, C), or (B, n, C) of the last n tokens; what it
+                                                               does not use is **_
     make_cache(capacity) -> BlockCache       what it keeps of earlier tokens
 """
 

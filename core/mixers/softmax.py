@@ -17,7 +17,7 @@ from core.probe import BlockProbe
 
 
 class MultiHeadAttention(nn.Module):
-    """Every token gathers values from the tokens that its mask lets it see.
+    """Multi-head softmax attention under a mask.
 
         out = softmax(q kᵀ / √D + bias) v            per head; heads joined and projected
 
@@ -30,7 +30,7 @@ class MultiHeadAttention(nn.Module):
         num_kv_heads: key/value heads G; H if None.
         qk_norm: RMS-normalise queries and keys over the head width.
         linear_bias: add a trained constant in both projections.
-        window: see no farther than so many tokens to either side (Beltagy et al. 2020), if given.
+        window: the most tokens to either side that a token sees (Beltagy et al. 2020); all if None.
     Raises:
         ValueError: if a width or head count does not divide.
     """
@@ -63,25 +63,23 @@ class MultiHeadAttention(nn.Module):
     def project(
         self, x: Float[Tensor, "B L C"], rotation: Rotation | None = None
     ) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B G L D"], Float[Tensor, "B G L D"]]:
-        """Tokens as queries, keys and values, normalised and rotated."""
+        """Return queries, keys and values of the tokens, normalised and rotated."""
         H, G = self.num_heads, self.num_kv_heads
         heads = self.qkv(x).view(*x.shape[:2], H + 2 * G, self.head_dim).transpose(1, 2)  # (B, H + 2 G, L, D)
-        q, k, v = heads.split_with_sizes((H, G, G), dim=1)
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if rotation is None:
+        if rotation is not None and not (self.qk_norm or rotation.per_head):  # both at once: half the operations
+            qk, v = heads.split_with_sizes((H + G, G), dim=1)
+            q, k = rotation.rotate(qk).split_with_sizes((H, G), dim=1)
             return q, k, v
-        if self.qk_norm or rotation.per_head:
-            return rotation.rotate(q), rotation.rotate(k), v
-        q, k = rotation.rotate(heads[:, : H + G]).split_with_sizes((H, G), dim=1)  # both at once: half the operations
-        return q, k, v
+        q, k, v = heads.split_with_sizes((H, G, G), dim=1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (q, k, v) if rotation is None else (rotation.rotate(q), rotation.rotate(k), v)
 
     def join(self, heads: Float[Tensor, "B H L D"]) -> Float[Tensor, "B L C"]:
-        """What the heads gathered, side by side and projected."""
+        """Concatenate the outputs of the heads, and project them."""
         return self.out(heads.transpose(1, 2).flatten(2))
 
     def make_cache(self, capacity: int) -> KeysAndValues | LastKeysAndValues:
-        """What this layer keeps of earlier tokens, `capacity` at most."""
+        """Return an empty cache of the keys and values of this layer, for at most `capacity` tokens."""
         return (
             LastKeysAndValues(self.window_mask.left)
             if isinstance(self.window_mask, Window)

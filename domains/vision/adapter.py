@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.config import PositionConfig
 from core.layers import Transformer
-from core.positions import make_position
+from core.positions import grid_positions, make_position
 from domains.adapter import Batch, DomainAdapter, Loss, Tokens
 from domains.patches import conv_stem
 from domains.vision.config import ModelConfig, Pool, Stem
@@ -68,9 +68,6 @@ class Adapter(DomainAdapter):
         else:
             self.patch = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
         self.extra = config.class_token + config.registers
-        self.positions: Tensor  # (L, 2)
-        positions = torch.cartesian_prod(*(torch.arange(n) for n in self.grid))
-        self.register_buffer("positions", F.pad(positions, (0, 0, self.extra, 0), value=-1), persistent=False)
         if self.extra:
             self.first = nn.Parameter(torch.randn(self.extra, config.dim) * 0.02)
         self.transformer = Transformer(config, make_position(position, config, self.grid))
@@ -91,7 +88,7 @@ class Adapter(DomainAdapter):
         x = self.patch(pixels).flatten(2).mT  # (B, h·w, C)
         if self.extra:
             x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1)  # (B, L, C)
-        return Tokens(x, positions=self.positions)
+        return Tokens(x, positions=grid_positions(self.grid, self.extra, x))  # (L, 2)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         patches = hidden[:, self.extra :]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.cache import KeysAndValues, KVCache
-from core.config import ON_A_GRID, Activation, Mixer, Norm, PositionConfig, PositionKind, TransformerConfig
+from core.config import GRID_KINDS, Activation, Mixer, Norm, PositionConfig, PositionKind, TransformerConfig
 from core.layers import DropPath, FeedForward, Transformer, add_biases
 from core.masks import Causal, Padding, Window
 from core.mixers.softmax import MultiHeadAttention
@@ -16,7 +16,7 @@ from core.positions import make_position
 from core.probe import Probe
 
 B, L, C, HEADS, DEPTH = 2, 13, 24, 6, 3
-SEQUENTIAL = [kind for kind in PositionKind if kind not in ON_A_GRID]
+SEQUENTIAL = [kind for kind in PositionKind if kind not in GRID_KINDS]
 STYLES = {
     "classic": TransformerConfig(dim=C, depth=DEPTH, num_heads=HEADS),
     "modern": TransformerConfig(

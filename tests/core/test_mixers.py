@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from core.cache import Cache, KVCache, RecurrentState, WindowCache
-from core.config import CAPABILITIES, ON_A_GRID, Mixer, PositionConfig, PositionKind, TransformerConfig
+from core.config import CAPABILITIES, GRID_KINDS, Mixer, PositionConfig, PositionKind, TransformerConfig
 from core.layers import Transformer
 from core.masks import Causal, Lengths, NoMask, Padding, Window
 from core.mixers import delta_attention as delta
@@ -97,7 +97,7 @@ def tokens():
     return torch.randn(B, N, C, generator=torch.Generator().manual_seed(1))
 
 
-SCORES = [kind for kind in PositionKind if kind not in ON_A_GRID]  # softmax takes them all
+SCORES = [kind for kind in PositionKind if kind not in GRID_KINDS]  # softmax takes them all
 NO_MAPS = [mixer for mixer in Mixer if mixer not in (Mixer.softmax, Mixer.window)]
 NO_SCORES = [PositionKind.none, PositionKind.learned, PositionKind.rotary]
 CASES = [
@@ -111,7 +111,7 @@ NAMES = [f"{mixer.value}-{kind.value}-{type(mask).__name__}-{n}" for n, (mixer, 
 
 
 @pytest.mark.parametrize(("mixer", "kind", "mask", "make"), CASES, ids=NAMES)
-@pytest.mark.parametrize("num_kv_heads", [None, 2], ids=["full", "grouped"])
+@pytest.mark.parametrize("kv_heads", [None, 2], ids=["full", "grouped"])
 @pytest.mark.parametrize("chunks", [[7, 4, 1, 1], [1] * N], ids=["7+4+1+1", "one by one"])
 @torch.no_grad()
 def test_cached_equals_full(mixer, kind, mask, make, kv_heads, chunks):

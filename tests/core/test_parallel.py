@@ -122,7 +122,7 @@ def errors(rank):
 
 CHECKS = {
     **{
-        f"{kind}: {name}": partial(equals_one_process, num_heads=heads, **options)
+        f"{kind}: {name}": partial(equals_one_process, heads=heads, **options)
         for kind, heads in (("grouped", G), ("full", H))
         for name, options in CASES.items()
     },

@@ -1,5 +1,8 @@
 """The moving average of the weights, and plots during training."""
 
+import json
+
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -42,3 +45,16 @@ def test_an_average_is_kept_and_resumed_exactly_and_pictures_change_nothing(fork
         refused = forked("train", *SMALL, *settings, "run=refused")
         assert refused.returncode == 2
         assert message in refused.stderr
+
+
+def test_what_is_no_weight_is_not_averaged(forked, tmp_path):
+    """The bytes that each token stands for: validation has to count as evaluation does."""
+    (tmp_path / "text.txt").write_text("drei € für Käse, 3 € für Öl. " * 90, encoding="utf-8")
+    text = ["domain=text", "data.source=files", "data.path=text.txt", "data.tokenizer=characters", "data.context=31"]
+    steps = ["trainer.max_steps=7", "trainer.val_check_interval=7"]
+    train(forked, *text, "data.recall=[]", "data.val=0.2", "trainer.ema_decay=0.9", "run=run", *steps)
+    found = forked("evaluate", "run=run", "split=val", "output=scores")
+    assert found.returncode == 0, found.stderr
+    scores = json.loads((tmp_path / "scores" / "summary.json").read_text())["metrics"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["val"]
+    assert summary["bits_per_byte"] == pytest.approx(scores["bits_per_byte"], rel=1e-5)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.config import Mixer, PositionConfig
 from core.layers import Transformer
-from core.positions import Sinusoidal
+from core.positions import Sinusoidal, grid_positions
 from domains.adapter import Batch, Loss, Tokens
 from domains.vision import adapter as vision
 from domains.vision.masked.config import ModelConfig
@@ -65,10 +65,11 @@ class Adapter(vision.Adapter):
     def tokens(self, batch: Batch) -> Tokens:
         seen, E = self.visible(batch["noise"]), self.extra  # (B, V)
         tokens = super().tokens({"images": self.masked(batch["images"], batch["noise"], self.mean)})  # (B, E + L, W)
+        assert tokens.positions is not None
         index = F.pad(seen + E, (E, 0))  # (B, E + V)
         index[:, :E] = torch.arange(E, device=index.device)
         x = tokens.x.gather(1, index[..., None].expand(-1, -1, tokens.x.shape[2]))  # (B, E + V, W)
-        return Tokens(x, positions=self.positions[index])
+        return Tokens(x, positions=tokens.positions[index])
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Every patch as the decoder paints it, (B, L, P)."""
@@ -79,7 +80,7 @@ class Adapter(vision.Adapter):
         index = (row * w + column)[..., None].expand_as(x[:, E:])  # (B, V, D)
         blank = self.blank.to(x.dtype).expand(x.shape[0], h * w, -1)
         x = torch.cat([x[:, :E], blank.scatter(1, index, x[:, E:])], 1)  # (B, E + L, D)
-        x = self.decoder(x, positions=self.positions)
+        x = self.decoder(x, positions=grid_positions(self.grid, E, x))
         return self.paint(x[:, E:])
 
     def loss(self, predictions: Tensor, batch: Batch) -> Loss:
