@@ -55,11 +55,15 @@ ROWS = [
     Row("domain=rl", "cartpole", "achieved/500/mean", "return at target 500", beside="500 (the most that there is)"),
     Row("experiment=key_to_door", "key_to_door", "achieved/1/mean", SUCCESS, 3),
     Row("experiment=lunarlander", "lunarlander", "achieved/314.596/mean", "return at target 315", 0),
-    Row("experiment=lunarlander model.returns=false", "lunarlander_bc", "achieved/mean", RETURN, 0),
+    Row("experiment=lunarlander model.return_conditioned=false", "lunarlander_bc", "achieved/mean", RETURN, 0),
     Row("experiment=hopper", "hopper", "achieved/3634.68/mean", "return at target 3,635", 0),
-    Row("experiment=hopper model.returns=false", "hopper_bc", "achieved/mean", RETURN, 0),
+    Row("experiment=hopper model.return_conditioned=false", "hopper_bc", "achieved/mean", RETURN, 0),
     Row(
-        "experiment=hopper model.returns=false data.top_share=0.1", "hopper_bc10", "achieved/mean", "return, 10 %BC", 0
+        "experiment=hopper model.return_conditioned=false data.top_share=0.1",
+        "hopper_bc10",
+        "achieved/mean",
+        "return, 10 %BC",
+        0,
     ),
     Row("domain=text", "text", "bits_per_byte", "bits per byte", 3, beside=XZ),
     Row("experiment=shakespeare_gpt2", "shakespeare_gpt2", *NATS),

@@ -32,10 +32,10 @@ SPECS = {
     "protein": {"letters": "ACDEFGHIKLMNPQRSTVWY", "longest": 17},
     "text": {"context": 17, "vocabulary": 256, "tokenizer": {"kind": "bytes"}, "orders": [2], "memory": "abab"},
     "rl": {
-        "environment": "CartPole-v1",
-        "limit": 500,
-        "states": 4,
-        "actions": 2,
+        "env_id": "CartPole-v1",
+        "max_episode_steps": 500,
+        "state_shape": 4,
+        "num_actions": 2,
         "context": 5,
         "mean": [0.0] * 4,
         "std": [1.0] * 4,
@@ -187,7 +187,7 @@ def test_numbered_and_continuous_actions_are_distributions():
     logits = torch.tensor([[[1.0, 3.0]]]).log()
     torch.testing.assert_close(explain.distribution(adapter, logits), torch.tensor([[[0.25, 0.75]]]))
     spec = {**SPECS["rl"], "low": [-1.0, 0.0], "high": [1.0, 4.0]}
-    del spec["actions"]
+    del spec["num_actions"]
     config, _ = untrained("rl")
     adapter = make_adapter(config, spec)
     parts = explain.distribution(adapter, torch.tensor([[[0.5, 1.0]]]))  # (1, K·A, 2)
