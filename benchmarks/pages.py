@@ -42,10 +42,16 @@ ROWS = [
     Row("experiment=sign_digits", "sign_digits", *PERCENT),
     Row("domain=protein", "protein", "model P@L/5", P, 3, beside=PRIOR),
     Row("experiment=contacts", "contacts", "model P@L/5", P, 3, beside=ODDS),
-    Row("experiment=contacts model.triangles=true trainer.max_steps=2400", "contacts_triangles", "model P@L/5", P, 3),
+    Row(
+        "experiment=contacts model.triangle_multiplication=true trainer.max_steps=2400",
+        "contacts_triangles",
+        "model P@L/5",
+        P,
+        3,
+    ),
     Row("experiment=contacts_alignment", "contacts_alignment", "model P@L/5", P, 3),
     Row(
-        "experiment=contacts_alignment model.triangles=false trainer.max_steps=1800",
+        "experiment=contacts_alignment model.triangle_multiplication=false trainer.max_steps=1800",
         *("contacts_alignment_plain", "model P@L/5", P, 3),
     ),
     Row(

@@ -17,7 +17,7 @@ from core.masks import Dense
 from core.probe import Probe
 from domains.adapter import DomainAdapter
 from domains.explanation import Explanation
-from domains.protein.chain import spelled
+from domains.protein.chain import to_letters
 from experiments.compose import compose
 from experiments.explain import effects, look, run, said, without_elements, without_heads
 from experiments.report.explorer import write_explorer
@@ -29,7 +29,7 @@ SEQUENCE = "MKTAYIAKQRQ"
 TEXT = "ab;</script> é"  # 15 bytes
 SPECS = {
     "vision": {"classes": [*"abc"], "channels": 1, "size": [4, 6], "mean": [0.5], "std": [0.25]},
-    "protein": {"letters": "ACDEFGHIKLMNPQRSTVWY", "longest": 17},
+    "protein": {"alphabet": "ACDEFGHIKLMNPQRSTVWY", "max_length": 17},
     "text": {"context": 17, "vocabulary": 256, "tokenizer": {"kind": "bytes"}, "orders": [2], "memory": "abab"},
     "rl": {
         "env_id": "CartPole-v1",
@@ -168,7 +168,7 @@ def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
         assert torch.equal(explanation.batch["images"], batch["images"])
     elif domain == "protein":
         chain = next(chain for chain in data.splits["test"] if len(chain) <= 128)
-        assert (explanation.name, labels) == (chain.name, spelled(chain.sequence))
+        assert (explanation.name, labels) == (chain.name, to_letters(chain.sequence))
         assert explanation.name not in {chain.name for chain in data.splits["train"]}
     elif domain == "rl":
         assert explanation.name == "CartPole-v1, seed 1000000"
