@@ -26,10 +26,10 @@ POOL_BATCHES = 50  # batches that are sorted by length together
 
 
 class Data(DomainData):
-    """The sequences of `data.path`. The splits are the same for every seed, and so is what is hidden of val and test.
+    """The sequences of `data.path`. The splits are the same for every seed, and so are the masks of val and test.
 
-    A batch is {"tokens", "targets"}, both (B, L): what the model sees, and what it is asked for, IGNORED elsewhere.
-    Of val and test, all that is asked for is hidden behind <mask>.
+    A batch is {"tokens", "targets"}, both (B, L): the inputs, and the targets, IGNORE_INDEX elsewhere. In val and test
+    all targets are replaced by <mask>.
     """
 
     config: DataConfig
