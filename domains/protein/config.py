@@ -31,9 +31,7 @@ class DataConfig:
     domain: str = "protein"
     source: Source = Source.bundled
     path: str | None = None  # path of the packs, the .deb file or the structures
-    alignments: str | None = (
-        None  # a folder of NAME.a3m, or of .tar.xz archives of them; trains on chains with an alignment
-    )
+    alignments: str | None = None  # a folder of NAME.a3m or of .tar.xz archives; trains on chains with an alignment
     # inputs beside the sequence and the profile: baseline, sites, covariance, inverse, blocks
     channels: list[Channel] = field(default_factory=list)
     val_share: float = 0.1  # share of the chains, where the source has no such split; whole clusters of similar chains

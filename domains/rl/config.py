@@ -21,9 +21,7 @@ class DataConfig:
     source: Source = Source.cartpole
     path: Any = None  # path of the .npz file, or a list of paths: each file is split on its own
     name: str | None = None  # name of the Minari data set
-    env_id: str | None = (
-        None  # a Gymnasium id; None: the one recorded in the data; "none": train without an environment
-    )
+    env_id: str | None = None  # a Gymnasium id; null: that of the data; none: train without an environment
     episodes: int = 600  # collected by source=cartpole, for the three splits together
     held_out: float = 0.1  # share of the episodes for validation, and the same share for the test
     top_share: float = 1.0  # share of the steps to train on, from the best episodes (%BC of Chen et al. 2021)

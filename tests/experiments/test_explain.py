@@ -172,7 +172,7 @@ def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
         assert explanation.name not in {chain.name for chain in data.splits["train"]}
     elif domain == "rl":
         assert explanation.name == "CartPole-v1, seed 1000000"
-        assert 1_000_000 not in data.played.seeds
+        assert 1_000_000 not in data.trajectories.seeds
     else:
         begin, end = data.bounds["test"]
         assert begin <= data.opening("test") < end - 128
