@@ -42,10 +42,16 @@ ROWS = [
     Row("experiment=sign_digits", "sign_digits", *PERCENT),
     Row("domain=protein", "protein", "model P@L/5", P, 3, beside=PRIOR),
     Row("experiment=contacts", "contacts", "model P@L/5", P, 3, beside=ODDS),
-    Row("experiment=contacts model.triangles=true trainer.max_steps=2400", "contacts_triangles", "model P@L/5", P, 3),
+    Row(
+        "experiment=contacts model.triangle_multiplication=true trainer.max_steps=2400",
+        "contacts_triangles",
+        "model P@L/5",
+        P,
+        3,
+    ),
     Row("experiment=contacts_alignment", "contacts_alignment", "model P@L/5", P, 3),
     Row(
-        "experiment=contacts_alignment model.triangles=false trainer.max_steps=1800",
+        "experiment=contacts_alignment model.triangle_multiplication=false trainer.max_steps=1800",
         *("contacts_alignment_plain", "model P@L/5", P, 3),
     ),
     Row(
@@ -55,11 +61,15 @@ ROWS = [
     Row("domain=rl", "cartpole", "achieved/500/mean", "return at target 500", beside="500 (the most that there is)"),
     Row("experiment=key_to_door", "key_to_door", "achieved/1/mean", SUCCESS, 3),
     Row("experiment=lunarlander", "lunarlander", "achieved/314.596/mean", "return at target 315", 0),
-    Row("experiment=lunarlander model.returns=false", "lunarlander_bc", "achieved/mean", RETURN, 0),
+    Row("experiment=lunarlander model.return_conditioned=false", "lunarlander_bc", "achieved/mean", RETURN, 0),
     Row("experiment=hopper", "hopper", "achieved/3634.68/mean", "return at target 3,635", 0),
-    Row("experiment=hopper model.returns=false", "hopper_bc", "achieved/mean", RETURN, 0),
+    Row("experiment=hopper model.return_conditioned=false", "hopper_bc", "achieved/mean", RETURN, 0),
     Row(
-        "experiment=hopper model.returns=false data.top_share=0.1", "hopper_bc10", "achieved/mean", "return, 10 %BC", 0
+        "experiment=hopper model.return_conditioned=false data.top_share=0.1",
+        "hopper_bc10",
+        "achieved/mean",
+        "return, 10 %BC",
+        0,
     ),
     Row("domain=text", "text", "bits_per_byte", "bits per byte", 3, beside=XZ),
     Row("experiment=shakespeare_gpt2", "shakespeare_gpt2", *NATS),

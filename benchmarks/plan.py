@@ -36,7 +36,7 @@ CASES = {
     "text, 19 M, Muon": f"{TEXT} data.context=256 optimizer=muon",
     "text, recomputed": f"{TEXT} data.context=512 optimizer=adamw trainer.activation_checkpointing=true",
     "protein, 64 residues": f"{PROTEIN} model.pair_dim=64 data.batch_size=8",
-    "protein, 128 residues": f"{PROTEIN} model.pair_dim=32 data.crop=128 data.batch_size=4",
+    "protein, 128 residues": f"{PROTEIN} model.pair_dim=32 data.crop_size=128 data.batch_size=4",
     "rl, 7 M": "domain=rl model.dim=384 model.depth=4 model.num_heads=4 data.batch_size=64",
 }
 LARGE = {  # settings, devices, length

@@ -27,7 +27,7 @@ from domains.adapter import Batch, mean_loss
 from domains.protein.adapter import Adapter, Prediction
 from domains.protein.config import Channel, DataConfig, ModelConfig, Source
 from domains.protein.data import Data
-from domains.protein.evaluate import SHARES, apply
+from domains.protein.evaluate import SHARES, run_model
 from domains.protein.metrics import distances, precision
 from domains.sampling import StepDataset
 from experiments.config import OptimizerConfig, OptimizerName
@@ -50,7 +50,7 @@ class Convolutions(Adapter):
     def __init__(self, depth: int, *others: Any):
         super().__init__(*others)
         P = self.config.pair_dim
-        for part in ("transformer", "blocks", "last"):  # none of these
+        for part in ("transformer", "blocks", "outer_product_out"):  # none of these
             setattr(self, part, nn.ModuleList())
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -66,7 +66,7 @@ class Convolutions(Adapter):
     def forward(self, batch: Batch, **_: Any) -> Prediction:
         tokens = self.tokens(batch)
         z, b = self.pair_representation(batch, tokens.x)
-        pair_mask = batch["valid"][:, :, None] & batch["valid"][:, None]  # (B, L, L)
+        pair_mask = batch["seq_mask"][:, :, None] & batch["seq_mask"][:, None]  # (B, L, L)
         z = (z * pair_mask[..., None]).permute(0, 3, 1, 2)  # (B, P, L, L)
         for layer in self.layers:
             z = z + layer(z)
@@ -75,11 +75,11 @@ class Convolutions(Adapter):
         assert b is not None
         assert self.baseline is not None
         logits = logits + self.baseline.logits((b + b.mT) / 2)
-        return Prediction(logits, None if self.states is None else self.states(tokens.x))
+        return Prediction(logits, None if self.ss8_head is None else self.ss8_head(tokens.x))
 
 
 class NoBias(nn.Module):
-    def read(self, z: Tensor, both: Tensor) -> PairBias:
+    def make_bias(self, z: Tensor, pair_mask: Tensor) -> PairBias:
         return PairBias(z.new_zeros(len(z), SIZES["num_heads"], z.shape[1], z.shape[2]))
 
 
@@ -88,7 +88,10 @@ def make(name: str, spec: dict[str, Any]) -> Adapter:
     position = PositionConfig(PositionKind.rotary)
     if name == "convolutions":
         return Convolutions(16, ModelConfig(**SIZES, depth=1), position, spec)
-    parts = {"triangles": name != "no triangles", "triangle_attention": 2 * (name == "with axial")}
+    parts = {
+        "triangle_multiplication": name != "no triangles",
+        "triangle_attention_interval": 2 * (name == "with axial"),
+    }
     model = Adapter(ModelConfig(**SIZES, depth=4, **parts), position, spec)
     for block in model.blocks:
         if name == "no pair bias":
@@ -155,7 +158,7 @@ def main() -> None:
             start = process_time()
             steps = train(model, data, 60 * args.minutes, seed)
             taken = process_time() - start
-            contacts = apply(model, data.eval_dataloader("test")).contacts
+            contacts = run_model(model, data.eval_dataloader("test")).contacts
             scores = {
                 f"P@{cut}": float(np.mean([precision(c, d, share) for c, d in zip(contacts, true, strict=True)]))
                 for cut, share in SHARES.items()

@@ -19,7 +19,7 @@ import torch
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
 from domains.rl.adapter import Adapter
-from domains.rl.agents import Cached, ReturnConditioned
+from domains.rl.agents import CachedPolicy, ReturnConditionedPolicy
 from domains.rl.convert import from_decision_transformer
 from domains.rl.environments import make
 from domains.rl.rollout import rollout
@@ -37,14 +37,14 @@ def main() -> None:
     torch.manual_seed(0)
     sizes: Any = {"state_dim": 17, "act_dim": 6, "max_length": CONTEXT, "bos_token_id": 0, "eos_token_id": 0}
     theirs: Any = DecisionTransformerModel(DecisionTransformerConfig(**sizes)).eval()  # 128 wide, 3 layers, 1 head
-    known = {"mean": [0.0] * 17, "std": [1.0] * 17, "environment": ENV, "context": CONTEXT}
+    known = {"mean": [0.0] * 17, "std": [1.0] * 17, "env_id": ENV, "context": CONTEXT}
     known |= {"return_scale": SCALE, "best_return": TARGET}
     ours = from_decision_transformer(theirs.config.to_dict(), theirs.state_dict(), known).eval()
 
     players = {
         "transformers, one at a time": lambda: documented(theirs, seed=0),
-        f"exact, {args.batch} at a time": lambda: batched(ReturnConditioned, ours, args.batch),
-        f"cached, {args.batch} at a time": lambda: batched(Cached, ours, args.batch),
+        f"exact, {args.batch} at a time": lambda: batched(ReturnConditionedPolicy, ours, args.batch),
+        f"cached, {args.batch} at a time": lambda: batched(CachedPolicy, ours, args.batch),
     }
     speeds: dict[str, list[float]] = {name: [] for name in players}
     first: dict[str, np.ndarray] = {}  # actions of one and the same episode
@@ -64,7 +64,7 @@ def main() -> None:
     write_json(Path(__file__).parents[1] / "docs" / "rl_speed.json", {"rows": rows, **settings_record, **environment()})
 
 
-def batched(agent: type[ReturnConditioned], adapter: Adapter, episodes: int) -> np.ndarray:
+def batched(agent: type[ReturnConditionedPolicy], adapter: Adapter, episodes: int) -> np.ndarray:
     seeds = list(range(episodes))
     return rollout(ENV, agent(adapter, [TARGET] * episodes, seeds), seeds).actions
 

@@ -8,7 +8,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from domains.rl.adapter import Adapter
-from domains.rl.collect import collect, recorded
+from domains.rl.collect import collect, env_for_runs
 from domains.rl.minari import minari, to_minari
 from domains.rl.trajectories import write
 from experiments.config import CollectConfig
@@ -29,7 +29,7 @@ def run(config: DictConfig) -> None:
     if c.minari:
         minari()  # complains before anything is played
     runs = {name: load_player(name) for name in c.policy if Path(name).is_dir()}
-    env = recorded(c.env, runs, c.max_episode_steps)
+    env = env_for_runs(c.env, runs, c.max_episode_steps)
     with spinner(f"playing {c.episodes} episodes …"):
         trajectories, by = collect(env, c.policy, c.episodes, c.noise, c.seed, runs, c.target)
     versions = ", ".join(f"{name} {version(name)}" for name in ("gymnasium", "numpy"))

@@ -86,7 +86,7 @@ def novel(folder: Path) -> None:
 
 OWN = {  # heading: what makes the data, and settings that make it quick
     "Photographs": (photographs, ["data.batch_size=5", "data.size=64"]),
-    "Proteins": (structures, ["data.batch_size=3", "data.crop=32", "data.val_share=0.3", "data.test_share=0.3"]),
+    "Proteins": (structures, ["data.batch_size=3", "data.crop_size=32", "data.val_share=0.3", "data.test_share=0.3"]),
     "An environment": (lambda folder: None, ["data.batch_size=7", "data.context=3"]),
     "A novel": (novel, ["data.batch_size=3", "data.context=32"]),
 }

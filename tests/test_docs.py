@@ -58,7 +58,7 @@ def test_there_are_links_to_follow():
 
 def test_the_page_of_data_names_every_kind_of_file():
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    for suffix in (*protein.SUFFIXES, *protein.PACKED):
+    for suffix in (*protein.SUFFIXES, *protein.COMPRESSED):
         assert f"`{suffix}`" in page
     images = set(re.findall(r"`(\.\w+)`", page.partition("## Images")[2].partition("\n## ")[0]))
     assert len(images) >= 10

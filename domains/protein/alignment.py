@@ -1,4 +1,4 @@
-"""A protein's family: sequences aligned to it, as A3M and Stockholm files hold them.
+"""Multiple sequence alignments of A3M and Stockholm files.
 
 Shapes: D sequences · N residues of the first of them, the query
 """
@@ -12,26 +12,28 @@ from string import ascii_lowercase
 import numpy as np
 from Bio import AlignIO
 
-from domains.protein.alphabet import AMBIGUOUS, LETTERS, NUMBERS
+from domains.protein.alphabet import AMBIGUOUS, AMINO_ACIDS, RESIDUE_CODES
 from domains.protein.fasta import COMPLEX, JOIN, records
-from domains.protein.remarks import Remarks, remarking
+from domains.protein.read_warnings import ReadWarnings, collect_warnings
 
-# hh-suite's records beside the sequences: secondary structure, accessibility, predicted or by DSSP; and the consensus
+# hh-suite's annotation records: secondary structure, accessibility, predicted or by DSSP; and the consensus
 ANNOTATION = re.compile(r"(ss|sa|aa|bb)_(pred|conf|dssp)$")
 CONSENSUS = re.compile(r"(.*_)?consensus$", re.IGNORECASE)
-CHAINS = re.compile(r"#(\d+(?:,\d+)*)\s+(\d+(?:,\d+)*)\s*$")  # ColabFold's: how long chains are, how many of each
+CHAINS = re.compile(
+    r"#(\d+(?:,\d+)*)\s+(\d+(?:,\d+)*)\s*$"
+)  # ColabFold's header: lengths of the chains, copies of each
 STOPS = "stops (*) of aligned sequences, read as gaps, or left out behind the query's end"
 INSERTED = dict.fromkeys(map(ord, ascii_lowercase))  # deletes them
 Record = tuple[str, str]  # name, letters
 
 
-@dataclass(frozen=True, eq=False)  # is itself and no other, and so can be a key
+@dataclass(frozen=True, eq=False)  # compared by identity, to be a cache key
 class Alignment:
-    """Sequences beside the residues of a query, which is the first of them.
+    """Sequences aligned to a query, which is the first of them.
 
     Attributes:
-        rows: (D, N) numbers of amino acids, UNKNOWN or GAP, int8.
-        insertions: (D, N) how many residues a sequence has between this place and the one before, int16.
+        rows: (D, N) codes of amino acids, UNKNOWN or GAP, int8.
+        insertions: (D, N) number of inserted residues before each column, int16.
     """
 
     rows: np.ndarray
@@ -42,52 +44,52 @@ class Alignment:
 
 
 def parse_a3m(text: str) -> Alignment:
-    """The alignment of an A3M file of one chain, as `parse_a3m_chains` reads it.
+    """Parse an A3M file of one chain (`parse_a3m_chains`).
 
     Raises:
         ValueError: what is wrong, and in which sequence.
     """
-    with remarking("an A3M file", None) as remarks:
-        alignments = parse_a3m_chains(text, "it", remarks)
+    with collect_warnings("an A3M file", None) as warnings:
+        alignments = parse_a3m_chains(text, "it", warnings)
     if len(alignments) > 1:
         raise ValueError(f"it is an alignment of {len(alignments)} chains; give one of a single chain")
     return alignments[0]
 
 
-def parse_a3m_chains(text: str, stem: str, remarks: Remarks) -> list[Alignment]:
-    """The alignments of an A3M file, one for each chain of its query that differs.
+def parse_a3m_chains(text: str, stem: str, warnings: ReadWarnings) -> list[Alignment]:
+    """Parse an A3M file into one alignment for each distinct chain of its query.
 
     A3M is FASTA in which lower-case letters are insertions that the query does not have. Dots, which A2M writes beside
     insertions, are skipped; so are lines that begin with #, and hh-suite's records of secondary structure. The query is
     the first sequence; a zero byte, as MMseqs2 writes it, ends the alignment. Several chains stand end to end:
-    ColabFold tells their lengths in its first line, others write : or / between them.
+    ColabFold gives their lengths in its first line, others write : or / between them.
 
     Raises:
         ValueError: what is wrong, and in which sequence.
     """
     first, *others = [part for part in text.split("\0") if part.strip()] or [""]
     if others:
-        remarks["alignments behind a zero byte, left out"] += [stem] * len(others)
+        warnings["alignments behind a zero byte, left out"] += [stem] * len(others)
     found = [(name, "".join(rest.split()).replace(".", "")) for name, rest in records(first)]
     found = [(name, letters) for name, letters in found if not ANNOTATION.match(name)]
     consensus = [name for name, _ in found if CONSENSUS.match(name)]
     if 0 < len(consensus) < len(found):
-        remarks["consensus sequences, left out"] += consensus
+        warnings["consensus sequences, left out"] += consensus
         found = [(name, letters) for name, letters in found if not CONSENSUS.match(name)]
     if not found or not found[0][1]:
         raise ValueError("it holds no sequence")
     lengths, copies = _chains(first, found[0][1].rstrip("*"))
     if sum(copies) > 1:
-        remarks[COMPLEX].append(stem)
-    found = _even([(name, JOIN.sub("", letters)) for name, letters in found], remarks)
+        warnings[COMPLEX].append(stem)
+    found = _even([(name, JOIN.sub("", letters)) for name, letters in found], warnings)
     if gaps := found[0][1].count("-") * bool(consensus):  # the columns were those of the consensus
-        remarks["columns in which the query has a gap, read as insertions"] += [found[0][0]] * gaps
+        warnings["columns in which the query has a gap, read as insertions"] += [found[0][0]] * gaps
         return [_aligned(found, gaps=True)]
     return [_aligned(own) for own in (_split(found, lengths) if len(lengths) > 1 else [found])]
 
 
 def _chains(text: str, query: str) -> tuple[list[int], list[int]]:
-    """How long the chains of a query are, and how often each is there."""
+    """Return the lengths of the chains of a query, and the copies of each."""
     header = CHAINS.match(text.strip().partition("\n")[0])
     if header is None:
         lengths = [len(part) for part in JOIN.split(query) if part]
@@ -100,7 +102,7 @@ def _chains(text: str, query: str) -> tuple[list[int], list[int]]:
 
 
 def _split(found: list[Record], lengths: list[int]) -> list[list[Record]]:
-    """The alignments of chains that stand end to end: of each, the sequences that have residues in it."""
+    """Split the alignment of concatenated chains: each gets the sequences with residues in it."""
     columns = [(name, re.findall("[a-z]*[^a-z]", letters)) for name, letters in found]  # each with insertions before
     alignments: dict[str, list[Record]] = {}
     for start, end in pairwise(accumulate(lengths, initial=0)):
@@ -111,11 +113,11 @@ def _split(found: list[Record], lengths: list[int]) -> list[list[Record]]:
     return [*alignments.values()]
 
 
-def parse_stockholm(text: str, remarks: Remarks | None = None) -> Alignment:
-    """A Stockholm file, of which the first sequence is the query: columns in which it has a gap are insertions.
+def parse_stockholm(text: str, warnings: ReadWarnings | None = None) -> Alignment:
+    """Parse a Stockholm file. The first sequence is the query; columns in which it has a gap are insertions.
 
     Args:
-        remarks: takes what is left out or changed; if None, that is said here.
+        warnings: collects what is left out or changed; if None, it is emitted here.
     Raises:
         ValueError: what is wrong, and in which sequence.
     """
@@ -123,25 +125,25 @@ def parse_stockholm(text: str, remarks: Remarks | None = None) -> Alignment:
         raise ValueError("it does not end with //: it is cut short, or no Stockholm file")
     try:
         found = [(r.id, str(r.seq).upper().replace(".", "-")) for r in AlignIO.read(StringIO(text), "stockholm")]
-    except (AssertionError, KeyError, IndexError) as error:  # Biopython's, on text after the end
+    except (AssertionError, KeyError, IndexError) as error:  # from Biopython, on text after the end
         raise ValueError("it is damaged, or holds several alignments") from error
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from error  # in one line
-    with remarking("a Stockholm file", remarks) as own:
+    with collect_warnings("a Stockholm file", warnings) as own:
         return _aligned(_even(found, own), gaps=True)
 
 
-def _even(found: list[Record], remarks: Remarks) -> list[Record]:
-    """The sequences with as many columns as the query, whose stop (*) is left out; a stop elsewhere is a gap."""
+def _even(found: list[Record], warnings: ReadWarnings) -> list[Record]:
+    """Return the sequences with the query's number of columns, without its stop (*); other stops become gaps."""
     (name, letters), *hits = found
     query = letters.rstrip("*")
     if query != letters:
-        remarks["stops (*) at the end of a query, left out"].append(name)
+        warnings["stops (*) at the end of a query, left out"].append(name)
     even, size = [(name, query)], _columns(query)
     for name, letters in hits:
         end = letters.rstrip(ascii_lowercase)
         if _columns(letters) == size + 1 and (end.endswith("*") or query != found[0][1]):
-            remarks[STOPS] += [name] * end.endswith("*")
+            warnings[STOPS] += [name] * end.endswith("*")
             letters = end[:-1]
         elif _columns(letters) != size:
             raise ValueError(
@@ -149,7 +151,7 @@ def _even(found: list[Record], remarks: Remarks) -> list[Record]:
                 "it is cut short, or no alignment"
             )
         if stops := letters.count("*"):
-            remarks[STOPS] += [name] * stops
+            warnings[STOPS] += [name] * stops
         even.append((name, letters.replace("*", "-")))
     return even
 
@@ -159,7 +161,7 @@ def _columns(letters: str) -> int:
 
 
 def _aligned(found: list[Record], gaps: bool = False) -> Alignment:
-    """The alignment of sequences with equal columns; with gaps, those in which the query has one are insertions."""
+    """Return the alignment of sequences with equal columns; with `gaps`, the query's gap columns become insertions."""
     name, query = found[0]
     if not query.strip("-"):
         raise ValueError("it holds no sequence")
@@ -177,14 +179,14 @@ def _without_gaps(letters: str, query: str) -> str:
 
 
 def _numbers(name: str, letters: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each column, the number of the letter, and how many insertions stand before it."""
+    """Return the code of each column's letter, and the number of insertions before it."""
     codes = np.frombuffer(letters.encode("ascii", "replace"), np.uint8)
     lower = (codes >= ord("a")) & (codes <= ord("z"))
-    numbers = NUMBERS[np.where(lower, codes - 32, codes)]
+    numbers = RESIDUE_CODES[np.where(lower, codes - 32, codes)]
     if (numbers < 0).any():
         wrong = letters[int(np.argmax(numbers < 0))]
         raise ValueError(
-            f"{wrong!r} in sequence {name!r} is no amino acid; possible: {LETTERS}, {AMBIGUOUS} for unknown ones, "
+            f"{wrong!r} in sequence {name!r} is no amino acid; possible: {AMINO_ACIDS}, {AMBIGUOUS} for unknown ones, "
             "lower case for insertions and - for gaps"
         )
     return numbers[~lower], np.diff(np.flatnonzero(~lower), prepend=-1) - 1

@@ -1,4 +1,4 @@
-"""BinaryCIF: mmCIF's tables as columns of numbers, each packed by a chain of encodings, inside of MessagePack.
+"""BinaryCIF: mmCIF's tables as encoded columns in MessagePack.
 
 Source: the specification of BinaryCIF 0.3 (Sehnal et al. 2020). Biopython's reader fails on files of the PDB itself (an
 empty column of strings).
@@ -13,15 +13,22 @@ import numpy as np
 from domains.archives import check_room
 
 TYPES = {1: "<i1", 2: "<i2", 3: "<i4", 4: "<u1", 5: "<u2", 6: "<u4", 32: "<f4", 33: "<f8"}
-NUMBER = 40  # bytes that one takes in a list
-MOST = 2**16  # members of a list or table; msgpack takes memory for as many as a list says that it has
-DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError)  # what it may lead to
+NUMBER = 40  # bytes of a number in a list
+MOST = 2**16  # of a list or table; msgpack allocates as many as a header claims
+DAMAGE = (
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)  # exceptions from damaged files
 
 
 def parse_binary_cif(data: bytes, categories: tuple[str, ...]) -> tuple[dict[str, list], int]:
-    """The columns of some categories, as {"_atom_site.Cartn_x": [1.5, …]}; "." and "?" as in mmCIF.
+    """Parse the columns of some categories, as {"_atom_site.Cartn_x": [1.5, …]}; "." and "?" as in mmCIF.
 
-    They are those of the first block that has the first of the categories. How many other blocks have it comes second.
+    They come from the first block with the first category. The number of other blocks with it is returned second.
 
     Raises:
         ValueError: if it is no BinaryCIF, or cut short.
@@ -77,12 +84,12 @@ def _undo(data: Any, encoding: dict[str, Any]) -> np.ndarray:
         case "IntegerPacking":
             limits = np.iinfo(data.dtype)
             goes_on = (data == limits.max) | ((data == limits.min) & (not encoding["isUnsigned"]))
-            ends = np.flatnonzero(~goes_on)  # a value is the sum of the limits that it passes, and a rest
+            ends = np.flatnonzero(~goes_on)  # a value is the sum of limit values and a remainder
             return np.add.reduceat(data.astype(np.int64), np.r_[0, ends[:-1] + 1]) if len(ends) else ends
         case "StringArray":
             offsets = decode(encoding["offsets"], encoding["offsetEncoding"])
             text = encoding["stringData"]
             strings = [text[a:b] for a, b in pairwise(offsets)]
-            return np.array([*strings, ""], object)[decode(data, encoding["dataEncoding"])]  # -1 is an empty one
+            return np.array([*strings, ""], object)[decode(data, encoding["dataEncoding"])]  # -1: empty
         case kind:
             raise KeyError(f"an encoding {kind!r}")

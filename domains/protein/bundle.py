@@ -1,7 +1,7 @@
-"""Rebuilds `chains.npz` from packs of PDB chains: python -m domains.protein.bundle PACKS_FOLDER
+"""Rebuild `chains.npz` from packs of PDB chains: python -m domains.protein.bundle PACKS_FOLDER
 
 The packs are extracts of Debian's promod3-data (NOTICE), one .npz.xz each: `train_deepcov` and `train_extra_le300` to
-learn from, `val` to test on. No chain of the first two is similar to one of `val` (MMseqs2, E < 1e-3). Of each cluster
+train on, `val` to test on. No chain of the first two is similar to one of `val` (MMseqs2, E < 1e-3). Of each cluster
 at 30 % identity (`splits.tsv`) at most one chain is taken, so that the three splits here share no cluster.
 """
 
@@ -40,7 +40,8 @@ def main(folder: Path) -> None:
 
 
 def short_chains(path: Path) -> Pack:
-    """Of a pack: sequence (L,) of bytes, profile (L, 20) in 1/255, N, CA and C (L, 3, 3) in 0.01 Å."""
+    """Read the short chains of a pack: sequence (L,) of bytes, profile (L, 20) in 1/255, N, CA, C (L, 3, 3) in 0.01
+    Å."""
     return {
         chain.name: {"sequence": chain.letters, "profile": chain.profile, "backbone": chain.backbone}
         for chain in pack_arrays(path)
@@ -49,7 +50,7 @@ def short_chains(path: Path) -> Pack:
 
 
 def representatives(pack: Pack, cluster: dict[str, str], taken: set[str]) -> Pack:
-    """One chain for each cluster that is not `taken`, in an order that is arbitrary but always the same."""
+    """Return one chain for each cluster not in `taken`, in a fixed pseudo-random order."""
     chosen: Pack = {}
     taken = set(taken)
     for name in sorted(pack, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):

@@ -1,4 +1,4 @@
-"""One protein chain: the letters that it is written in, and what is known of each residue.
+"""A protein chain: its sequence, and data on each residue.
 
 Shapes: N residues · F = 20 amino acids
 """
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from domains.protein.alignment import Alignment
-from domains.protein.alphabet import LETTERS
+from domains.protein.alphabet import AMINO_ACIDS
 
-GLYCINE = LETTERS.index("G")
+GLYCINE = AMINO_ACIDS.index("G")
 
 
 @dataclass(frozen=True)
 class Chain:
     """One protein chain.
 
-    A residue that was there in the experiment and was not seen in it (SEQRES of the PDB) counts like any other, so that
-    |i - j| is the separation in sequence; its coordinates are NaN.
+    Unresolved residues (in the PDB's SEQRES, but without atoms) are included, so that |i - j| is the separation in
+    sequence; their coordinates are NaN.
 
     Attributes:
         name: as in 1ABC_A.
-        sequence: (N,) numbers of amino acids in LETTERS, or UNKNOWN.
-        profile: (N, F) frequencies in the protein's family, or None.
-        cb: (N, 3) Cβ in Å (Cα of a glycine), NaN where it was not seen; or None where there is no structure.
-        alignment: the family itself, or None.
-        states: (N,) numbers of secondary structure in STATES, or None where nobody determined it.
-        numbers: what the authors of the structure call the residues, as in 52A, "" where one was not seen; or None.
+        sequence: (N,) codes of amino acids, or UNKNOWN.
+        profile: (N, F) frequencies in the alignment of homologues, or None.
+        cb: (N, 3) Cβ in Å (Cα of glycine), NaN if unresolved; or None without a structure.
+        alignment: the multiple sequence alignment, or None.
+        ss8: (N,) codes of secondary structure in SS8_STATES, or None if unknown.
+        residue_numbers: the author numbering of the structure, such as 52A, "" if unresolved; or None.
     """
 
     name: str
@@ -35,30 +35,30 @@ class Chain:
     profile: np.ndarray | None = None
     cb: np.ndarray | None = None
     alignment: Alignment | None = None
-    states: np.ndarray | None = None
-    numbers: tuple[str, ...] | None = None
+    ss8: np.ndarray | None = None
+    residue_numbers: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.sequence)
 
 
 def one_hot(sequence: np.ndarray) -> np.ndarray:
-    """(N,) -> (N, F); an unknown residue is a row of zeros."""
-    return np.eye(len(LETTERS) + 1, len(LETTERS), dtype=np.float32)[sequence]
+    """Return the one-hot encoding (N, F) of a sequence (N,); an unknown residue is a row of zeros."""
+    return np.eye(len(AMINO_ACIDS) + 1, len(AMINO_ACIDS), dtype=np.float32)[sequence]
 
 
-def spelled(sequence: np.ndarray) -> str:
-    """Numbers as letters; X is UNKNOWN."""
-    return "".join((LETTERS + "X")[number] for number in sequence)
+def to_letters(sequence: np.ndarray) -> str:
+    """Return a sequence as one-letter codes; X is UNKNOWN."""
+    return "".join((AMINO_ACIDS + "X")[number] for number in sequence)
 
 
-def seen(chain: Chain) -> np.ndarray:
-    """Of which residues the experiment saw Cβ, (N,); of none without a structure."""
+def resolved_mask(chain: Chain) -> np.ndarray:
+    """Return the mask of residues with a resolved Cβ, (N,); all False without a structure."""
     return np.zeros(len(chain), bool) if chain.cb is None else np.isfinite(chain.cb[:, 0])
 
 
 def virtual_cb(backbone: np.ndarray, sequence: np.ndarray) -> np.ndarray:
-    """Where Cβ stands beside N, Cα, C (N, 3, 3) in a residue of ideal geometry; Cα in a glycine. (N, 3), in Å.
+    """Return Cβ (N, 3) in Å of an ideal residue from its N, Cα, C (N, 3, 3); Cα for glycine.
 
     The coefficients are those of trRosetta (Yang et al. 2020).
     """

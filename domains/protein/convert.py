@@ -1,4 +1,4 @@
-"""ESM-2's weights as those of a LanguageModel of ours, with the same logits and contacts, and back.
+"""Conversion between ESM-2 and our LanguageModel, with the same logits and contacts.
 
     model = from_esm2(json.loads(Path("config.json").read_text()), load_file("model.safetensors"))
     theirs.load_state_dict(unload(model, esm2(model.config, "transformers")))
@@ -21,13 +21,13 @@ from domains.protein.language import ALPHABET, MASK, PAD, LanguageModel
 
 
 class Layout(NamedTuple):
-    """What a library calls the parts of ESM-2; {n} is the number of a block."""
+    """The weight names of ESM-2 in a library; {n} is the index of a block."""
 
     embed: str
-    decoder: str  # the same weights once more
+    decoder: str  # the same weights, tied
     frequency: str  # of the rotation
     bias: str  # of the decoder
-    layers: dict[str, str | tuple[str, ...]]  # ours -> theirs, or what ours stacks; each has weight and bias
+    layers: dict[str, str | tuple[str, ...]]  # ours -> theirs, or several that ours stacks; each has weight and bias
     unused: tuple[str, ...] = ()
 
 
@@ -73,7 +73,7 @@ LAYOUTS = {
     ),
 }
 
-# What a config.json leaves out where it is the default of an EsmConfig.
+# Defaults of EsmConfig that a config.json leaves out.
 DEFAULTS = {
     "position_embedding_type": "absolute",
     "token_dropout": False,
@@ -82,7 +82,7 @@ DEFAULTS = {
     "hidden_dropout_prob": 0.1,
     "rope_theta": 10_000.0,
 }
-# What makes it one of ESM-2.
+# Required values of ESM-2.
 FIXED = {
     "model_type": "esm",
     "position_embedding_type": "rotary",
@@ -99,7 +99,7 @@ SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediat
 
 
 def from_esm2(theirs: Mapping[str, Any], state: Mapping[str, Tensor]) -> LanguageModel:
-    """A model with the weights, logits and contacts of an EsmForMaskedLM.
+    """Return a model with the weights, logits and contacts of an EsmForMaskedLM.
 
     Args:
         theirs: its EsmConfig as a dict, or its config.json.
@@ -113,7 +113,7 @@ def from_esm2(theirs: Mapping[str, Any], state: Mapping[str, Tensor]) -> Languag
 
 
 def esm2_config(theirs: Mapping[str, Any]) -> tuple[TransformerConfig, PositionConfig]:
-    """What builds a LanguageModel of the same shape.
+    """Return what builds a LanguageModel of the same shape.
 
     Their dropout of attention weights has no counterpart; ESM-2 was trained without.
     """
@@ -138,14 +138,14 @@ def esm2_config(theirs: Mapping[str, Any]) -> tuple[TransformerConfig, PositionC
 
 
 def esm2(config: TransformerConfig, source: str, names: Collection[str] | None = None) -> Table:
-    """What is called how.
+    """Return the table of weight names.
 
     Args:
         config: of our model.
         source: "fair-esm" or "transformers".
-        names: those that a file has, where they are not all those of the library's own `state_dict()`: files of
-            transformers leave out the decoder, which is the embedding; older ones hold the frequencies of the rotation
-            once a block, and those of 5.23 call what a LayerNorm has gamma and beta.
+        names: of the weights in a file, where they differ from the library's `state_dict()`: files of transformers
+            leave out the tied decoder; older ones have the rotary frequencies once per block, and those of 5.23 call
+            LayerNorm's parameters gamma and beta.
     Raises:
         ValueError: for another source.
     """
@@ -174,7 +174,7 @@ def esm2(config: TransformerConfig, source: str, names: Collection[str] | None =
 
 
 def copies(count: int) -> Transform:
-    """So many of theirs are the same numbers, which we have once.
+    """Return the transform for `count` equal weights of theirs that ours has once.
 
     Raises:
         ValueError: if they differ.

@@ -1,4 +1,4 @@
-"""How well contacts are predicted, beside what needs no network."""
+"""Evaluation of contact prediction, beside baselines without a network."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from domains.adapter import Batch, Evaluation, Score, to_device
 from domains.data_warnings import warn_data
 from domains.protein import features
 from domains.protein.adapter import Adapter
-from domains.protein.alphabet import STATES, THREE
+from domains.protein.alphabet import SS3_GROUPS, SS8_STATES
 from domains.protein.chain import Chain
 from domains.protein.data import Data, sequence_alone
 from domains.protein.figures import Panel, contact_maps, precision_bars
@@ -39,12 +39,14 @@ DEPTHS = {  # of alignments, at 62 %
     f"Meff > {DEEP}": (DEEP, np.inf),
 }
 PANELS = 6
-CLASS = np.array([[state in kin for kin in THREE.values()].index(True) for state in STATES])  # of each state, in THREE
+SS8_TO_SS3 = np.array(
+    [[state in kin for kin in SS3_GROUPS.values()].index(True) for state in SS8_STATES]
+)  # the group of each state
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Precision of the model and of predictors without a network, on the same chains; what needs fitting is fitted to
-    the training chains.
+    """Evaluate the model and baselines without a network on the same chains; baselines are fitted to the training
+    chains.
 
     Long range is 24 residues and more apart in sequence, medium 12 to 23, short 6 to 11; the metrics without a range
     in their name are of long range. Where chains have alignments: two more predictors, and P@L/5 by depth.
@@ -57,7 +59,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     """
     batches = list(data.eval_dataloader(split))
     chains, folder = data.splits[split], Path(folder)
-    found, alone = apply(adapter, batches), apply(adapter, map(without_family, batches))
+    found, alone = run_model(adapter, batches), run_model(adapter, map(without_alignment, batches))
     scores = {"model": found.contacts, "model, sequence alone": alone.contacts} | baselines(
         data.splits["train"], chains
     )
@@ -90,7 +92,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
         for r, span in enumerate([*RANGES][:-1])
         for c, cut in enumerate(SHARES)
     }
-    metrics |= by_depth(depth, table) | secondary(chains, found.states)
+    metrics |= by_depth(depth, table) | ss_accuracy(chains, found.ss8)
     metrics |= {
         "loss": found.loss,
         "loss, sequence alone": alone.loss,
@@ -111,7 +113,7 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
 
 
 def baselines(train: Sequence[Chain], chains: Sequence[Chain]) -> dict[str, list[np.ndarray]]:
-    """Scores (L, L) of every pair of each chain by what needs no network."""
+    """Return the baselines' scores (L, L) of each chain."""
     prior = SeparationPrior(train)
     profiles, letters = ProfilePairs(train, prior), ProfilePairs([sequence_alone(chain) for chain in train], prior)
     found = {
@@ -128,7 +130,7 @@ def baselines(train: Sequence[Chain], chains: Sequence[Chain]) -> dict[str, list
 
 
 def precisions(scores: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> np.ndarray:
-    """(chains, ranges, shares)"""
+    """Return the precisions (chains, ranges, shares)."""
     return np.array(
         [
             [[precision(score, distance, share, span) for share in SHARES.values()] for span in RANGES]
@@ -138,7 +140,7 @@ def precisions(scores: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> np.n
 
 
 def by_depth(depth: np.ndarray, table: dict[str, np.ndarray]) -> dict[str, float]:
-    """Long-range precision of chains with alignments of like depth (chains,), and how many there are."""
+    """Return the long-range precision and the number of chains, by depth of alignment (chains,)."""
     if depth.max() <= 1:
         return {}
     groups = {name: (depth >= low) & (depth < high) for name, (low, high) in DEPTHS.items()}
@@ -150,19 +152,19 @@ def by_depth(depth: np.ndarray, table: dict[str, np.ndarray]) -> dict[str, float
     return found
 
 
-def secondary(chains: Sequence[Chain], states: Sequence[np.ndarray]) -> dict[str, float]:
-    """Q8 and Q3: the share of residues whose state is right, of 8 and of helix, strand and coil; mean over chains."""
-    known = [(c.states, s) for c, s in zip(chains, states, strict=False) if c.states is not None]
+def ss_accuracy(chains: Sequence[Chain], states: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return Q8 and Q3: the accuracy over 8 states, and over helix, strand and coil; mean over chains."""
+    known = [(c.ss8, s) for c, s in zip(chains, states, strict=False) if c.ss8 is not None]
     if not known:
         return {}
     return {
         "Q8": float(np.mean([(true == found).mean() for true, found in known])),
-        "Q3": float(np.mean([(CLASS[true] == CLASS[found]).mean() for true, found in known])),
+        "Q3": float(np.mean([(SS8_TO_SS3[true] == SS8_TO_SS3[found]).mean() for true, found in known])),
     }
 
 
 def write_table(path: Path, chains: Sequence[Chain], depth: np.ndarray, table: dict[str, np.ndarray]) -> None:
-    """A line for each chain: what it is, and the precisions (chains, ranges, shares) of each method."""
+    """Write a line for each chain: its properties, and the precisions (chains, ranges, shares) of each method."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         spans = ["short ", "medium ", ""]
@@ -174,34 +176,38 @@ def write_table(path: Path, chains: Sequence[Chain], depth: np.ndarray, table: d
             writer.writerow([chain.name, len(chain), f"{depth[n]:.1f}", contacts, *values])
 
 
-class Found(NamedTuple):
-    """What a model says of each chain."""
+class ModelOutputs(NamedTuple):
+    """The predictions of a model for each chain."""
 
     contacts: list[np.ndarray]  # (L, L) each, P(contact)
     distances: list[np.ndarray]  # (L, L) each, the median, in Å
-    states: list[np.ndarray]  # (L,) each, the likeliest of STATES; or none at all
+    ss8: list[np.ndarray]  # (L,) each, the most likely of SS8_STATES; or empty
     loss: float  # the mean over chains, in nats
 
 
 @torch.inference_mode()
-def apply(adapter: Adapter, batches: Iterable[Batch]) -> Found:
+def run_model(adapter: Adapter, batches: Iterable[Batch]) -> ModelOutputs:
     adapter.eval()
     maps, medians, states, losses = [], [], [], []
     for batch in batches:
         batch = to_device(batch, adapter.device)
-        said = adapter(batch)
-        contact, lengths = adapter.contacts(said).cpu().numpy(), batch["valid"].sum(1).tolist()
-        median = median_distance(said.distance.float().softmax(-1).cpu().numpy(), adapter.edges.float().cpu().numpy())
+        prediction = adapter(batch)
+        contact, lengths = adapter.contacts(prediction).cpu().numpy(), batch["seq_mask"].sum(1).tolist()
+        median = median_distance(
+            prediction.distance.float().softmax(-1).cpu().numpy(), adapter.bin_edges.float().cpu().numpy()
+        )
         maps += [p[:length, :length] for p, length in zip(contact, lengths, strict=True)]
         medians += [d[:length, :length] for d, length in zip(median, lengths, strict=True)]
-        losses += adapter.metrics(said, batch)["loss"].tolist()
-        if said.states is not None:
-            states += [s[:length].argmax(-1).cpu().numpy() for s, length in zip(said.states, lengths, strict=True)]
-    return Found(maps, medians, states, float(np.mean(losses)))
+        losses += adapter.metrics(prediction, batch)["loss"].tolist()
+        if prediction.ss8 is not None:
+            states += [s[:length].argmax(-1).cpu().numpy() for s, length in zip(prediction.ss8, lengths, strict=True)]
+    return ModelOutputs(maps, medians, states, float(np.mean(losses)))
 
 
-def without_family(batch: Batch) -> Batch:
-    """The batch as it would be without profiles and alignments."""
-    kinds = batch["profile"].shape[-1]
-    nothing = {key: torch.zeros_like(batch[key]) for key in ("sites", "pairs") if key in batch}
-    return batch | nothing | {"profile": F.one_hot(batch["sequence"], kinds + 1)[..., :kinds].float()}
+def without_alignment(batch: Batch) -> Batch:
+    """Return the batch without profiles and alignments."""
+    num_amino_acids = batch["profile"].shape[-1]
+    nothing = {key: torch.zeros_like(batch[key]) for key in ("site_features", "pair_features") if key in batch}
+    return (
+        batch | nothing | {"profile": F.one_hot(batch["sequence"], num_amino_acids + 1)[..., :num_amino_acids].float()}
+    )

@@ -1,4 +1,4 @@
-"""A protein chain as `attend explain` shows it.
+"""A protein chain for `attend explain`.
 
 Shapes: B copies · L residues · K bins of distance
 """
@@ -11,26 +11,26 @@ from PIL import Image
 from domains.adapter import to_device
 from domains.data_warnings import warn_data, warn_left_out
 from domains.explanation import Element, Explanation, Form, Picture, percent, png
-from domains.protein.adapter import Adapter, places
-from domains.protein.chain import Chain, spelled
+from domains.protein.adapter import Adapter, max_positions
+from domains.protein.chain import Chain, to_letters
 from domains.protein.data import Data, collate
 from domains.protein.figures import UNSEEN
 from domains.protein.files import read_chains
 from domains.protein.metrics import CONTACT, NEAR, best, distances, precision, ranked
-from domains.protein.predict import numbers
+from domains.protein.predict import residue_numbers
 
-MOST = 128  # residues on one page
+PAGE_RESIDUES = 128  # residues on one page
 
 
 def explanations(adapter: Adapter, source: str) -> list[Explanation]:
-    """The first chain of a file, and of that the first 128 residues.
+    """Return the first chain of a file, at most its first 128 residues.
 
-    What is removed is removed from the attention of residues to each other; their pairs still know of it.
+    Removed elements are removed from the attention between residues, not from the pair representation.
 
     Raises:
         ValueError: if the file cannot be read, or its first chain has fewer than two residues.
     """
-    (chain, *others), most = read_chains(source), room(adapter)
+    (chain, *others), most = read_chains(source), max_residues(adapter)
     warn_left_out(1 + len(others), {"behind the first": [other.name for other in others]}, source, "chains")
     if len(chain) < 2:
         raise ValueError(f"{source}, {chain.name}: one residue; give at least 2, for one to attend to the other")
@@ -40,23 +40,25 @@ def explanations(adapter: Adapter, source: str) -> list[Explanation]:
 
 
 def example(adapter: Adapter, data: Data) -> Explanation:
-    """The first chain of the test split that fits the page."""
+    """Return the first chain of the test split that fits the page."""
     chains = data.splits["test"]
-    return explanation(adapter, next((chain for chain in chains if 2 <= len(chain) <= room(adapter)), chains[0]))
+    return explanation(
+        adapter, next((chain for chain in chains if 2 <= len(chain) <= max_residues(adapter)), chains[0])
+    )
 
 
-def room(adapter: Adapter) -> int:
-    """Residues that a page and the model have room for."""
-    return int(min(MOST, places(adapter)))
+def max_residues(adapter: Adapter) -> int:
+    """Return the maximum number of residues of the page and the model."""
+    return int(min(PAGE_RESIDUES, max_positions(adapter)))
 
 
 @torch.inference_mode()
 def explanation(adapter: Adapter, chain: Chain) -> Explanation:
-    seen = np.arange(min(len(chain), room(adapter)))
+    seen = np.arange(min(len(chain), max_residues(adapter)))
     batch = to_device(collate([chain], [seen], adapter.channels), adapter.device)
     contact = adapter.contacts(adapter(batch))[0].cpu().numpy()  # (L, L)
     distance = None if chain.cb is None else distances(chain)[: len(seen), : len(seen)]
-    letters, called = spelled(chain.sequence), numbers(chain)
+    letters, called = to_letters(chain.sequence), residue_numbers(chain)
     names = [f"{letters[n]}{called[n] or n + 1}" for n in seen]
     i, j = ranked(contact, NEAR)
     answers = [
@@ -77,8 +79,8 @@ def explanation(adapter: Adapter, chain: Chain) -> Explanation:
 
 
 def contact_picture(contact: np.ndarray, distance: np.ndarray | None) -> Picture:
-    """P(contact), a pixel for each two residues; below the diagonal the contacts of the structure where it is known,
-    and grey where a residue was not seen."""
+    """Draw P(contact), a pixel per pair; below the diagonal the contacts of the structure if known, grey if
+    unresolved."""
     colours = colormaps["Blues"](np.sqrt(contact))[..., :3]  # most are predicted with a probability far below 1
     alt = f"Predicted contacts of {len(contact)} residues, the darker the likelier"
     if distance is not None:

@@ -1,4 +1,4 @@
-"""Pictures of contact maps, and of what they are worth.
+"""Figures of contact maps and their precision.
 
 Shapes: L residues
 """
@@ -19,7 +19,7 @@ UNSEEN = "0.85"  # a light grey
 
 
 class Panel(NamedTuple):
-    """One chain: P(contact) (L, L), and the distances (L, L) in Å if they are known; NaN where one was not seen."""
+    """One chain: P(contact) (L, L), and the distances (L, L) in Å if known; NaN for unresolved residues."""
 
     title: str
     probability: np.ndarray
@@ -27,14 +27,13 @@ class Panel(NamedTuple):
 
 
 def contact_maps(path: Path, panels: Sequence[Panel], columns: int = 3) -> Path:
-    """P(contact) in shades of blue. Where distances are known, the contacts stand below the diagonal, in black, beside
-    residues that were not seen, in grey, and the L/5 likeliest long-range pairs of those seen are marked above it: dots
-    in green for contacts and in red for others."""
+    """Draw P(contact) in blue. If distances are known, the contacts are below the diagonal in black and unresolved
+    residues in grey; above it, the L/5 most likely long-range pairs are dots, green for contacts and red for others."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.9, 3.7 * rows + 0.5), layout="constrained", dpi=120)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, panel in zip(axes, panels, strict=False):  # the last row may have room to spare
+    for axis, panel in zip(axes, panels, strict=False):  # the last row may have fewer panels
         draw(axis, panel)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
@@ -77,7 +76,7 @@ def draw(axis: Axes, panel: Panel) -> None:
 
 
 def precision_bars(path: Path, precisions: dict[str, Sequence[float]], cuts: Sequence[str]) -> Path:
-    """Mean long-range precision of each method at each cut."""
+    """Draw the mean long-range precision of each method at each cut."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained", dpi=120)
     axis = figure.subplots()
     width = 0.8 / len(precisions)

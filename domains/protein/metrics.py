@@ -1,4 +1,4 @@
-"""What a contact prediction is worth, and the simple predictors that it has to beat.
+"""Metrics of contact prediction, and simple baselines.
 
 A contact is a pair of residues whose Cβ are less than 8 Å apart (Cα for glycine); it is long-range where they are at
 least 24 apart in sequence. Precision at L/k is the share of contacts among the L/k pairs i < j with the highest score,
@@ -25,13 +25,13 @@ STEPS = 8  # of Newton's method
 
 
 def distances(chain: Chain) -> np.ndarray:
-    """Between the Cβ of a chain, (L, L) in Å; NaN where one was not seen."""
+    """Return the distances between the Cβ of a chain, (L, L) in Å; NaN for unresolved residues."""
     assert chain.cb is not None, "a chain without a structure has no distances"
     return np.linalg.norm(chain.cb[:, None] - chain.cb[None], axis=-1)
 
 
 def ranked(score: np.ndarray, nearest: int = LONG_RANGE, farthest: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs i, j so far apart in sequence, the highest score (L, L) first."""
+    """Return the pairs i, j in a range of separations, sorted by descending score (L, L)."""
     i, j = np.triu_indices(len(score), nearest)
     if farthest is not None:
         i, j = i[j - i <= farthest], j[j - i <= farthest]
@@ -40,9 +40,9 @@ def ranked(score: np.ndarray, nearest: int = LONG_RANGE, farthest: int | None = 
 
 
 def best(score: np.ndarray, distance: np.ndarray, share: int, span: str = "long") -> tuple[np.ndarray, np.ndarray]:
-    """Of the pairs i, j in one of RANGES whose distance (L, L) is known, the L / `share` with the highest score (L, L).
+    """Return the L / `share` pairs i, j of highest score (L, L), in one of RANGES and with known distance (L, L).
 
-    A residue that was not seen (NaN) counts neither for L nor as a candidate; separations count it.
+    Unresolved residues (NaN) count neither in L nor as candidates, but in separations.
     """
     seen = np.isfinite(np.diag(distance))
     i, j = ranked(score, *RANGES[span])
@@ -52,16 +52,16 @@ def best(score: np.ndarray, distance: np.ndarray, share: int, span: str = "long"
 
 
 def precision(score: np.ndarray, distance: np.ndarray, share: int, span: str = "long") -> float:
-    """Precision at L / `share` in one of RANGES, of scores (L, L) and distances (L, L) in Å: that of the `best` pairs.
+    """Return the precision at L / `share` in one of RANGES, of scores (L, L) and distances (L, L) in Å.
 
-    It is 0 where no pair in that range is known, as in a chain that is too short.
+    It is 0 if no pair in that range is known, as in a short chain.
     """
     i, j = best(score, distance, share, span)
     return float((distance[i, j] < CONTACT).mean()) if len(i) else 0.0
 
 
 def lddt(predicted: np.ndarray, distance: np.ndarray) -> float:
-    """Share of distances below 15 Å that are met within 0.5, 1, 2 and 4 Å, the mean of the four; both (L, L) in Å.
+    """Return lDDT: the share of distances below 15 Å predicted within 0.5, 1, 2 and 4 Å, averaged; both (L, L) in Å.
 
     Source: Mariani et al. 2013, of Cβ instead of all atoms.
     """
@@ -73,7 +73,7 @@ def lddt(predicted: np.ndarray, distance: np.ndarray) -> float:
 
 
 def median_distance(probability: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The distance that half of the probability (*, K) lies below, in Å, each bin filled evenly.
+    """Return the median distance of bin probabilities (*, K), in Å, with uniform density in each bin.
 
     The first bin is as wide as the second; the median of a distribution whose median is in the last is its edge.
     """
@@ -86,7 +86,7 @@ def median_distance(probability: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def calibration(probabilities: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> tuple[float, Reliability]:
-    """The Brier score (1950) and the reliability of P(contact), of lists of (L, L).
+    """Return the Brier score (1950) and the reliability of P(contact), for lists of (L, L).
 
     Over all pairs of all chains, at least 6 apart in sequence, whose distance is known.
     """
@@ -101,28 +101,28 @@ def calibration(probabilities: Sequence[np.ndarray], true: Sequence[np.ndarray])
 
 
 class SeparationPrior:
-    """How often two residues of the training chains touch, by their separation in sequence alone."""
+    """The contact rate in the training chains by separation in sequence alone."""
 
     def __init__(self, chains: Sequence[Chain], smooth: int = 5):
-        longest = max(map(len, chains))
-        pairs, contacts = np.zeros(longest), np.zeros(longest)
+        max_length = max(map(len, chains))
+        pairs, contacts = np.zeros(max_length), np.zeros(max_length)
         for chain in chains:
             i, j = np.triu_indices(len(chain))
             distance = distances(chain)[i, j]
-            pairs += np.bincount(j - i, np.isfinite(distance), minlength=longest)
-            contacts += np.bincount(j - i, distance < CONTACT, minlength=longest)
+            pairs += np.bincount(j - i, np.isfinite(distance), minlength=max_length)
+            contacts += np.bincount(j - i, distance < CONTACT, minlength=max_length)
         window = np.ones(2 * smooth + 1)  # few pairs are very far apart: count those of nearly the same separation, too
         self.rate = (np.convolve(contacts, window, "same") + 1) / (np.convolve(pairs, window, "same") + 100)
 
     def __call__(self, chain: Chain) -> np.ndarray:
-        """Scores (L, L): the logarithm of the rate."""
+        """Return scores (L, L): the logarithm of the rate."""
         place = np.arange(len(chain))
         apart = np.abs(place[:, None] - place).clip(max=len(self.rate) - 1)
         return np.log(self.rate[apart])
 
 
 class ProfilePairs:
-    """Which amino acids touch at long range: log-odds of a contact, over both profiles, plus the separation prior.
+    """Log-odds of a long-range contact of two amino acids, over both profiles, plus the separation prior.
 
         score_ij = log rate(|i - j|) + s · p_iᵀ odds p_j
 
@@ -141,7 +141,7 @@ class ProfilePairs:
         self.odds = odds * self._scale(odds, chains[:: 1 + len(chains) // ENOUGH])
 
     def _scale(self, odds: np.ndarray, chains: Sequence[Chain]) -> float:
-        """By Newton's method."""
+        """Fit the scale by Newton's method."""
         pairs = [(chain, *_long_range_pairs(chain)) for chain in chains]
         x = np.concatenate([(p @ odds @ p.T)[i, j] for _, p, i, j, _ in pairs])
         rest = np.concatenate([self.prior(chain)[i, j] for chain, _, i, j, _ in pairs])
@@ -158,7 +158,7 @@ class ProfilePairs:
 
 
 def _long_range_pairs(chain: Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The profile of a chain (L, F); its long-range pairs i, j whose distance is known; which of them touch."""
+    """Return the profile of a chain (L, F), its long-range pairs i, j of known distance, and whether they touch."""
     i, j = np.triu_indices(len(chain), LONG_RANGE)
     distance = distances(chain)[i, j]
     known = np.isfinite(distance)
@@ -166,5 +166,5 @@ def _long_range_pairs(chain: Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 
 def frequencies(chain: Chain) -> np.ndarray:
-    """The profile of a chain, or its sequence as one, (L, F)."""
+    """Return the profile of a chain, or its one-hot sequence, (L, F)."""
     return one_hot(chain.sequence) if chain.profile is None else chain.profile

@@ -1,19 +1,19 @@
-"""Files of the PDB's old format, and of programs that write likewise."""
+"""Reader of PDB files, also of other programs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from domains.protein.chain import Chain
-from domains.protein.remarks import Remarks
-from domains.protein.residues import LETTER, STANDARD
+from domains.protein.read_warnings import ReadWarnings
+from domains.protein.residues import ONE_LETTER, STANDARD
 from domains.protein.structures import ATOMS, Atom, Name, build_chains
 
-RECORDS = ("ATOM", "HETA")  # HETATM, and what has a serial of six digits, begin so
+RECORDS = ("ATOM", "HETA")  # also HETATM, and serials of six digits
 DIGITS, WIDTH = 36, 4  # of hybrid-36
 
 
-def parse_pdb(text: str, stem: str, remarks: Remarks) -> list[Chain]:
-    """The protein chains of a PDB file: of its first entry, and of the first model of that.
+def parse_pdb(text: str, stem: str, warnings: ReadWarnings) -> list[Chain]:
+    """Parse the protein chains of a PDB file: of its first entry and first model.
 
     Chains that share an id, or have none, are told apart by TER, by where numbers begin again, and by segment (CHARMM).
 
@@ -23,18 +23,18 @@ def parse_pdb(text: str, stem: str, remarks: Remarks) -> list[Chain]:
     lines = text.split("\n")
     if any(line.startswith("HEADER") for line in lines) and not any(line.split() == ["END"] for line in lines):
         raise ValueError("it has a HEADER and no END: it is cut short; if it is whole, write END in a last line")
-    lines = _first_model(lines, stem, remarks)
+    lines = _first_model(lines, stem, warnings)
     wide = _two_letters(lines)
     polymers: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         if line.startswith("SEQRES"):
             polymers[line[10 if wide else 11 : 12].strip()] += line[19:70].split()
     named = {(_code(line, wide), line[12:16].strip()) for line in lines if line[:4] in RECORDS}
-    return build_chains(_atoms(lines, wide), polymers, stem, named, remarks)
+    return build_chains(_atoms(lines, wide), polymers, stem, named, warnings)
 
 
-def _first_model(lines: list[str], stem: str, remarks: Remarks) -> list[str]:
-    """The lines up to the end of the first model."""
+def _first_model(lines: list[str], stem: str, warnings: ReadWarnings) -> list[str]:
+    """Return the lines up to the end of the first model."""
     ends, within = [], False  # of parts with atoms
     for at, line in enumerate(lines):
         if line[:4] in RECORDS:
@@ -43,25 +43,25 @@ def _first_model(lines: list[str], stem: str, remarks: Remarks) -> list[str]:
             ends, within = [*ends, at], False
     others = len(ends) - 1 + within
     if others > 0:
-        remarks["models or entries behind the first, left out"] += [stem] * others
+        warnings["models or entries behind the first, left out"] += [stem] * others
     return lines[: ends[0]] if ends else lines
 
 
 def _two_letters(lines: list[str]) -> bool:
-    """Whether ids of chains have two letters: names of residues with a fourth letter would be no names."""
+    """Return whether chain ids have two letters: residue names with the fourth letter would be unknown."""
     return any(
-        line[:4] in RECORDS and line[17:20] in STANDARD and line[20:21].strip() and line[17:21] not in LETTER
+        line[:4] in RECORDS and line[17:20] in STANDARD and line[20:21].strip() and line[17:21] not in ONE_LETTER
         for line in lines
     )
 
 
 def _code(line: str, wide: bool) -> str:
-    return line[17 : 20 if wide else 21].strip()  # four letters: NALA, HISD
+    return line[17 : 20 if wide else 21].strip()  # up to four letters: NALA, HISD
 
 
 def _atoms(lines: list[str], wide: bool) -> Iterator[Atom]:
     segments = _segments(lines, wide)
-    last, ended, begun = "", Counter(), set()  # ids; of those that ended, in which chains began again
+    last, ended, begun = "", Counter(), set()  # chain id; counts of TER by id; chains that began again
     for at, line in enumerate(lines, 1):
         if line.startswith("TER"):
             ended[last] += 1
@@ -70,13 +70,13 @@ def _atoms(lines: list[str], wide: bool) -> Iterator[Atom]:
             continue
         last = chain = line[20 if wide else 21 : 22].strip()
         code, atom, het = _code(line, wide), line[12:16], line.startswith("HETATM")
-        if not het and code in LETTER:
+        if not het and code in ONE_LETTER:
             begun.add(chain)
         if atom.strip() not in ATOMS or (atom.startswith("CA") and code == "CA"):
             continue
         try:
             xyz = float(line[30:38]), float(line[38:46]), float(line[46:54])
-            if len(line) < 54:  # the rest of a number may have been cut off
+            if len(line) < 54:  # the last number may be truncated
                 raise ValueError
             yield Atom(
                 Name(chain, segments.get((chain, line[72:76].strip()), chain)),
@@ -97,7 +97,7 @@ def _atoms(lines: list[str], wide: bool) -> Iterator[Atom]:
 
 
 def read_number(text: str) -> int:
-    """A residue's number, in hybrid-36 beyond 9999: A000 is 10000, ZZZZ is followed by a000.
+    """Parse a residue number, in hybrid-36 beyond 9999: A000 is 10000, ZZZZ is followed by a000.
 
     Source: cctbx, iotbx.pdb.hybrid_36.
     """
@@ -111,7 +111,7 @@ def _segments(lines: list[str], wide: bool) -> dict[tuple[str, str], str]:
     """Name chains that share an id and differ in segment (columns 73 to 76): by both, or by the segment alone."""
     found: dict[str, dict[str, None]] = defaultdict(dict)  # id -> segments in their order
     for line in lines:
-        if line[:4] in RECORDS and _code(line, wide) in LETTER and (segment := line[72:76].strip()):
+        if line[:4] in RECORDS and _code(line, wide) in ONE_LETTER and (segment := line[72:76].strip()):
             found[line[20 if wide else 21 : 22].strip()][segment] = None
     return {
         (chain, segment): f"{chain}_{segment}" if chain else segment

@@ -1,4 +1,4 @@
-"""From a file of protein, in any format, to contact maps and distances.
+"""Prediction of contact maps and distances from a file of sequences or structures.
 
 Shapes: L residues · K bins of distance
 """
@@ -12,9 +12,9 @@ import torch
 
 from domains.adapter import to_device
 from domains.data_warnings import warn_data
-from domains.protein.adapter import Adapter, places
-from domains.protein.alphabet import STATES, THREE
-from domains.protein.chain import Chain, spelled
+from domains.protein.adapter import Adapter, max_positions
+from domains.protein.alphabet import SS3_GROUPS, SS8_STATES
+from domains.protein.chain import Chain, to_letters
 from domains.protein.config import Channel
 from domains.protein.data import collate, pair_width
 from domains.protein.features import SHALLOW, effective_depth
@@ -22,24 +22,24 @@ from domains.protein.figures import Panel, contact_maps
 from domains.protein.files import read_chains
 from domains.protein.metrics import NEAR, best, distances, median_distance, precision, ranked
 
-LONGEST = 2048  # residues; time grows with the cube
-MEMORY = 4e9  # bytes that one chain may take
-COPIES = 12  # of the pairs, that are held at once
-LISTED = 10  # pairs in a table of CASP, for each residue
+MAX_LENGTH = 2048  # residues; time grows with the cube
+MAX_MEMORY = 4e9  # bytes that one chain may take
+PAIR_COPIES = 12  # of the pair representation in memory at once
+LISTED_PAIRS = 10  # pairs in a CASP file per residue
 
 
-class Predicted(NamedTuple):
-    """What the model says of one chain."""
+class ChainPrediction(NamedTuple):
+    """The predictions for one chain."""
 
     distance: np.ndarray  # (L, L, K), the probability of each bin
-    edges: np.ndarray  # (K - 1,), between the bins, in Å
+    bin_edges: np.ndarray  # (K - 1,), between the bins, in Å
     contact: np.ndarray  # (L, L), P(contact)
     confidence: np.ndarray  # (L,), in [0, 1]
-    states: np.ndarray | None  # (L, S), the probability of each state of secondary structure
+    ss8: np.ndarray | None  # (L, S), the probability of each state of secondary structure
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
-    """Contacts and distances for every protein chain of a FASTA, A3M, Stockholm, PDB, mmCIF or BinaryCIF file.
+    """Predict contacts and distances for each protein chain of a FASTA, A3M, Stockholm, PDB, mmCIF or BinaryCIF file.
 
     Writes for each chain, under its cleaned name:
 
@@ -51,7 +51,7 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
                             the residues at least 6 apart; 1 is certain. And the probability of helix, strand and
                             coil and of the 8 states of DSSP, if the model was trained with them
         NAME.rr             10 L pairs in CASP's format: i, j, 0, 8, P(contact)
-        NAME.npz            `sequence`; `distance` (L, L, K), the probability that Cβ–Cβ lies in each bin; `edges`
+        NAME.npz            `sequence`; `distance` (L, L, K), the probability that Cβ–Cβ lies in each bin; `bin_edges`
                             (K - 1,), the borders between the bins in Å (the first bin begins at 0, the last has no
                             end); `contact` (L, L), the sum of the bins below 8 Å; `median` (L, L), the distance that
                             half of the probability lies below; `confidence` (L,)
@@ -63,15 +63,15 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     Raises:
         ValueError: if the file cannot be read, or a chain is too long for the model or 4 GB; nothing is written then.
     """
-    longest = min(LONGEST, places(adapter))
+    max_length = min(MAX_LENGTH, max_positions(adapter))
     chains = read_chains(source)
     for chain in chains:
-        if len(chain) > longest:
-            raise ValueError(f"{source}, {chain.name}: {len(chain)} residues; possible are 1 to {longest}")
-        if (need := memory(adapter, len(chain))) > MEMORY:
+        if len(chain) > max_length:
+            raise ValueError(f"{source}, {chain.name}: {len(chain)} residues; possible are 1 to {max_length}")
+        if (need := estimate_memory(adapter, len(chain))) > MAX_MEMORY:
             raise ValueError(
-                f"{source}, {chain.name}: {len(chain)} residues take {need / 1e9:.1f} GB, and {MEMORY / 1e9:.0f} are "
-                "allowed; cut the chain into domains"
+                f"{source}, {chain.name}: {len(chain)} residues take {need / 1e9:.1f} GB, and {MAX_MEMORY / 1e9:.0f}"
+                " are allowed; cut the chain into domains"
             )
     if {*adapter.channels} - {Channel.baseline}:  # it reads alignments
         for chain in chains:
@@ -82,33 +82,33 @@ def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
                 )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return [path for chain in chains for path in write(predicted(adapter, chain), chain, folder)]
+    return [path for chain in chains for path in write(predict_chain(adapter, chain), chain, folder)]
 
 
-def memory(adapter: Adapter, length: int) -> float:
-    """Bytes that a chain of so many residues takes: 4 L² for each number of a pair that is held at once."""
-    pairs = COPIES * adapter.config.pair_dim + 2 * adapter.config.num_heads + 3 * pair_width(adapter.channels)
-    return 4.0 * length**2 * (pairs + 4 * (len(adapter.edges) + 1))
+def estimate_memory(adapter: Adapter, length: int) -> float:
+    """Estimate the bytes of a prediction for a chain of `length` residues: 4 L² per pair feature in memory at once."""
+    pairs = PAIR_COPIES * adapter.config.pair_dim + 2 * adapter.config.num_heads + 3 * pair_width(adapter.channels)
+    return 4.0 * length**2 * (pairs + 4 * (len(adapter.bin_edges) + 1))
 
 
 @torch.inference_mode()
-def predicted(adapter: Adapter, chain: Chain) -> Predicted:
+def predict_chain(adapter: Adapter, chain: Chain) -> ChainPrediction:
     adapter.eval()
-    said = adapter(to_device(collate([chain], channels=adapter.channels), adapter.device))
-    contact = adapter.contacts(said)[0].cpu().numpy()
-    distance = said.distance[0].float().softmax(-1).cpu()
-    surprise = torch.special.entr(distance).sum(-1).numpy() / np.log(distance.shape[-1])  # (L, L)
+    prediction = adapter(to_device(collate([chain], channels=adapter.channels), adapter.device))
+    contact = adapter.contacts(prediction)[0].cpu().numpy()
+    distance = prediction.distance[0].float().softmax(-1).cpu()
+    nll = torch.special.entr(distance).sum(-1).numpy() / np.log(distance.shape[-1])  # (L, L)
     place = np.arange(len(chain))
     far = np.abs(place[:, None] - place) >= NEAR
-    confidence = 1 - (surprise * far).sum(1) / np.maximum(far.sum(1), 1)
-    states = None if said.states is None else said.states[0].float().softmax(-1).cpu().numpy()
-    edges = adapter.edges.float().cpu().numpy()
-    return Predicted(distance.numpy(), edges, contact, np.where(far.any(1), confidence, 0.0), states)
+    confidence = 1 - (nll * far).sum(1) / np.maximum(far.sum(1), 1)
+    states = None if prediction.ss8 is None else prediction.ss8[0].float().softmax(-1).cpu().numpy()
+    bin_edges = adapter.bin_edges.float().cpu().numpy()
+    return ChainPrediction(distance.numpy(), bin_edges, contact, np.where(far.any(1), confidence, 0.0), states)
 
 
-def write(prediction: Predicted, chain: Chain, folder: Path) -> list[Path]:
-    distance, edges, contact, confidence, states = prediction
-    letters, true = spelled(chain.sequence), None if chain.cb is None else distances(chain)
+def write(prediction: ChainPrediction, chain: Chain, folder: Path) -> list[Path]:
+    distance, bin_edges, contact, confidence, states = prediction
+    letters, true = to_letters(chain.sequence), None if chain.cb is None else distances(chain)
     title = f"{chain.name}   {len(chain)} residues"
     if true is not None and best(contact, true, 5)[0].size:
         title += f"   P@L/5 {precision(contact, true, 5):.2f}"
@@ -119,41 +119,43 @@ def write(prediction: Predicted, chain: Chain, folder: Path) -> list[Path]:
     write_pairs(pairs, chain, i[: len(chain)], j[: len(chain)], contact, true)
     with open(residues, "w", newline="") as file:
         writer = csv.writer(file)
-        known = [] if states is None else [*THREE, *STATES]
+        known = [] if states is None else [*SS3_GROUPS, *SS8_STATES]
         writer.writerow(["i", "residue", "number", "confidence", *known])
-        for n, number in enumerate(numbers(chain)):
+        for n, number in enumerate(residue_numbers(chain)):
             writer.writerow(
-                [n + 1, letters[n], number, f"{confidence[n]:.4f}", *map("{:.4f}".format, likely(states, n))]
+                [n + 1, letters[n], number, f"{confidence[n]:.4f}", *map("{:.4f}".format, ss_probabilities(states, n))]
             )
-    write_casp(casp, chain.name, letters, i[: LISTED * len(chain)], j[: LISTED * len(chain)], contact)
+    write_casp(casp, chain.name, letters, i[: LISTED_PAIRS * len(chain)], j[: LISTED_PAIRS * len(chain)], contact)
     np.savez_compressed(
         arrays,
         sequence=np.array(letters),
         distance=distance.astype(np.float16),
-        edges=edges.astype(np.float32),
+        bin_edges=bin_edges.astype(np.float32),
         contact=contact,
-        median=median_distance(distance, edges).astype(np.float32),
+        median=median_distance(distance, bin_edges).astype(np.float32),
         confidence=confidence.astype(np.float32),
     )
     return paths
 
 
-def likely(states: np.ndarray | None, n: int) -> list[float]:
-    """The probability of each of THREE and of each of STATES in place n, of (L, S)."""
+def ss_probabilities(states: np.ndarray | None, n: int) -> list[float]:
+    """Return the probabilities of SS3_GROUPS and of SS8_STATES at residue n, from (L, S)."""
     if states is None:
         return []
-    return [float(sum(states[n, STATES.index(s)] for s in kin)) for kin in THREE.values()] + states[n].tolist()
+    return [float(sum(states[n, SS8_STATES.index(s)] for s in group)) for group in SS3_GROUPS.values()] + states[
+        n
+    ].tolist()
 
 
-def numbers(chain: Chain) -> list[str]:
-    """What the authors of the structure call each residue, or its place from 1 where there is no structure."""
-    return [*chain.numbers] if chain.numbers else [str(n + 1) for n in range(len(chain))]
+def residue_numbers(chain: Chain) -> list[str]:
+    """Return the author numbering of the residues, or the numbers from 1 without a structure."""
+    return [*chain.residue_numbers] if chain.residue_numbers else [str(n + 1) for n in range(len(chain))]
 
 
 def write_pairs(
     path: Path, chain: Chain, i: np.ndarray, j: np.ndarray, contact: np.ndarray, true: np.ndarray | None
 ) -> None:
-    letters, called = spelled(chain.sequence), numbers(chain)
+    letters, called = to_letters(chain.sequence), residue_numbers(chain)
     columns = "i j residue_i residue_j number_i number_j probability distance"
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
@@ -165,7 +167,8 @@ def write_pairs(
 
 
 def write_casp(path: Path, name: str, letters: str, i: np.ndarray, j: np.ndarray, contact: np.ndarray) -> None:
-    """Contacts in the format RR of CASP: the sequence in lines of 50, then i j 0 8 P(contact), the likeliest first."""
+    """Write contacts in CASP's RR format: the sequence in lines of 50, then i j 0 8 P(contact), the most likely
+    first."""
     lines = ["PFRMAT RR", f"TARGET {name}", "METHOD residue-pair attention", "MODEL 1"]
     lines += [letters[start : start + 50] for start in range(0, len(letters), 50)]
     lines += [f"{a + 1} {b + 1} 0 8 {contact[a, b]:.5f}" for a, b in zip(i, j, strict=True)]

@@ -1,4 +1,4 @@
-"""The chains of Debian's promod3-data: a package, and in it one file, structure_db.dat."""
+"""Reader of Debian's promod3-data package, which holds one file, structure_db.dat."""
 
 import lzma
 import os
@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from domains.config import data_home
-from domains.protein.alphabet import numbered, numbered_states
+from domains.protein.alphabet import encode_residues, encode_ss8
 from domains.protein.chain import Chain, virtual_cb
 
 DATABASE = "structure_db.dat"
@@ -23,34 +23,34 @@ COLUMNS += [("ss8", "u1", 1), ("profile", "<i2", 20)]
 
 
 def open_database(path: Path) -> Path:
-    """structure_db.dat itself, or the one inside of a package, taken out into $ATTEND_DATA once.
+    """Return the path of structure_db.dat; extract it from a package into $ATTEND_DATA once.
 
     Raises:
-        ValueError: if it cannot be taken out.
+        ValueError: if it cannot be extracted.
     """
     if path.suffix != ".deb":
         return path
     home = data_home()
-    kept = home / path.stem / DATABASE
-    if not kept.is_file():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as unfinished:
+    extracted = home / path.stem / DATABASE
+    if not extracted.is_file():
+        extracted.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=extracted.parent) as unfinished:
             part = Path(unfinished, DATABASE)
             try:
                 with open(path, "rb") as package, open(part, "wb") as out:
-                    _take_out(package, out)
+                    _extract(package, out)
             except (ValueError, EOFError, OSError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
                 raise ValueError(
                     f"{DATABASE} cannot be taken out of {path}: {str(error) or 'its data end'}; if it is another "
                     "package, cut short, or packed as Python does not know, give the path of "
                     f"{DATABASE} itself (dpkg-deb -x)"
                 ) from error
-            os.replace(part, kept)  # another process may have been first, with the same
-    return kept
+            os.replace(part, extracted)  # another process may have written the same
+    return extracted
 
 
-def _take_out(package: BinaryIO, out: BinaryIO) -> None:
-    """The database, from a .deb: an ar archive, in it data.tar, packed (deb(5), ar(5))."""
+def _extract(package: BinaryIO, out: BinaryIO) -> None:
+    """Extract the database from a .deb file: an ar archive with a compressed data.tar (deb(5), ar(5))."""
     package.read(len(b"!<arch>\n"))
     while (header := package.read(60)) and not header.startswith(b"data.tar"):
         size = int(header[48:58])
@@ -63,13 +63,13 @@ def _take_out(package: BinaryIO, out: BinaryIO) -> None:
 
 
 def read_promod3(path: Path) -> list[Chain]:
-    """The chains of promod3-data's structure_db.dat. Little-endian, found by inspection and checked by bond lengths:
+    """Read the chains of structure_db.dat. Little-endian, found by inspection and checked by bond lengths:
 
         77 bytes; u64 chains; of each: u32 and PDB id, u32 and chain id, u32 first residue in the arrays, u16 residues,
         u16 first number, 3 f32 shift; then eight arrays, a u64 count before each: letter, 12 u16 backbone (N, CA, C, O
         in 0.01 Å), 4 bytes, u16, u16, letter of DSSP, 20 i16 frequencies in 1/10,000, 20 i16 others
 
-    The last of them are made from the structure itself, and are never read.
+    The last array is computed from the structure itself, and is not read.
     """
     try:
         data = np.memmap(path, np.uint8, "r")
@@ -86,16 +86,16 @@ def read_promod3(path: Path) -> list[Chain]:
         rows = slice(first, first + size)
         if not 0 < size <= len(arrays["seq"]) - first:
             raise ValueError(f"{path} is no {DATABASE} of promod3-data, or cut short: {name} has no residues in it")
-        sequence = numbered(arrays["seq"][rows].tobytes().decode("latin-1"))
+        sequence = encode_residues(arrays["seq"][rows].tobytes().decode("latin-1"))
         backbone = (arrays["xyz"][rows].reshape(-1, 4, 3)[:, :3] * STEP).astype(np.float32)
         profile = (arrays["profile"][rows] / 10_000).astype(np.float32)
-        states = numbered_states(arrays["ss8"][rows])
-        chains.append(Chain(name, sequence, profile, virtual_cb(backbone, sequence), states=states))
+        ss8 = encode_ss8(arrays["ss8"][rows])
+        chains.append(Chain(name, sequence, profile, virtual_cb(backbone, sequence), ss8=ss8))
     return chains
 
 
 def _index(data: np.ndarray) -> tuple[list[tuple[str, int, int]], int]:
-    """(name, first residue, residues) of each chain, and where the arrays begin."""
+    """Return (name, first residue, residues) of each chain, and the offset of the arrays."""
     at, entries = 77, []
 
     def take(form: str) -> tuple:

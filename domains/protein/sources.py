@@ -1,4 +1,4 @@
-"""Where chains come from. Each source gives the same thing: three splits of them.
+"""Sources of chains. Each returns three splits.
 
 Shapes: N residues of a chain · R residues of all chains · F = 20 amino acids
 """
@@ -19,35 +19,35 @@ from domains.archives import read_npz, unpacked
 from domains.data_warnings import warn_data, warn_left_out
 from domains.files import decode_text, walk_files
 from domains.protein.alignment import Alignment, parse_a3m_chains
-from domains.protein.alphabet import LETTERS, UNKNOWN, numbered, numbered_states
-from domains.protein.chain import Chain, seen, virtual_cb
-from domains.protein.clusters import Splits, check_filled, check_shares, drawn, split_by_cluster
+from domains.protein.alphabet import AMINO_ACIDS, UNKNOWN, encode_residues, encode_ss8
+from domains.protein.chain import Chain, resolved_mask, virtual_cb
+from domains.protein.clusters import Splits, check_filled, check_shares, hash_fraction, split_by_cluster
 from domains.protein.config import DataConfig, Source
-from domains.protein.files import FORMATS, PACKED, STRUCTURES, read_chains, read_text, unpacked_file
+from domains.protein.files import COMPRESSED, FORMATS, STRUCTURES, read_chains, read_text, unpacked_file
 from domains.protein.promod3 import open_database, read_promod3
-from domains.protein.remarks import Remarks, remarking
+from domains.protein.read_warnings import ReadWarnings, collect_warnings
 
 BUNDLE = Path(__file__).with_name("chains.npz")
 STEP = 0.01  # Å
-SHORTEST = 20  # residues seen; a peptide has no contacts to speak of
-SUFFIXES = tuple(suffix + packed for kind in STRUCTURES for suffix in FORMATS[kind] for packed in ("", *PACKED))
+MIN_RESIDUES = 20  # resolved residues; shorter peptides have hardly any contacts
+SUFFIXES = tuple(suffix + packed for kind in STRUCTURES for suffix in FORMATS[kind] for packed in ("", *COMPRESSED))
 ARCHIVES = (".tar.xz", ".tar.gz", ".tar")
 NO_A3M = "links, and files that are no .a3m, left out"
-DIFFERENT = 0.1  # share of residues in which an alignment's query may differ from its chain
-PACK = {"seq": 1, "ss8": 1, "profile": len(LETTERS), "dca": 3, "rel": 9}  # rows of each array of a pack
+MAX_MISMATCH = 0.1  # share of residues in which an alignment's query may differ from its chain
+PACK = {"seq": 1, "ss8": 1, "profile": len(AMINO_ACIDS), "dca": 3, "rel": 9}  # rows of each array of a pack
 
 
-def open_chains(config: DataConfig) -> Splits:
-    """The chains that a configuration names, with their alignments.
+def load_splits(config: DataConfig) -> Splits:
+    """Load the chains of a configuration, with their alignments.
 
     Raises:
-        ValueError: if they are not there, or cannot be read; it says what to do.
+        ValueError: if they do not exist or cannot be read; the message says what to do.
     """
     check_shares(config.val_share, config.test_share)
     if config.source is Source.bundled:
         splits = read_bundle(BUNDLE)
     else:
-        path = _given(config)
+        path = _data_path(config)
         match config.source:
             case Source.packs:
                 splits = _packs(path, config)
@@ -55,14 +55,14 @@ def open_chains(config: DataConfig) -> Splits:
                 splits = split_by_cluster(read_promod3(open_database(path)), config.val_share, config.test_share)
             case Source.structures:
                 splits = split_by_cluster(read_folder(path), config.val_share, config.test_share)
-        splits = {split: sorted(chains, key=len) for split, chains in splits.items()}  # batches of like lengths
+        splits = {split: sorted(chains, key=len) for split, chains in splits.items()}  # batches of similar lengths
     if config.alignments is not None:
         splits = _aligned(splits, Path(config.alignments))
     check_filled(splits)
     return splits
 
 
-def _given(config: DataConfig) -> Path:
+def _data_path(config: DataConfig) -> Path:
     what = {
         Source.packs: "the folder of the packs: train*.npz.xz, val.npz.xz and splits.tsv",
         Source.promod3: "the package of Debian (apt-get download promod3-data), or the structure_db.dat in it",
@@ -74,14 +74,14 @@ def _given(config: DataConfig) -> Path:
 
 
 def read_bundle(path: Path) -> Splits:
-    """The chains of each split. No code in the file can run: it is read without pickle."""
+    """Read the chains of each split, without pickle."""
     with np.load(path, allow_pickle=False) as file:
         bundle = {key: file[key] for key in file.files}
     splits: Splits = {"train": [], "val": [], "test": []}
     end = 0
     for split, name, length in zip(bundle["split"], bundle["name"], bundle["length"], strict=True):
         start, end = end, end + int(length)
-        sequence = numbered(bundle["sequence"][start:end].tobytes().decode())
+        sequence = encode_residues(bundle["sequence"][start:end].tobytes().decode())
         steps = bundle["backbone"][:, 3 * start : 3 * end]  # (3, 3N)
         backbone = (steps.cumsum(1, dtype=np.int64).T * STEP).astype(np.float32).reshape(-1, 3, 3)  # (N, atoms, 3)
         profile = bundle["profile"][:, start:end].T / np.float32(255)
@@ -90,7 +90,7 @@ def read_bundle(path: Path) -> Splits:
 
 
 def _packs(folder: Path, config: DataConfig) -> Splits:
-    """All of val.npz.xz to test on; of the others some clusters, drawn by their names, to validate on."""
+    """Read the packs: val.npz.xz is the test split; of the others some clusters, by hash, are for validation."""
     packs = sorted(folder.glob("*.npz.xz"))
     test = [path for path in packs if path.name == "val.npz.xz"]
     learn = [path for path in packs if path.name.startswith("train")]
@@ -104,21 +104,21 @@ def _packs(folder: Path, config: DataConfig) -> Splits:
     )
     cluster = read_clusters(folder / "splits.tsv", [chain.name for chain in learned])
     for chain in learned:
-        splits["val" if drawn(cluster[chain.name]) < config.val_share else "train"].append(chain)
+        splits["val" if hash_fraction(cluster[chain.name]) < config.val_share else "train"].append(chain)
     known = {cluster[chain.name] for chain in learned}
-    if kin := [chain.name for chain in splits["test"] if cluster.get(chain.name) in known]:
+    if leaked := [chain.name for chain in splits["test"] if cluster.get(chain.name) in known]:
         warn_data(
-            f"{len(kin)} of {len(splits['test'])} test chains in {folder} (first: {kin[0]}) are in a cluster of others "
-            "to train or validate on, so that scores may be too good"
+            f"{len(leaked)} of {len(splits['test'])} test chains in {folder} (first: {leaked[0]}) are in a cluster of"
+            " others to train or validate on, so that scores may be too good"
         )
     return splits
 
 
 def read_clusters(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """The cluster of each chain at 30 % identity, from the columns chain and cluster30 of a splits.tsv.
+    """Read the cluster of each chain at 30 % identity, from the columns chain and cluster30 of a splits.tsv.
 
     Raises:
-        ValueError: if it is no such table, or one of these names is not in it.
+        ValueError: for another table, or if a name is missing.
     """
     try:
         rows = list(csv.DictReader(decode_text(path.read_bytes())[0].split("\n"), delimiter="\t"))
@@ -134,32 +134,32 @@ def read_clusters(path: Path, names: Iterable[str]) -> dict[str, str]:
     return cluster
 
 
-class Packed(NamedTuple):
-    """A chain as a pack has it."""
+class PackChain(NamedTuple):
+    """The arrays of a chain in a pack."""
 
     name: str
     letters: np.ndarray  # (N,), bytes
-    states: np.ndarray  # (N,), bytes
+    ss8: np.ndarray  # (N,), bytes
     profile: np.ndarray  # (N, F), in 1/255
     backbone: np.ndarray  # (N, atoms, 3): N, CA and C in 0.01 Å
 
 
 def read_pack(path: Path) -> list[Chain]:
-    """The chains of a pack.
+    """Read the chains of a pack.
 
     Raises:
-        ValueError: if it is none, or cut short.
+        ValueError: if it is not a pack, or truncated.
     """
     chains = []
-    for name, letters, states, profile, backbone in pack_arrays(path):
-        sequence = numbered(letters.tobytes().decode("latin-1"))
+    for name, letters, ss8, profile, backbone in pack_arrays(path):
+        sequence = encode_residues(letters.tobytes().decode("latin-1"))
         cb = virtual_cb((backbone * STEP).astype(np.float32), sequence)
-        chains.append(Chain(name, sequence, profile / np.float32(255), cb, states=numbered_states(states)))
+        chains.append(Chain(name, sequence, profile / np.float32(255), cb, ss8=encode_ss8(ss8)))
     return chains
 
 
-def pack_arrays(path: Path) -> Iterator[Packed]:
-    """The chains of a pack as they are in it: an .npz of plain arrays, with lzma.
+def pack_arrays(path: Path) -> Iterator[PackChain]:
+    """Yield the arrays of the chains of a pack: an .npz of plain arrays, compressed with lzma.
 
     names, length       one entry a chain
     seq, ss8 (R,)       letters, as bytes: of residues, and of their secondary structure by DSSP
@@ -190,34 +190,34 @@ def pack_arrays(path: Path) -> Iterator[Packed]:
         ca = pack["dca"][:, start:end].cumsum(1, dtype=np.int64).T  # (N, 3)
         n, c, _ = pack["rel"][:, start:end].astype(int).T.reshape(-1, 3, 3).swapaxes(0, 1)
         backbone = np.stack([ca + n, ca, ca + c], 1)
-        yield Packed(
+        yield PackChain(
             str(name), pack["seq"][start:end], pack["ss8"][start:end], pack["profile"][:, start:end].T, backbone
         )
 
 
 def read_folder(folder: Path) -> list[Chain]:
-    """The protein chains of every structure in a folder and its sub-folders; copies of a sequence in one file once.
+    """Read the protein chains of all structures in a folder and its sub-folders; each distinct sequence of a file once.
 
-    What is left out is said, and why: files that cannot be read, or have another suffix; chains of which fewer than 20
-    residues were seen, and copies.
+    Warns about what is left out: files that cannot be read or have another suffix, chains with fewer than 20 resolved
+    residues, and copies.
 
     Raises:
         ValueError: if there are no structures, none can be read, or all their chains are so short.
     """
-    everything, remarks = walk_files(folder), Remarks()
+    everything, warnings = walk_files(folder), ReadWarnings()
     files = [path for path in everything if path.name.lower().endswith(SUFFIXES)]
     if not files:
-        raise ValueError(f"data.path={folder} holds no structures ({', '.join(SUFFIXES[:: 1 + len(PACKED)])})")
+        raise ValueError(f"data.path={folder} holds no structures ({', '.join(SUFFIXES[:: 1 + len(COMPRESSED)])})")
     chains, bad, short, copies = [], [], [], []
     for file in files:
         own: dict[bytes, Chain] = {}
         try:
-            found = read_chains(file, remarks)
+            found = read_chains(file, warnings)
         except ValueError as error:
             bad.append(error)
             continue
         for chain in found:
-            if seen(chain).sum() < SHORTEST:
+            if resolved_mask(chain).sum() < MIN_RESIDUES:
                 short.append(chain.name)
             elif own.setdefault(chain.sequence.tobytes(), chain) is not chain:
                 copies.append(chain.name)
@@ -225,80 +225,85 @@ def read_folder(folder: Path) -> list[Chain]:
     if len(bad) == len(files):
         raise ValueError(f"none of the {len(files)} structures in {folder} can be read; the first: {bad[0]}")
     if not chains:
-        raise ValueError(f"data.path={folder} has no chain with at least {SHORTEST} residues seen; give longer ones")
+        raise ValueError(
+            f"data.path={folder} has no chain with at least {MIN_RESIDUES} residues seen; give longer ones"
+        )
     others = [path.name for path in everything if path not in {*files}]
     reasons = {"that cannot be read": bad, f"that are no structures ({', '.join(_suffixes(others))})": others}
     warn_left_out(len(everything), reasons, folder)
-    reasons = {f"with fewer than {SHORTEST} residues seen": short, "that are copies of another in their file": copies}
+    reasons = {
+        f"with fewer than {MIN_RESIDUES} residues seen": short,
+        "that are copies of another in their file": copies,
+    }
     warn_left_out(len(chains) + len(short) + len(copies), reasons, folder, "chains")
-    remarks.say(folder)
+    warnings.emit(folder)
     return chains
 
 
 def _suffixes(names: Iterable[str]) -> list[str]:
-    """The commonest suffixes of these names, five at most."""
+    """Return the most common suffixes of these names, at most five."""
     return [suffix for suffix, _ in Counter(Path(name).suffix or "no suffix" for name in names).most_common(5)]
 
 
 def _aligned(splits: Splits, source: Path) -> Splits:
-    """The chains with their alignments; those to train on that have none are left out.
+    """Return the chains with their alignments; training chains without one are left out.
 
     Raises:
-        ValueError: if no chain to train on has one, or one is not that of its chain.
+        ValueError: if no training chain has an alignment, or one does not fit its chain.
     """
-    every, remarks = [chain for chains in splits.values() for chain in chains], Remarks()
-    found = alignments_of({chain.name for chain in every}, source, remarks)
+    every, warnings = [chain for chains in splits.values() for chain in chains], ReadWarnings()
+    found = alignments_of({chain.name for chain in every}, source, warnings)
     for chain in every:
         if chain.name in found:
-            _check_query(chain, found[chain.name], source, remarks)
+            _check_query(chain, found[chain.name], source, warnings)
     aligned = {split: [replace(c, alignment=found.get(c.name)) for c in chains] for split, chains in splits.items()}
     without = [chain.name for chain in aligned["train"] if chain.alignment is None]
     aligned["train"] = [chain for chain in aligned["train"] if chain.alignment is not None]
     if not aligned["train"]:
         raise ValueError(f"data.alignments={source} has none for a chain to train on; they are called NAME.a3m")
     warn_left_out(len(splits["train"]), {"without an alignment": without}, source, "chains to train on")
-    remarks["chains to validate or test on without an alignment, kept"] += [
+    warnings["chains to validate or test on without an alignment, kept"] += [
         chain.name for split, chains in aligned.items() for chain in chains if chain.alignment is None
     ]
-    remarks.say(source)
+    warnings.emit(source)
     return aligned
 
 
-def _check_query(chain: Chain, alignment: Alignment, source: Path, remarks: Remarks) -> None:
+def _check_query(chain: Chain, alignment: Alignment, source: Path, warnings: ReadWarnings) -> None:
     query = alignment.rows[0]
     differ = len(query) - len(chain)
     if not differ:
         known = (query != UNKNOWN) & (chain.sequence != UNKNOWN)
         differ = int((known & (query != chain.sequence)).sum())
-        if differ <= 1 + DIFFERENT * len(chain):
-            remarks["alignments whose query differs from the chain in some residues"] += [chain.name] * bool(differ)
+        if differ <= 1 + MAX_MISMATCH * len(chain):
+            warnings["alignments whose query differs from the chain in some residues"] += [chain.name] * bool(differ)
             return
     why = "lengths differ" if len(query) != len(chain) else f"{differ} of {len(chain)} residues differ"
     raise ValueError(f"the alignment {chain.name}.a3m in {source} is not one of that chain: {why}")
 
 
-def alignments_of(names: Container[str], source: Path, remarks: Remarks) -> dict[str, Alignment]:
-    """The alignment of each chain of these names, the first if it has several; the others are counted."""
+def alignments_of(names: Container[str], source: Path, warnings: ReadWarnings) -> dict[str, Alignment]:
+    """Return the alignment of each named chain, the first if there are several; the others are counted."""
     found: dict[str, Alignment] = {}
-    for name, alignment in read_alignments(source, remarks):
+    for name, alignment in read_alignments(source, warnings):
         if name not in names:
-            remarks["alignments of no chain that is here, left out"].append(name)
+            warnings["alignments of no chain that is here, left out"].append(name)
         elif found.setdefault(name, alignment) is not alignment:
-            remarks["second alignments of a chain, left out"].append(name)
+            warnings["second alignments of a chain, left out"].append(name)
     return found
 
 
-def read_alignments(source: Path, remarks: Remarks | None = None) -> Iterator[tuple[str, Alignment]]:
-    """(name, alignment) of every .a3m in a folder and in its .tar.xz archives, or in one archive.
+def read_alignments(source: Path, warnings: ReadWarnings | None = None) -> Iterator[tuple[str, Alignment]]:
+    """Yield (name, alignment) of every .a3m in a folder and its .tar.xz archives, or in one archive.
 
     Args:
-        remarks: takes what is left out, changed or guessed; if None, that is said here.
+        warnings: collects what is left out, changed or guessed; if None, it is emitted here.
     """
     if not source.exists():
         raise ValueError(f"data.alignments={source} is not there; give a folder of NAME.a3m, or of .tar.xz with such")
-    with remarking(source, remarks) as own:
+    with collect_warnings(source, warnings) as own:
         for path in walk_files(source) if source.is_dir() else [source]:
-            name = path.name.removesuffix(path.suffix) if path.suffix in PACKED else path.name
+            name = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
             if path.name.endswith(ARCHIVES):
                 yield from _archived(path, own)
             elif name.endswith(".a3m"):
@@ -307,22 +312,22 @@ def read_alignments(source: Path, remarks: Remarks | None = None) -> Iterator[tu
                 own[NO_A3M].append(path.name)
 
 
-def _archived(path: Path, remarks: Remarks) -> Iterator[tuple[str, Alignment]]:
+def _archived(path: Path, warnings: ReadWarnings) -> Iterator[tuple[str, Alignment]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 if member.isreg() and member.name.endswith(".a3m") and (file := archive.extractfile(member)):
                     name = Path(member.name).stem
-                    yield name, _parsed(unpacked(file, str(path)), f"{path}: {member.name}", remarks)
+                    yield name, _parsed(unpacked(file, str(path)), f"{path}: {member.name}", warnings)
                 elif not member.isdir():
-                    remarks[NO_A3M].append(member.name)
+                    warnings[NO_A3M].append(member.name)
     except (tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
         raise ValueError(f"{path} is no archive, or cut short") from error
 
 
-def _parsed(data: bytes, where: str, remarks: Remarks) -> Alignment:
+def _parsed(data: bytes, where: str, warnings: ReadWarnings) -> Alignment:
     try:
-        alignments = parse_a3m_chains(read_text(data, where, remarks), where, remarks)
+        alignments = parse_a3m_chains(read_text(data, where, warnings), where, warnings)
     except ValueError as error:
         raise ValueError(f"{where} cannot be read as A3M: {error}") from error
     if len(alignments) > 1:

@@ -1,7 +1,7 @@
-"""Protein chains from a table of atoms, which all formats of structures become (pdb.py, mmcif.py).
+"""Protein chains from a table of atoms, for all structure formats (pdb.py, mmcif.py).
 
-What is hard is dealt with once: chains that share a name, other conformations of a residue, residues that were not
-seen, numbers that jump, modified residues, and what is no protein.
+Handles chains that share a name, alternative conformations, unresolved residues, jumps of residue numbers, modified
+residues, and non-protein atoms.
 
 Shapes: N residues of a chain
 """
@@ -13,48 +13,48 @@ from typing import NamedTuple
 
 import numpy as np
 
-from domains.protein.alphabet import numbered
+from domains.protein.alphabet import encode_residues
 from domains.protein.chain import Chain, virtual_cb
-from domains.protein.placement import Residue, next_to, places
-from domains.protein.remarks import Remarks
-from domains.protein.residues import CAPS, NUCLEOTIDES, make_letter, remark
+from domains.protein.read_warnings import ReadWarnings
+from domains.protein.residues import CAPS, NUCLEOTIDES, make_one_letter, warn_modified
+from domains.protein.seqres import Residue, align_to_seqres, bonded
 
-ATOMS = ("N", "CA", "C", "CB")  # all that is asked of a residue
+ATOMS = ("N", "CA", "C", "CB")  # the atoms that are read
 BACKBONE = ("N", "CA", "C")
 SUGAR = ("C1'", "C1*")  # of nucleotides
-LAST_NUMBER = 9999  # of a PDB file; some programs go on from 0
+LAST_NUMBER = 9999  # of a PDB file; some programs continue from 0
 
 
 class Name(NamedTuple):
     """The name of a chain in its file."""
 
     polymer: str  # in SEQRES
-    author: str  # in public; may be ""
+    author: str  # the author's; may be ""
 
 
 class Atom(NamedTuple):
-    """A line of the table."""
+    """An atom, one row of the table."""
 
     chain: Name
-    part: int  # how many chains of that name have ended before
+    part: int  # number of earlier chains of that name
     het: bool  # HETATM: a modified residue, a ligand, or water
-    loose: bool  # no part of a polymer, unless it is bound to one
+    loose: bool  # not part of a polymer, unless bonded to one
     name: str  # one of ATOMS
-    altloc: str  # which of several conformations; "" if there is one
+    altloc: str  # alternative conformation; "" without alternatives
     code: str  # of the residue: MSE
-    number: int  # of the residue, by the authors
+    number: int  # author numbering of the residue
     insertion: str  # letter that follows the number, or ""
-    place: int | None  # of the residue in SEQRES, from 0, if the file knows it
+    seqres_index: int | None  # of the residue in SEQRES, from 0, if the file knows it
     occupancy: float
     xyz: tuple[float, float, float]  # Å
 
 
 Rows = list[Atom]  # of one residue
-Polymers = Mapping[str, Sequence[str]]  # chain -> the codes of all of its residues, seen or not
+Polymers = Mapping[str, Sequence[str]]  # chain -> codes of all of its residues, resolved or not
 
 
 class Segment:
-    """Residues that follow each other under one name, up to where another chain begins."""
+    """Consecutive residues of one chain name."""
 
     def __init__(self, name: Name, part: int):
         self.name, self.part = name, part
@@ -65,20 +65,20 @@ class Segment:
         self.residues.append(self.known.setdefault(key(rows), rows))
 
     def has(self, rows: Rows) -> bool:
-        """Whether atoms of these are there already."""
+        """Return whether the segment already has some of these atoms."""
         twin = self.known.get(key(rows), [])
         return not {(atom.name, atom.altloc) for atom in twin}.isdisjoint((atom.name, atom.altloc) for atom in rows)
 
     def falls(self, rows: Rows) -> bool:
-        """Whether their number is below the last one, and they are not bound to it."""
+        """Return whether the residue number falls, without a bond to the last residue."""
         before, number = self.residues[-1], rows[0].number
         wraps = before[0].number == LAST_NUMBER and number <= 1
         falls = number < before[0].number and not wraps and key(rows) not in self.known
-        return falls and not next_to(coordinates(before), coordinates(rows))
+        return falls and not bonded(coordinates(before), coordinates(rows))
 
 
 def key(rows: Rows) -> tuple:
-    return rows[0].place, rows[0].number, rows[0].insertion
+    return rows[0].seqres_index, rows[0].number, rows[0].insertion
 
 
 def coordinates(rows: Rows) -> dict[str, np.ndarray]:
@@ -86,22 +86,22 @@ def coordinates(rows: Rows) -> dict[str, np.ndarray]:
 
 
 def build_chains(
-    atoms: Iterable[Atom], polymers: Polymers, stem: str, named: Iterable[tuple[str, str]], remarks: Remarks
+    atoms: Iterable[Atom], polymers: Polymers, stem: str, named: Iterable[tuple[str, str]], warnings: ReadWarnings
 ) -> list[Chain]:
-    """The protein chains of a table of atoms.
+    """Build the protein chains of a table of atoms.
 
     Args:
         polymers: SEQRES, of the chains that have one.
         stem: of the file's name.
-        named: names of residues, each with the name of an atom of it: of all atoms, side chains as well.
+        named: (residue name, atom name) of all atoms, side chains included.
     Raises:
         ValueError: if there is none, or one does not fit its SEQRES.
     """
     named = set(named)
-    letter = make_letter(named, remarks)
+    letter = make_one_letter(named, warnings)
     seen: dict[Name, list[list[Residue]]] = {}
     others = defaultdict(set)
-    for segment in split(atoms, polymers, letter, remarks):
+    for segment in split(atoms, polymers, letter, warnings):
         residues = [_conformation(rows) for rows in segment.residues]
         kept = [r for r in residues if r.code not in CAPS and (letter(r.code) or {*BACKBONE} <= set(r.atoms))]
         if kept:
@@ -112,28 +112,34 @@ def build_chains(
         others = f"; its other chains are {', '.join(sorted(filter(None, others)))}" if any(others) else ""
         raise ValueError(f"it holds no protein chain{others}")
     if any(code in NUCLEOTIDES and atom in SUGAR for code, atom in named):
-        remarks["files with nucleic acids, which are left out"].append(stem)
+        warnings["files with nucleic acids, which are left out"].append(stem)
     chains = []
     for name, segments in seen.items():
         title = f"{stem}_{name.author}" if name.author else stem
         for number, residues in enumerate(segments, 1):
             called = title if number == 1 else f"{title}_{number}"
             if number > 1:
-                remarks["chains that share a name, told apart by TER or by where numbers begin again"].append(called)
+                warnings["chains that share a name, told apart by TER or by where numbers begin again"].append(called)
             try:
-                chains.append(_chain(called, residues, _polymer(polymers, name, segments, letter), letter, remarks))
+                chains.append(_chain(called, residues, _polymer(polymers, name, segments, letter), letter, warnings))
             except ValueError as error:
                 raise ValueError(f"chain {name.author}: {error}") from error
     return chains
 
 
-def split(atoms: Iterable[Atom], polymers: Polymers, letter: Callable[[str], str], remarks: Remarks) -> list[Segment]:
-    """Segments in the order of the file; what is loose, and out of order, belongs to the one that it is bound to."""
+def split(
+    atoms: Iterable[Atom], polymers: Polymers, letter: Callable[[str], str], warnings: ReadWarnings
+) -> list[Segment]:
+    """Return segments in file order; loose residues join the segment that they are bonded to."""
     segments, last, loose = [], {}, []
-    for _, group in groupby(atoms, lambda atom: (atom.chain, atom.part, atom.place, atom.number, atom.insertion)):
+    for _, group in groupby(
+        atoms, lambda atom: (atom.chain, atom.part, atom.seqres_index, atom.number, atom.insertion)
+    ):
         rows = [*group]
         first, segment = rows[0], last.get(rows[0].chain)
-        whole = first.place is not None or first.chain.polymer in polymers  # numbers may fall then, as in a fusion
+        whole = (
+            first.seqres_index is not None or first.chain.polymer in polymers
+        )  # numbers may fall then, as in a fusion
         falls = segment is not None and first.part == segment.part and not whole and segment.falls(rows)
         if first.loose or (falls and first.het):
             loose += [rows] * bool(letter(first.code))
@@ -146,18 +152,18 @@ def split(atoms: Iterable[Atom], polymers: Polymers, letter: Callable[[str], str
         else:
             segment.add(rows)
     for rows in _bind(loose, segments):
-        remarks["amino acids that are bound to no chain, left out"].append(f"{rows[0].code} {rows[0].number}")
+        warnings["amino acids that are bound to no chain, left out"].append(f"{rows[0].code} {rows[0].number}")
     for segment in segments:
-        said = [rows[0].place for rows in segment.residues]
-        if None not in said and len(set(said)) == len(said):
-            segment.residues.sort(key=lambda rows: rows[0].place or 0)
+        seqres_indices = [rows[0].seqres_index for rows in segment.residues]
+        if None not in seqres_indices and len(set(seqres_indices)) == len(seqres_indices):
+            segment.residues.sort(key=lambda rows: rows[0].seqres_index or 0)
     return segments
 
 
 def _bind(loose: list[Rows], segments: list[Segment]) -> list[Rows]:
-    """Put residues before or behind the ones that they are bound to. Returns those that are bound to none."""
+    """Insert loose residues next to the residues that they are bonded to. Return those without a bond."""
     waiting = len(loose) + 1
-    while len(loose) < waiting:  # one may be bound to one that has just found its place
+    while len(loose) < waiting:  # one may be bonded to one inserted just now
         waiting, rest = len(loose), []
         for rows in loose:
             if not any(_insert(rows, s) for s in segments if s.name.author == rows[0].chain.author):
@@ -170,8 +176,8 @@ def _insert(rows: Rows, segment: Segment) -> bool:
     own = coordinates(rows)
     for n, other in enumerate(segment.residues):
         near, step = coordinates(other), rows[0].number - other[0].number
-        after = step in (0, 1) and next_to(near, own)
-        if after or (step in (-1, 0) and next_to(own, near)):
+        after = step in (0, 1) and bonded(near, own)
+        if after or (step in (-1, 0) and bonded(own, near)):
             segment.residues.insert(n + after, rows)
             return True
     return False
@@ -180,21 +186,21 @@ def _insert(rows: Rows, segment: Segment) -> bool:
 def _polymer(
     polymers: Polymers, name: Name, segments: list[list[Residue]], letter: Callable[[str], str]
 ) -> Sequence[str]:
-    """SEQRES of a chain; of several that share a name, only where it is that of each, and not of all in a row."""
+    """Return SEQRES of a chain; for several chains of one name, only if each of them matches it."""
     polymer = polymers.get(name.polymer, ())
     if len(segments) == 1 or len(polymer) >= sum(map(len, segments)):
         return polymer if len(segments) == 1 else ()
     whole = "".join(letter(code) or "X" for code in polymer)
     for residues in segments:
         try:
-            places(residues, "".join(letter(r.code) or "X" for r in residues), whole, "", Remarks())
+            align_to_seqres(residues, "".join(letter(r.code) or "X" for r in residues), whole, "", ReadWarnings())
         except ValueError:
             return ()
     return polymer
 
 
 def _conformation(rows: Rows) -> Residue:
-    """One conformation of a residue: that of the highest occupancy, the first in the alphabet of equal ones."""
+    """Return one conformation of a residue: of the highest occupancy, ties in alphabetical order."""
     shares = defaultdict(list)
     for atom in rows:
         shares[atom.altloc, atom.code].append(atom.occupancy)
@@ -203,36 +209,43 @@ def _conformation(rows: Rows) -> Residue:
     mine = [atom for atom in rows if atom.altloc in ("", first[0]) and atom.code == first[1]]
     rest = sorted((atom for atom in rows if atom.code == first[1]), key=lambda atom: (-atom.occupancy, atom.altloc))
     atoms: dict[str, np.ndarray] = {}
-    for atom in (*mine, *rest):  # an atom that this conformation lacks is that of another
+    for atom in (*mine, *rest):  # a missing atom is taken from another conformation
         atoms.setdefault(atom.name, np.array(atom.xyz))
-    return Residue(first[1], rows[0].number, rows[0].insertion, rows[0].place, atoms)
+    return Residue(first[1], rows[0].number, rows[0].insertion, rows[0].seqres_index, atoms)
 
 
 def _chain(
-    name: str, residues: list[Residue], polymer: Sequence[str], letter: Callable[[str], str], remarks: Remarks
+    name: str, residues: list[Residue], polymer: Sequence[str], letter: Callable[[str], str], warnings: ReadWarnings
 ) -> Chain:
     letters = "".join(letter(residue.code) or "X" for residue in residues)
-    at = places(residues, letters, "".join(letter(code) or "X" for code in polymer), name, remarks)
+    at = align_to_seqres(residues, letters, "".join(letter(code) or "X" for code in polymer), name, warnings)
     codes = [*polymer, *["UNK"] * (max(at) + 1 - len(polymer))]
-    numbers, cb = [""] * len(codes), np.full((len(codes), 3), np.nan, np.float32)
-    for place, residue, stand_in in zip(at, residues, _stand_ins(name, residues, letters, remarks), strict=True):
-        codes[place] = residue.code
-        numbers[place] = f"{residue.number}{residue.insertion}"
-        cb[place] = stand_in
-    remark(codes, letter, remarks)
-    return Chain(name, numbered("".join(letter(code) or "X" for code in codes)), None, cb, numbers=tuple(numbers))
+    residue_numbers, cb = [""] * len(codes), np.full((len(codes), 3), np.nan, np.float32)
+    for seqres_index, residue, stand_in in zip(
+        at, residues, _stand_ins(name, residues, letters, warnings), strict=True
+    ):
+        codes[seqres_index] = residue.code
+        residue_numbers[seqres_index] = f"{residue.number}{residue.insertion}"
+        cb[seqres_index] = stand_in
+    warn_modified(codes, letter, warnings)
+    return Chain(
+        name,
+        encode_residues("".join(letter(code) or "X" for code in codes)),
+        None,
+        cb,
+        residue_numbers=tuple(residue_numbers),
+    )
 
 
-def _stand_ins(name: str, residues: list[Residue], letters: str, remarks: Remarks) -> Iterator[np.ndarray]:
-    """Cβ of each residue, Cα of a glycine; NaN where it was not seen.
+def _stand_ins(name: str, residues: list[Residue], letters: str, warnings: ReadWarnings) -> Iterator[np.ndarray]:
+    """Yield Cβ of each residue, Cα of glycine; NaN if unresolved.
 
-    In a chain of which no residue has a Cβ, for it is a model of the backbone, Cβ of ideal geometry; or Cα, where that
-    is all there is.
+    A chain without any Cβ is a backbone model: it gets Cβ of ideal geometry, or Cα without N and C.
     """
     nowhere = np.full(3, np.nan)
     modelled = bool(letters.strip("G")) and not any("CB" in residue.atoms for residue in residues)
     if modelled:
-        remarks["chains without any Cβ, which is placed by ideal geometry; Cα stands for it without N or C"].append(
+        warnings["chains without any Cβ, which is placed by ideal geometry; Cα stands for it without N or C"].append(
             name
         )
     for letter, (*_, atoms) in zip(letters, residues, strict=True):

@@ -1,4 +1,4 @@
-"""What an action is: one of a few, or a vector within bounds.
+"""The action spaces: discrete actions, or vectors within bounds.
 
 Shapes: n steps, or * any leading dimensions · A number of actions, or width of one · C token width
 """
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 class Discrete(nn.Module):
-    """One of A actions, numbered from 0: predicted as logits, trained by cross-entropy, drawn at random.
+    """One of A actions, numbered from 0: predicted as logits, trained by cross-entropy, sampled.
 
-    Drawn actions (so in the Atari experiments of Chen et al. 2021) have the mistakes that belong to a return; the
-    likeliest action at every step leaves them out, and so overshoots a low target.
+    Sampled actions (as in the Atari experiments of Chen et al. 2021) include the mistakes that go with a return; the
+    most likely action at every step leaves them out, and so overshoots a low target.
 
     Args:
         count: A.
@@ -29,46 +29,46 @@ class Discrete(nn.Module):
         super().__init__()
         self.width = count
 
-    def embedding(self, dim: int) -> nn.Module:
+    def make_embedding(self, dim: int) -> nn.Module:
         return nn.Embedding(self.width, dim)
 
-    def inward(self, actions: Tensor) -> Tensor:
-        """Actions as the embedding takes them."""
+    def normalize(self, actions: Tensor) -> Tensor:
+        """Return actions as the embedding takes them."""
         return actions
 
-    def outward(self, predictions: Tensor) -> Tensor:
-        """The model's last A features as predictions: logits."""
+    def denormalize(self, predictions: Tensor) -> Tensor:
+        """Return the model's last A features as predictions: logits."""
         return predictions
 
     def loss(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """The cross-entropy, (*), of predictions (*, A) and actions (*)."""
+        """Return the cross-entropy, (*), of predictions (*, A) and actions (*)."""
         return F.cross_entropy(predictions.flatten(0, -2), actions.flatten(), reduction="none").view(actions.shape)
 
     def metrics(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """For each of `metric_names`, (n,): whether the likeliest action was the one taken, and the loss."""
+        """Return `metric_names`, (n,) each: whether the most likely action is the one taken, and the loss."""
         return {
             "accuracy": (predictions.argmax(-1) == actions).float(),
             "loss": self.loss(predictions, actions),
         }
 
-    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
-        """(n, A) to n actions, each drawn by a generator of its own; a low temperature leaves less to chance."""
+    def sample(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
+        """Sample n actions from logits (n, A), each by its own generator; a low temperature is closer to the argmax."""
         chances = (predictions.double() / temperature).softmax(-1).cpu().numpy()
         draws = np.array([rng.random() for rng in rngs])
         return np.minimum((chances.cumsum(-1) < draws[:, None]).sum(-1), self.width - 1)
 
 
 class Box(nn.Module):
-    """A vector of A numbers, each within bounds of its own; the model sees them in parts of the range, from -1 to 1.
+    """A vector of A numbers, each within its own bounds; the model sees them normalized to [-1, 1].
 
-        a = low + (high - low) (tanh(W h + b) + 1) / 2;  loss = mean of squares of what is missed, in parts of the range
+        a = low + (high - low) (tanh(W h + b) + 1) / 2;  loss = mean squared error of normalized actions
 
     Source: the Gym experiments of Chen et al. 2021, where all bounds are ±1.
 
     Args:
         low, high: (A,), in the units of the environment.
     Raises:
-        ValueError: for bounds that are not finite, do not pair up, or leave no room.
+        ValueError: for bounds that are not finite, have different lengths, or are empty.
     """
 
     metric_names = ("error", "loss")
@@ -87,41 +87,41 @@ class Box(nn.Module):
                 f"actions need as many finite bounds low < high as an action has numbers, got low={low}, high={high}"
             )
 
-    def embedding(self, dim: int) -> nn.Module:
+    def make_embedding(self, dim: int) -> nn.Module:
         return nn.Linear(self.width, dim)
 
-    def inward(self, actions: Tensor) -> Tensor:
-        """Actions (*, A) in parts of the range: low is -1, high is 1."""
+    def normalize(self, actions: Tensor) -> Tensor:
+        """Return actions (*, A) scaled to [-1, 1]: low is -1, high is 1."""
         return (2 * actions - self.low - self.high) / (self.high - self.low)
 
-    def outward(self, predictions: Tensor) -> Tensor:
-        """The model's last A features (*, A) as actions in the units of the environment."""
+    def denormalize(self, predictions: Tensor) -> Tensor:
+        """Return the model's last A features (*, A) as actions in the units of the environment."""
         part = (predictions.to(self.low.dtype).tanh() + 1) / 2
         return torch.lerp(self.low, self.high, part)  # never beyond a bound, not even by rounding
 
     def loss(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """The mean square, (*), of what predictions miss of actions, (*, A) each, in parts of the range."""
-        return (self.inward(predictions) - self.inward(actions)).square().mean(-1)
+        """Return the mean squared error, (*), of predictions and actions, (*, A) each, both normalized."""
+        return (self.normalize(predictions) - self.normalize(actions)).square().mean(-1)
 
     def metrics(self, predictions: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """For each of `metric_names`, (n,): how much of the range is missed by, from 0 to 1, and the loss."""
-        missed = self.inward(predictions) - self.inward(actions)  # (n, A)
+        """Return `metric_names`, (n,) each: the absolute error as a share of the range, from 0 to 1, and the loss."""
+        missed = self.normalize(predictions) - self.normalize(actions)  # (n, A)
         return {"error": missed.abs().mean(-1) / 2, "loss": self.loss(predictions, actions)}
 
-    def act(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
-        """The predictions (n, A) themselves, at any temperature: nothing is left to chance."""
+    def sample(self, predictions: Tensor, rngs: Sequence[np.random.Generator], temperature: float = 1.0) -> np.ndarray:
+        """Return the predictions (n, A) themselves: vector actions are deterministic at any temperature."""
         return predictions.float().cpu().numpy()
 
 
 def make_actions(spec: dict[str, Any]) -> Discrete | Box:
-    """The actions that the spec of some data describes.
+    """Return the action space that a spec describes.
 
     Raises:
-        ValueError: if it has neither "actions", their number, nor "low" and "high", their bounds.
+        ValueError: if the spec has neither "num_actions" nor the bounds "low" and "high".
     """
     match spec:
-        case {"actions": count}:
+        case {"num_actions": count}:
             return Discrete(count)
         case {"low": low, "high": high}:
             return Box(low, high)
-    raise ValueError(f"actions are given by 'actions', or by 'low' and 'high', and there is only {', '.join(spec)}")
+    raise ValueError(f"actions are given by 'num_actions', or by 'low' and 'high', and there is only {', '.join(spec)}")

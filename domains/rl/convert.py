@@ -1,4 +1,4 @@
-"""DecisionTransformerModel of the transformers library as an adapter of ours, with the same actions, and back.
+"""Conversion between transformers' DecisionTransformerModel and our adapter, with the same actions.
 
     adapter = from_decision_transformer(theirs.config.to_dict(), theirs.state_dict(), known)
     theirs.load_state_dict(their_state(adapter, their_config(adapter, position)))
@@ -20,7 +20,7 @@ from core.convert import TRANSPOSED, Row, Table, Transform, Unused, export_state
 from domains.rl.adapter import Adapter
 from domains.rl.config import ModelConfig
 
-# What a config.json leaves out where it is the default.
+# Defaults that a config.json leaves out.
 DEFAULTS = {
     "state_dim": 17,
     "act_dim": 4,
@@ -34,7 +34,7 @@ DEFAULTS = {
     "resid_pdrop": 0.1,
     "action_tanh": True,
 }
-# What is built into ours.
+# Values that our model has built in.
 FIXED = {
     "model_type": "decision_transformer",
     "scale_attn_weights": True,
@@ -49,36 +49,35 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": Activation.gelu_tanh,
     "relu2": Activation.relu2,
 }
-# Ours that change nothing in what a trained model does: how it began, how it trained, what it does not use.
+# Our settings that do not change a trained model's function: initialization, training, unused parts.
 MUTE = ("dropout", "drop_path", "zero_init", "window", "patch_size", "target_quantile")
-# What a config.json does not say at all.
+# Required values that a config.json does not have.
 KNOWN = {
     "mean": "of each number of a state in the training data",
     "std": "its standard deviation",
-    "environment": "a Gymnasium id",
+    "env_id": "a Gymnasium id",
     "context": "time steps that the model was trained to see, such as 20",
     "return_scale": "what returns were divided by, such as 1000",
     "best_return": "of an episode in the training data",
 }
-# Nor this, which need not be given: bounds of actions (±1), how many there are if they are numbers, how to play, the
-# environment's EnvSpec, and what is taken off states before all else.
-OPTIONAL = ("low", "high", "actions", "delayed", "temperature", "env_spec", "offset")
+# Optional ones: bounds of vector actions (±1), the number of discrete actions, how to play, the environment's EnvSpec,
+# and what is subtracted from states first.
+OPTIONAL = ("low", "high", "num_actions", "delayed", "temperature", "env_spec", "offset")
 
 
 def from_decision_transformer(theirs: Mapping[str, Any], state: Mapping[str, Tensor], known: dict[str, Any]) -> Adapter:
-    """An adapter with the weights of theirs and the same actions.
+    """Return an adapter with their weights and the same actions.
 
-    Theirs wants states normalised and returns scaled by its caller; ours does both itself. Batches are padded at the
-    right: since time steps are numbered within the episode, that gives the actions of a batch padded at the left.
+    Their caller normalizes states and scales returns; our model does both itself. Batches are padded at the right: as
+    time steps are numbered within the episode, that gives the actions of a batch padded at the left.
 
     Args:
         theirs: its DecisionTransformerConfig as a dict, or its config.json.
         state: its weights.
-        known: what that does not say: "mean" and "std" of the states, (S,) each, "environment", "context",
+        known: what the config does not say: "mean" and "std" of the states, (S,) each, "env_id", "context",
             "return_scale" and "best_return", and perhaps more (`OPTIONAL`), as in the spec of an `Adapter`.
     Raises:
-        ValueError: if something is not known, for a configuration that has no counterpart, or for weights that do not
-            fit it.
+        ValueError: for missing `known` values, a configuration without a counterpart, or weights that do not fit.
     """
     adapter = Adapter(*decision_transformer_config(theirs, known))
     load(adapter, state, decision_transformer_table(theirs))
@@ -88,9 +87,9 @@ def from_decision_transformer(theirs: Mapping[str, Any], state: Mapping[str, Ten
 def decision_transformer_config(
     theirs: Mapping[str, Any], known: dict[str, Any]
 ) -> tuple[ModelConfig, PositionConfig, dict[str, Any]]:
-    """What builds an adapter of the same shape: model, position and spec.
+    """Return what builds an adapter of the same shape: model, position and spec.
 
-    Their dropout of tokens and of attention weights has no counterpart; it is gone once a model is trained.
+    Their dropout of tokens and attention weights has no counterpart; it does not affect a trained model.
     """
     theirs = DEFAULTS | FIXED | dict(theirs)
     for name, value in FIXED.items():
@@ -108,8 +107,8 @@ def decision_transformer_config(
         dropout=theirs["resid_pdrop"],
     )
     spec = {
-        "limit": theirs["max_ep_len"],
-        "states": theirs["state_dim"],
+        "max_episode_steps": theirs["max_ep_len"],
+        "state_shape": theirs["state_dim"],
         **_bounds(theirs["act_dim"], theirs["action_tanh"], known),
         **_checked(known, theirs["state_dim"]),
     }
@@ -117,23 +116,23 @@ def decision_transformer_config(
 
 
 def their_config(adapter: Adapter, position: PositionConfig) -> dict[str, Any]:
-    """The config.json of a model of theirs that computes what ours does, dropout aside.
+    """Return the config.json of their model with our function, dropout aside.
 
     Raises:
-        ValueError: for settings that theirs has no like of.
+        ValueError: for settings without a counterpart.
     """
     c, spec = adapter.config, adapter.spec
-    if not isinstance(spec["states"], int):
+    if not isinstance(spec["state_shape"], int):
         raise ValueError("DecisionTransformerModel takes states that are vectors; these are images")
     names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     hidden = round(c.dim * c.mlp_ratio)
     theirs = {
         "model_type": "decision_transformer",
         "architectures": ["DecisionTransformerModel"],
-        "state_dim": spec["states"],
+        "state_dim": spec["state_shape"],
         "act_dim": adapter.actions.width,
         "hidden_size": c.dim,
-        "max_ep_len": spec["limit"],
+        "max_ep_len": spec["max_episode_steps"],
         "n_positions": 3 * spec["context"],
         "n_layer": c.depth,
         "n_head": c.num_heads,
@@ -161,7 +160,7 @@ def their_config(adapter: Adapter, position: PositionConfig) -> dict[str, Any]:
 
 
 def known_of(adapter: Adapter) -> dict[str, Any]:
-    """What theirs does not say of a model of ours: `known` of `from_decision_transformer`."""
+    """Return what their config does not say of our model: `known` of `from_decision_transformer`."""
     mean, std = adapter.mean.tolist(), (adapter.std.double() - 1e-6).tolist()  # those of the weights
     return {name: adapter.spec[name] for name in (*KNOWN, *OPTIONAL) if name in adapter.spec} | {
         "mean": mean,
@@ -170,9 +169,9 @@ def known_of(adapter: Adapter) -> dict[str, Any]:
 
 
 def their_state(adapter: Adapter, theirs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """All weights of a model of theirs, given its configuration. What ours has no like of is 0, and unused there."""
+    """Return all weights of their model, given its configuration. Those without a counterpart are 0, and unused."""
     plain = deepcopy(adapter)
-    plain.hope = None  # the own target has no place there
+    plain.return_head = None  # theirs has no return head
     C, S = theirs["hidden_size"], theirs["state_dim"]
     shapes = {"encoder.wte": (1, C), "predict_state": (S, C), "predict_return": (1, C)}
     empty = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
@@ -181,13 +180,13 @@ def their_state(adapter: Adapter, theirs: Mapping[str, Any]) -> dict[str, Tensor
 
 
 def decision_transformer_table(theirs: Mapping[str, Any]) -> Table:
-    """What is called how, for a model of this configuration."""
+    """Return the table of weight names for a model of this configuration."""
     theirs = DEFAULTS | dict(theirs)
     table = [
         *_pair("embed_return", "embed_return"),
         *_pair("embed_state", "embed_state"),
         *_pair("encoder.ln_f", "transformer.norm"),
-        *_pair("predict_action.0", "act"),
+        *_pair("predict_action.0", "action_head"),
         Row("embed_timestep.weight", "transformer.position.table"),
         Row("embed_ln.weight", "transformer.embed_norm.weight"),
         Row(("embed_ln.bias", "encoder.wpe.weight"), "transformer.embed_norm.bias", _same_place(theirs["n_positions"])),
@@ -219,12 +218,12 @@ ONE_HOT = Transform(
 
 
 def _pair(theirs: str, ours: str, *weight: Transform) -> tuple[Row, Row]:
-    """Weight and bias of a layer."""
+    """Return the rows for weight and bias of a layer."""
     return Row(f"{theirs}.weight", f"{ours}.weight", *weight), Row(f"{theirs}.bias", f"{ours}.bias")
 
 
 def _same_place(positions: int) -> Transform:
-    """Their tokens all stand at place 0 of a table of GPT-2 that comes after the norm: a part of the norm's bias.
+    """Fold GPT-2's position embedding into the norm's bias: all their tokens have position 0, added after the norm.
 
     Source: transformers' issue 17946.
     """
@@ -235,15 +234,16 @@ def _same_place(positions: int) -> Transform:
 
 
 def _bounds(width: int, tanh: bool, known: dict[str, Any]) -> dict[str, Any]:
-    """What the spec says of actions: vectors behind a tanh, or as many numbers as there are logits."""
-    if tanh and "actions" not in known:
+    """Return the spec's description of actions: vectors behind a tanh, or as many discrete actions as logits."""
+    if tanh and "num_actions" not in known:
         return {"low": [-1.0] * width, "high": [1.0] * width}
-    if tanh or known.get("actions") != width:
+    if tanh or known.get("num_actions") != width:
         raise ValueError(
-            f"act_dim={width} and action_tanh={tanh} with known actions={known.get('actions')} cannot be imported;"
-            f" possible: action_tanh=True for vectors, or action_tanh=False and known={{actions: {width}}} for numbers"
+            f"act_dim={width} and action_tanh={tanh} with known num_actions={known.get('num_actions')} cannot be"
+            " imported; possible: action_tanh=True for vectors, or action_tanh=False and"
+            f" known={{num_actions: {width}}} for numbers"
         )
-    return {"actions": width}
+    return {"num_actions": width}
 
 
 def _shown(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Trajectories in three splits, shown as windows of a few time steps.
+"""Trajectories in three splits, as windows of a few time steps.
 
 Shapes: B batch · K context, in time steps · N episodes · S state width
 """
@@ -11,12 +11,18 @@ import numpy as np
 from domains.adapter import Batch
 from domains.data import DomainData
 from domains.data_warnings import warn_data
-from domains.rl.cartpole import CARTPOLE, cartpole
+from domains.rl.cartpole import CARTPOLE_ID, collect_cartpole
 from domains.rl.config import DataConfig, Source
-from domains.rl.environments import MOST_STEPS, check_fit, describe, describe_data, playable
+from domains.rl.env_specs import format_identity, spec_identity
+from domains.rl.environments import (
+    MAX_STEPS,
+    check_env_match,
+    describe_env,
+    describe_trajectories,
+    recreate_env_or_warn,
+)
+from domains.rl.float32 import state_offset, warn_coarse, warn_offset, warn_small_std
 from domains.rl.minari import from_minari
-from domains.rl.precision import offset, say_what_is_coarse, say_what_is_hardly_seen, say_what_needs_an_offset
-from domains.rl.specs import identity, worded
 from domains.rl.trajectories import Trajectories, join, read, windows
 from domains.sampling import Rngs
 
@@ -24,21 +30,21 @@ NO_ENVIRONMENT = "none"
 
 
 class Data(DomainData):
-    """Whole episodes go to one split: `held_out` of them each to validation and test.
+    """Windows of episodes. Each episode is in one split: a share `held_out` each in validation and test.
 
-    A training window starts at any time step of any episode with equal chance, which is Chen et al.'s "trajectories in
-    proportion to their length". The windows of the other splits lie end to end, so that each step counts once.
-    Windows are padded at the right: a causal model that looks from left to right never sees it.
+    A training window starts at any time step of any episode with equal probability, which is Chen et al.'s
+    "trajectories in proportion to their length". The windows of the other splits lie end to end, so that each step
+    counts once. Windows are padded at the right, which a causal model never sees.
 
     Raises:
         ValueError: from `setup`, for data that cannot be read or do not fit their environment, fewer than three
-            episodes, a context below 1, or shares that cannot be.
+            episodes, a context below 1, or invalid shares.
     """
 
     config: DataConfig
 
     def setup(self, stage: str | None = None) -> None:
-        if hasattr(self, "played"):
+        if hasattr(self, "trajectories"):
             return
         c = self.config
         if c.context < 1:
@@ -52,14 +58,14 @@ class Data(DomainData):
                 f"data.temperature={c.temperature} must be above 0; 0.01 is as good as the likeliest action"
             )
         counts = self._load()
-        self.to_go = self.played.returns_to_go(delayed=c.delayed)  # (N, T)
+        self.returns_to_go = self.trajectories.returns_to_go(delayed=c.delayed)  # (N, T)
         self.splits = self._split(counts)
-        shown = self._shown()
-        self.offset, train = offset(shown), self.splits["train"]
-        returns = self.played.returns[train]
-        say_what_needs_an_offset(shown)
-        say_what_is_hardly_seen(np.atleast_1d(shown.std(0 if shown.ndim == 2 else None, dtype=np.float64)))
-        say_what_is_coarse("returns", returns, "the training episodes")
+        train_states = self._train_states()
+        self.offset, train = state_offset(train_states), self.splits["train"]
+        returns = self.trajectories.returns[train]
+        warn_offset(train_states)
+        warn_small_std(np.atleast_1d(train_states.std(0 if train_states.ndim == 2 else None, dtype=np.float64)))
+        warn_coarse("returns", returns, "the training episodes")
         if len(returns) > 1 and returns.min() == returns.max():
             warn_data(
                 f"all {len(returns)} episodes to train on have the return {returns[0]:g}: nothing can be asked for"
@@ -71,15 +77,15 @@ class Data(DomainData):
         }
 
     def spec(self):
-        states = self._shown()
+        states = self._train_states()
         axis = 0 if states.ndim == 2 else None  # all pixels together
-        mean, returns = states.mean(axis, dtype=np.float64), self.played.returns[self.splits["train"]]
+        mean, returns = states.mean(axis, dtype=np.float64), self.trajectories.returns[self.splits["train"]]
         return {
-            "environment": self.environment,
-            **self.about,
+            "env_id": self.env_id,
+            **self.env_description,
             "env_spec": self.env_spec,
             "context": self.config.context,
-            "recall": self.config.recall.value,
+            "kv_cache": self.config.kv_cache,
             "temperature": self.config.temperature,
             "delayed": self.config.delayed,
             "mean": np.atleast_1d(mean if self.offset is None else mean - self.offset).tolist(),
@@ -93,43 +99,45 @@ class Data(DomainData):
         return len(self.starts[split])
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:
-        """As `domains.rl.trajectories.windows` describes it."""
+        """Return a batch of `domains.rl.trajectories.windows`."""
         episodes, first = self.starts[split][list(indices)].T  # (B,), (B,)
-        return windows(self.played, self.to_go, episodes, first, self.config.context, self.offset)
+        return windows(self.trajectories, self.returns_to_go, episodes, first, self.config.context, self.offset)
 
-    def _shown(self) -> np.ndarray:
-        """The states of the training episodes, (steps, S) or images."""
-        return np.concatenate([self.played.states[n, : self.played.lengths[n]] for n in self.splits["train"]])
+    def _train_states(self) -> np.ndarray:
+        """Return the states of the training episodes, (steps, S) or images."""
+        return np.concatenate(
+            [self.trajectories.states[n, : self.trajectories.lengths[n]] for n in self.splits["train"]]
+        )
 
     def _load(self) -> list[int]:
-        """Set the episodes, their environment and what is known of it; return how many each source has."""
+        """Load the episodes, their environment and its description; return the number of episodes of each source."""
         c = self.config
         if c.source is Source.cartpole:
-            found = {CARTPOLE: (CARTPOLE, cartpole(c.episodes, self.seed))}
+            sources = {CARTPOLE_ID: (CARTPOLE_ID, collect_cartpole(c.episodes, self.seed))}
         elif c.source is Source.minari:
-            found = {f"data.name={c.name}": from_minari(c.name)}
+            sources = {f"data.name={c.name}": from_minari(c.name)}
         elif not c.path:
             raise ValueError("data=trajectories needs data.path=FILE.npz; attend collect env=… writes such a file")
         else:
-            found = {path: read(path) for path in ([c.path] if isinstance(c.path, str) else map(str, c.path))}
-        parts = [played for _, played in found.values()]
-        self.environment, self.env_spec = chosen_environment(c.environment, found)
-        env = playable({"environment": self.environment, "env_spec": self.env_spec})
-        for source, part in zip(found, parts, strict=True):
+            sources = {path: read(path) for path in ([c.path] if isinstance(c.path, str) else map(str, c.path))}
+        trajectory_sets = [trajectories for _, trajectories in sources.values()]
+        self.env_id, self.env_spec = choose_env(c.env_id, sources)
+        env = recreate_env_or_warn({"env_id": self.env_id, "env_spec": self.env_spec})
+        for source, part in zip(sources, trajectory_sets, strict=True):
             if len(part.lengths) < 3:
                 raise ValueError(f"{source} has {len(part.lengths)} episodes; each of three splits needs one")
             if env is not None:
-                check_fit(part, env, source)
-        self.played = join(parts) if len(parts) > 1 else parts[0]
-        self.about = describe_data(self.played) if env is None else describe(env)
+                check_env_match(part, env, source)
+        self.trajectories = join(trajectory_sets) if len(trajectory_sets) > 1 else trajectory_sets[0]
+        self.env_description = describe_trajectories(self.trajectories) if env is None else describe_env(env)
         limit = (self.env_spec or {}).get("max_episode_steps") if env is None else None
-        if type(limit) is int and self.about["limit"] < limit <= MOST_STEPS:
-            self.about["limit"] = limit
-        return [len(part.lengths) for part in parts]
+        if type(limit) is int and self.env_description["max_episode_steps"] < limit <= MAX_STEPS:
+            self.env_description["max_episode_steps"] = limit
+        return [len(part.lengths) for part in trajectory_sets]
 
     def _split(self, counts: Sequence[int]) -> dict[str, np.ndarray]:
-        """The episodes of each split. Each source is split on its own: another that joins it moves none."""
-        # Episodes that were made for a seed are split by it; what came from elsewhere is split the same for all seeds.
+        """Return the episodes of each split. Each source is split on its own, independently of the others."""
+        # Episodes collected with a seed are split by it; recorded data are split the same for all seeds.
         seed = self.seed if self.config.source is Source.cartpole else 0
         splits: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
         for first, count in zip(np.cumsum([0, *counts]), counts, strict=False):
@@ -140,44 +148,46 @@ class Data(DomainData):
         return {split: np.concatenate(parts) for split, parts in splits.items()}
 
     def _best(self, episodes: np.ndarray) -> np.ndarray:
-        """The episodes of highest return, until they have `top_share` of the steps of all; in the order given."""
+        """Return the episodes of highest return with `top_share` of all steps, in the given order."""
         if self.config.top_share == 1:
             return episodes
-        ranked = np.argsort(-self.played.returns[episodes], kind="stable")
-        steps = np.cumsum(self.played.lengths[episodes][ranked])
+        ranked = np.argsort(-self.trajectories.returns[episodes], kind="stable")
+        steps = np.cumsum(self.trajectories.lengths[episodes][ranked])
         count = 1 + np.searchsorted(steps, self.config.top_share * steps[-1])
         return episodes[np.sort(ranked[:count])]
 
     def _starts(self, episodes: np.ndarray, stride: int) -> np.ndarray:
-        """(windows, 2): the episode of each window, and its first step."""
-        pairs = [(n, first) for n in episodes for first in range(0, self.played.lengths[n], stride)]
+        """Return the episode and the first step of each window, (windows, 2)."""
+        pairs = [(n, first) for n in episodes for first in range(0, self.trajectories.lengths[n], stride)]
         return np.array(pairs)
 
 
-def chosen_environment(
-    asked: str | None, found: Mapping[str, tuple[str, Trajectories]]
+def choose_env(
+    requested: str | None, sources: Mapping[str, tuple[str, Trajectories]]
 ) -> tuple[str | None, dict[str, Any] | None]:
-    """The id of the environment that all sources were played in, and its specification where one is known; or the one
-    that is asked for, as it is registered. None for none.
+    """Return the id of the environment of all sources, and its specification where known; or the requested id, as
+    registered. None for no environment.
 
     Raises:
-        ValueError: if sources were played in different ones.
+        ValueError: if the sources have different environments.
     """
-    told = [identity(env_id, played.env_spec) for env_id, played in found.values()]
-    if asked == NO_ENVIRONMENT:
+    identities = [spec_identity(env_id, trajectories.env_spec) for env_id, trajectories in sources.values()]
+    if requested == NO_ENVIRONMENT:
         return None, None
-    if asked:
-        recorded = [other for other in told if other["id"] == asked and other != identity(asked, None)]
+    if requested:
+        recorded = [
+            other for other in identities if other["id"] == requested and other != spec_identity(requested, None)
+        ]
         if recorded:
-            there = worded(recorded[0])
-            warn_data(f"data.environment={asked} is taken as it is registered here; the data were played in {there}")
-        return asked, None
-    if any(other != told[0] for other in told):
-        names = sorted({worded(other) for other in told})
+            there = format_identity(recorded[0])
+            warn_data(f"data.env_id={requested} is taken as it is registered here; the data were played in {there}")
+        return requested, None
+    if any(other != identities[0] for other in identities):
+        names = sorted({format_identity(other) for other in identities})
         raise ValueError(f"data.path mixes environments ({', '.join(names)}); name one file, or several of one")
-    ((env_id, _), *_), specs = found.values(), [played.env_spec for _, played in found.values()]
+    ((env_id, _), *_), specs = sources.values(), [trajectories.env_spec for _, trajectories in sources.values()]
     if env_id == NO_ENVIRONMENT:
-        source = next(iter(found))
+        source = next(iter(sources))
         warn_data(f"{source} names no environment: nothing is played, and what is known of actions is what occurs")
         return None, None
     return env_id, next((spec for spec in specs if spec is not None), None)

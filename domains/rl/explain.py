@@ -1,4 +1,4 @@
-"""The end of an episode as `attend explain` shows it.
+"""The end of an episode, for `attend explain`.
 
 Shapes: B copies · K time steps · A number of actions, or width of one
 """
@@ -13,12 +13,12 @@ from domains.adapter import Batch, to_device
 from domains.explanation import Element, Explanation, Form, Picture, percent, png
 from domains.rl.actions import Discrete
 from domains.rl.adapter import Adapter
-from domains.rl.agents import make_agent
+from domains.rl.agents import make_policy
 from domains.rl.data import Data
+from domains.rl.env_specs import format_env
 from domains.rl.evaluate import FIRST_SEED
-from domains.rl.predict import drawn, played_in
+from domains.rl.predict import replay_or_warn, run_env
 from domains.rl.rollout import rollout
-from domains.rl.specs import named
 from domains.rl.trajectories import windows
 
 WIDTH = 160  # pixels of a frame
@@ -26,8 +26,8 @@ WIDTH = 160  # pixels of a frame
 
 @torch.inference_mode()
 def explanations(adapter: Adapter, source: str) -> list[Explanation]:
-    """An episode of the run's environment, played for the best return in the training data; its last steps, as many as
-    the model sees at once.
+    """Return an episode of the run's environment, with the best return of the training data as its target: the last
+    steps that fit into the context.
 
     Args:
         source: the environment's id, for the episode of seed 0; or a seed.
@@ -35,15 +35,17 @@ def explanations(adapter: Adapter, source: str) -> list[Explanation]:
         ValueError: if `source` is neither, or the run has no environment.
     """
     seed = int(source) if source.isdecimal() else 0
-    env = played_in(adapter, adapter.spec["environment"] if source.isdecimal() else source)
-    name, offset = named(env), adapter.spec.get("offset")
+    env = run_env(adapter, adapter.spec["env_id"] if source.isdecimal() else source)
+    name, offset = format_env(env), adapter.spec.get("offset")
     target = adapter.spec["best_return"]
-    played = rollout(env, make_agent(adapter, [target], [seed]), [seed])
-    length = int(played.lengths[0])
+    trajectories = rollout(env, make_policy(adapter, [target], [seed]), [seed])
+    length = int(trajectories.lengths[0])
     first = max(0, length - adapter.spec["context"])
-    to_go = played.returns_to_go(np.array([target]), delayed=adapter.spec.get("delayed", False))
-    batch = windows(played, to_go, np.array([0]), np.array([first]), length - first, offset)
-    frames, _ = drawn("the picture of each step", env, seed, played.actions[0, :length], range(first, length))
+    returns_to_go = trajectories.returns_to_go(np.array([target]), delayed=adapter.spec.get("delayed", False))
+    batch = windows(trajectories, returns_to_go, np.array([0]), np.array([first]), length - first, offset)
+    frames, _ = replay_or_warn(
+        "the picture of each step", env, seed, trajectories.actions[0, :length], range(first, length)
+    )
     small = [frame.convert("RGB").resize((WIDTH, round(WIDTH * frame.height / frame.width))) for frame in frames]
     batch, asked = to_device(batch, adapter.device), [("return asked for", f"{target:g}")]
     return [
@@ -53,8 +55,8 @@ def explanations(adapter: Adapter, source: str) -> list[Explanation]:
             batch=batch,
             elements=elements(adapter, batch),
             answers=[
-                ("return", f"{played.returns[0]:g}"),
-                *(asked if adapter.config.returns else []),
+                ("return", f"{trajectories.returns[0]:g}"),
+                *(asked if adapter.config.return_conditioned else []),
                 ("steps", f"{length}; here from {first} to {length - 1}"),
                 *last_action(adapter, batch),
             ],
@@ -69,29 +71,29 @@ def explanations(adapter: Adapter, source: str) -> list[Explanation]:
 
 
 def example(adapter: Adapter, data: Data) -> Explanation:
-    """An episode that is none of the data's: the first of the evaluation."""
+    """Return a new episode: the first one of the evaluation."""
     return explanations(adapter, str(FIRST_SEED))[0]
 
 
 def elements(adapter: Adapter, batch: Batch) -> list[Element]:
-    """Return-to-go, state and action of each step; without returns, state and action."""
+    """Return the elements of each step: return-to-go (if the model has it), state and action."""
     found, offset = [], torch.tensor(adapter.spec.get("offset") or 0.0, dtype=torch.float64, device=adapter.device)
-    for k, step in enumerate(batch["steps"][0].tolist()):
+    for k, step in enumerate(batch["timesteps"][0].tolist()):
         state, action = batch["states"][0, k] + offset, batch["actions"][0, k]
         numbers = f" ({spelled(state)})" if state.dim() == 1 and len(state) <= 4 else ""
-        if adapter.config.returns:
-            found.append(Element("R", f"step {step}, return to go {batch['returns'][0, k]:g}", (k,)))
+        if adapter.config.return_conditioned:
+            found.append(Element("R", f"step {step}, return to go {batch['returns_to_go'][0, k]:g}", (k,)))
         found.append(Element("s", f"step {step}, state{numbers}", (k,)))
         found.append(Element("a", f"step {step}, action {spelled(action)}", (k,)))
     return found
 
 
 def distribution(adapter: Adapter, predictions: Tensor) -> Tensor:
-    """Of numbered actions their probabilities, (B, K, A). Of vectors the mean is all that is predicted: each number of
-    it, as a part p of its range, counts as the pair (p, 1 - p), (B, K·A, 2), and total variation is what p moves by."""
+    """Return the probabilities of discrete actions, (B, K, A). A vector is a prediction of the mean: each number, as a
+    fraction p of its range, becomes the pair (p, 1 - p), (B, K·A, 2), so that total variation is the change of p."""
     if isinstance(adapter.actions, Discrete):
         return predictions.softmax(-1)
-    part = ((adapter.actions.inward(predictions) + 1) / 2).flatten(1)  # (B, K·A)
+    part = ((adapter.actions.normalize(predictions) + 1) / 2).flatten(1)  # (B, K·A)
     return torch.stack([part, 1 - part], -1)
 
 

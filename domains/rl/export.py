@@ -1,4 +1,4 @@
-"""A decision transformer as a folder of transformers.
+"""Export of a decision transformer to a transformers folder.
 
 export(adapter, position, Path("mine"))         # DecisionTransformerModel.from_pretrained("mine") has its actions
 """
@@ -14,14 +14,14 @@ from domains.rl.convert import known_of, their_config, their_state
 
 
 def export(adapter: Adapter, position: PositionConfig, folder: Path) -> list[Path]:
-    """Write config.json, model.safetensors, and known.json with what those do not say.
+    """Write config.json, model.safetensors, and known.json with values that those lack.
 
-    Theirs wants states as (s - mean) / (std + 1e-6), returns in parts of return_scale, and actions in parts of their
-    range, from low (-1) to high (1), all of which known.json has; actions that are numbers it wants one-hot, and
-    gives logits for. The predicted target (model.target_quantile) is left out.
+    Their model expects states as (s - mean) / (std + 1e-6), returns divided by return_scale, and vector actions scaled
+    from [low, high] to [-1, 1], all of which known.json has; discrete actions are one-hot, and their predictions are
+    logits. The return head (model.target_quantile) is left out.
 
     Raises:
-        ValueError: for a model that transformers has no like of; nothing is written then.
+        ValueError: for a model without a counterpart in transformers; nothing is written then.
     """
     theirs = their_config(adapter, position)
     folder.mkdir(parents=True, exist_ok=True)

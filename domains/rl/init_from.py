@@ -1,4 +1,4 @@
-"""What a model can begin with of another run's weights."""
+"""Initialization from the weights of another run."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from domains.rl.adapter import Adapter
 
 
 def fitted(adapter: Adapter, state: dict[str, Tensor], spec: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights of another run, rescaled so that the same states and returns mean the same.
+    """Return the weights of another run, rescaled so that states and returns keep their scale.
 
-    They bring the mean and the deviation of the states along. Returns are counted in parts of the largest one in the
-    data, and new data may have a larger one. Of another environment, neither means anything.
+    The mean and deviation of the states are taken from the run. Returns are in units of the largest return in the data,
+    and the new data may have another one. Between different environments, neither is transferred.
 
     Args:
-        adapter: the model that shall start.
+        adapter: the model to initialize.
         state: the weights of the run.
-        spec: of its data.
+        spec: the spec of its data.
     """
-    if spec["environment"] != adapter.spec["environment"]:
+    if spec["env_id"] != adapter.spec["env_id"]:
         return {name: weight for name, weight in state.items() if name not in ("mean", "std")}
     before, now = (np.array(known.get("offset") or 0.0) for known in (spec, adapter.spec))
-    if (moved := before - now).any():  # states come without another offset
+    if (moved := before - now).any():  # the new states have another offset
         state = state | {
             "mean": (state["mean"].double() + torch.from_numpy(np.atleast_1d(moved))).to(state["mean"].dtype)
         }
     ratio = adapter.spec["return_scale"] / spec["return_scale"]
-    scales = {"embed_return.weight": ratio, "hope.2.weight": 1 / ratio, "hope.2.bias": 1 / ratio}
+    scales = {"embed_return.weight": ratio, "return_head.2.weight": 1 / ratio, "return_head.2.bias": 1 / ratio}
     return {name: weight * scales.get(name, 1.0) for name, weight in state.items()}

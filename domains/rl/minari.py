@@ -1,6 +1,6 @@
-"""Minari's data sets (Farama), in and out. Needs `pip install -e '.[minari]'`.
+"""Import and export of Minari data sets (Farama). Needs `pip install -e '.[minari]'`.
 
-Shapes: N episodes · T steps of the longest · M steps of all together
+Shapes: N episodes · T steps of the longest · M steps in total
 """
 
 import json
@@ -14,26 +14,25 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
 from domains.data_warnings import warn_data, warn_left_out
+from domains.rl.env_specs import registered_spec, spec_to_dict
 from domains.rl.environments import make
-from domains.rl.specs import plain, registered
 from domains.rl.trajectories import Trajectories, check, pad
 
 
 def minari() -> Any:
-    """The package. Raises ValueError if it is not installed."""
+    """Import the package. Raise ValueError if it is not installed."""
     if find_spec("minari") is None or find_spec("h5py") is None:
         raise ValueError("Minari's data sets need a package that is not installed: pip install -e '.[minari]'")
     return import_module("minari")
 
 
 def from_minari(name: str | None) -> tuple[str, Trajectories]:
-    """The environment's id and the episodes of a data set on this machine.
+    """Read the environment's id and the episodes of a local data set.
 
-    The observation after the last action, which Minari keeps with the others, goes to `finals`. Episodes that just stop
-    count as truncated.
+    The observation after the last action goes to `final_states`. Episodes without an end count as truncated.
 
     Raises:
-        ValueError: without the package or the data set, or for observations and actions of a kind that cannot be.
+        ValueError: without the package or the data set, or for unsupported observations or actions.
     """
     package = minari()
     if name is None:
@@ -83,25 +82,25 @@ def from_minari(name: str | None) -> tuple[str, Trajectories]:
         "env_id": np.array(spec.id if spec else "none"),
     }
     check(arrays, where)
-    played = pad(arrays)
-    played.env_spec = plain(spec) if spec else None
-    return str(arrays["env_id"]), played
+    trajectories = pad(arrays)
+    trajectories.env_spec = spec_to_dict(spec) if spec else None
+    return str(arrays["env_id"]), trajectories
 
 
-def to_minari(name: str, environment: str | EnvSpec, played: Trajectories, about: str) -> None:
-    """Keep episodes as a data set of Minari on this machine.
+def to_minari(name: str, env_id: str | EnvSpec, trajectories: Trajectories, description: str) -> None:
+    """Write episodes as a local Minari data set.
 
     Args:
         name: such as hopper/mix-v0.
         environment: the environment's id, or its specification.
         played: episodes whose final states are known.
-        about: who played.
+        description: of the policies.
     Raises:
-        ValueError: without the package, or for a name that is taken or no name.
+        ValueError: without the package, or for a name that is taken or invalid.
     """
     package = minari()
-    assert played.finals is not None
-    spec, buffers = registered(environment) if isinstance(environment, str) else environment, []
+    assert trajectories.final_states is not None
+    spec, buffers = registered_spec(env_id) if isinstance(env_id, str) else env_id, []
     made = make(spec)
     spaces = {"observation_space": made.observation_space, "action_space": made.action_space}
     kind, seen = made.action_space.dtype, made.observation_space.dtype
@@ -109,23 +108,31 @@ def to_minari(name: str, environment: str | EnvSpec, played: Trajectories, about
     kept = keepable(spec)
     if kept is None:
         warn_data(f"minari={name} keeps no environment: {spec.id} was registered with what JSON cannot hold")
-    for n, length in enumerate(played.lengths):
+    for n, length in enumerate(trajectories.lengths):
         last = np.arange(length) == length - 1
         buffers.append(
             package.data_collector.EpisodeBuffer(
                 id=n,
-                seed=None if played.seeds is None else int(played.seeds[n]),
-                observations=np.concatenate([played.states[n, :length], played.finals[n : n + 1]]).astype(seen),
-                actions=played.actions[n, :length].astype(kind),
-                rewards=played.rewards[n, :length],
-                terminations=last & played.terminated[n],
-                truncations=last & played.truncated[n],
+                seed=None if trajectories.seeds is None else int(trajectories.seeds[n]),
+                observations=np.concatenate(
+                    [trajectories.states[n, :length], trajectories.final_states[n : n + 1]]
+                ).astype(seen),
+                actions=trajectories.actions[n, :length].astype(kind),
+                rewards=trajectories.rewards[n, :length],
+                terminations=last & trajectories.terminated[n],
+                truncations=last & trajectories.truncated[n],
             )
         )
-    text = {"algorithm_name": about, "description": about, "author": "attend", "author_email": "", "code_permalink": ""}
+    text = {
+        "algorithm_name": description,
+        "description": description,
+        "author": "attend",
+        "author_email": "",
+        "code_permalink": "",
+    }
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning)  # says that there is no environment
+            warnings.filterwarnings("ignore", category=UserWarning)  # Minari warns if there is no environment
             package.create_dataset_from_buffers(
                 name, buffers, env=kept, eval_env=kept, jpeg_encoding=False, **spaces, **text
             )
@@ -134,8 +141,8 @@ def to_minari(name: str, environment: str | EnvSpec, played: Trajectories, about
 
 
 def keepable(spec: EnvSpec) -> EnvSpec | None:
-    """A specification whose values are all JSON's, as Minari keeps it; None if some cannot be."""
-    told = plain(spec)
+    """Return a specification without values that JSON cannot hold, as Minari stores it; None if it has such values."""
+    told = spec_to_dict(spec)
     pairs = [(told["kwargs"], spec.kwargs)]
     pairs += [
         (w["kwargs"], o.kwargs) for w, o in zip(told["additional_wrappers"], spec.additional_wrappers, strict=True)

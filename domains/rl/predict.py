@@ -1,4 +1,4 @@
-"""Plays the environment that a run was trained on, and shows it."""
+"""Play the environment that a run was trained on, and show it."""
 
 import csv
 import json
@@ -16,108 +16,123 @@ from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
 from domains.rl.adapter import Adapter
-from domains.rl.agents import make_agent
-from domains.rl.checked import given
-from domains.rl.environments import FAULTS, fault, make, remade
+from domains.rl.agents import make_policy
+from domains.rl.env_checker import fit_to_space
+from domains.rl.env_specs import format_env
+from domains.rl.environments import ENV_ERRORS, format_error, make, recreate_env
 from domains.rl.rollout import rollout
-from domains.rl.specs import named
 from domains.rl.trajectories import Trajectories
 
 EPISODES = 5
-EVERY = 3  # every third frame is shown; of a long episode fewer, so that there are at most MOST
-MOST = 200
+FRAME_STRIDE = 3  # stride of the shown frames; larger for long episodes, for at most MAX_FRAMES
+MAX_FRAMES = 200
 WIDTH = 300  # pixels of a frame
 
 
 def predict(adapter: Adapter, source: str, folder: Path) -> list[Path]:
     """Play some episodes of the environment `source` for the best return in the training data.
 
-    Writes episodes.csv (a line for each step), episodes.json (their returns) and episode.gif, the first of them. An
-    environment that has no pictures, or that cannot draw them here, leaves the last out with a warning.
+    Writes episodes.csv (a line for each step), episodes.json (their returns) and episode.gif, the first episode. If the
+    environment cannot be rendered here, the GIF is left out with a warning.
 
     Raises:
         ValueError: if `source` is not the environment that the run was trained on; nothing is written then.
     """
-    env = played_in(adapter, source)
+    env = run_env(adapter, source)
     target, seeds = adapter.spec["best_return"], list(range(EPISODES))
-    played = rollout(env, make_agent(adapter, [target] * EPISODES, seeds), seeds)
+    trajectories = rollout(env, make_policy(adapter, [target] * EPISODES, seeds), seeds)
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_steps(folder / "episodes.csv", target, played, delayed=adapter.spec.get("delayed", False))
-    write_summary(folder / "episodes.json", named(env), target if adapter.config.returns else None, seeds, played)
-    film = write_film(folder / "episode.gif", env, seeds[0], played.actions[0, : played.lengths[0]])
+    write_steps(folder / "episodes.csv", target, trajectories, delayed=adapter.spec.get("delayed", False))
+    write_summary(
+        folder / "episodes.json",
+        format_env(env),
+        target if adapter.config.return_conditioned else None,
+        seeds,
+        trajectories,
+    )
+    film = write_gif(folder / "episode.gif", env, seeds[0], trajectories.actions[0, : trajectories.lengths[0]])
     return [folder / "episodes.csv", folder / "episodes.json", *film]
 
 
-def played_in(adapter: Adapter, source: str) -> str | EnvSpec:
-    """The environment that the run was trained on, as it was recorded.
+def run_env(adapter: Adapter, source: str) -> str | EnvSpec:
+    """Return the environment that the run was trained on, as it was recorded.
 
     Raises:
-        ValueError: if `source` names another, or there is none, or it cannot be made again.
+        ValueError: if `source` names another, or there is none, or it cannot be recreated.
     """
-    env = adapter.spec["environment"]
+    env = adapter.spec["env_id"]
     if env is None:
-        raise ValueError("this run was trained by data.environment=none: there is nothing to play")
+        raise ValueError("this run was trained by data.env_id=none: there is nothing to play")
     if source != env:
         near = get_close_matches(source, list(gymnasium.registry), n=1)
         unknown = "" if source in gymnasium.registry else ", and Gymnasium knows no environment of that name"
         hint = f" (did you mean {near[0]}?)" if unknown and near and near[0] != env else ""
         raise ValueError(f"this run was trained on {env}: give input={env}, not {source!r}{unknown}{hint}")
-    return remade(adapter.spec)
+    return recreate_env(adapter.spec)
 
 
-def write_summary(path: Path, env: str, target: float | None, seeds: list[int], played: Trajectories) -> None:
+def write_summary(path: Path, env: str, target: float | None, seeds: list[int], trajectories: Trajectories) -> None:
     columns = {
         "seed": seeds,
-        "return": played.returns.tolist(),
-        "steps": played.lengths.tolist(),
-        "terminated": played.terminated.tolist(),
-        "truncated": played.truncated.tolist(),
+        "return": trajectories.returns.tolist(),
+        "steps": trajectories.lengths.tolist(),
+        "terminated": trajectories.terminated.tolist(),
+        "truncated": trajectories.truncated.tolist(),
     }
     episodes = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    mean = float(played.returns.mean())
+    mean = float(trajectories.returns.mean())
     summary = {"environment": env, "target_return": target, "mean_return": mean, "episodes": episodes}
     path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
-def write_steps(path: Path, target: float, played: Trajectories, *, delayed: bool) -> None:
-    """A line for each step of each episode."""
-    to_go = played.returns_to_go(np.full(len(played.lengths), target), delayed=delayed)
+def write_steps(path: Path, target: float, trajectories: Trajectories, *, delayed: bool) -> None:
+    """Write a line for each step of each episode."""
+    returns_to_go = trajectories.returns_to_go(np.full(len(trajectories.lengths), target), delayed=delayed)
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        width = played.states.shape[2] if played.states.ndim == 3 else 0  # images are left out
+        width = trajectories.states.shape[2] if trajectories.states.ndim == 3 else 0  # image states are left out
         state = [f"state_{i}" for i in range(width)]
-        action = [f"action_{i}" for i in range(played.actions.shape[2])] if played.actions.ndim == 3 else ["action"]
+        action = (
+            [f"action_{i}" for i in range(trajectories.actions.shape[2])]
+            if trajectories.actions.ndim == 3
+            else ["action"]
+        )
         rows.writerow(["episode", "step", "return_to_go", *state, *action, "reward"])
-        for n, length in enumerate(played.lengths):
+        for n, length in enumerate(trajectories.lengths):
             for t in range(length):
-                actions = np.atleast_1d(played.actions[n, t])
-                values = (to_go[n, t], *played.states[n, t].flat[:width], *actions, played.rewards[n, t])
+                actions = np.atleast_1d(trajectories.actions[n, t])
+                values = (
+                    returns_to_go[n, t],
+                    *trajectories.states[n, t].flat[:width],
+                    *actions,
+                    trajectories.rewards[n, t],
+                )
                 rows.writerow([n, t, *(f"{value:.12g}" if abs(value) >= 1e6 else f"{value:g}" for value in values)])
 
 
-def write_film(path: Path, env: str | EnvSpec, seed: int, actions: np.ndarray) -> list[Path]:
-    """The path, if there is something to see and it can be drawn here."""
-    every = max(EVERY, -(-len(actions) // MOST))
-    frames, fps = drawn(path.name, env, seed, actions, range(0, len(actions), every))
+def write_gif(path: Path, env: str | EnvSpec, seed: int, actions: np.ndarray) -> list[Path]:
+    """Write an episode as a GIF. Return its path, or nothing if the environment cannot be rendered here."""
+    every = max(FRAME_STRIDE, -(-len(actions) // MAX_FRAMES))
+    frames, fps = replay_or_warn(path.name, env, seed, actions, range(0, len(actions), every))
     if not frames:
         return []
-    milliseconds = 10 * round(100 * every / fps)  # a GIF counts in hundredths
+    milliseconds = 10 * round(100 * every / fps)  # a GIF counts in hundredths of a second
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
     return [path]
 
 
-def drawn(
+def replay_or_warn(
     name: str, env: str | EnvSpec, seed: int, actions: np.ndarray, steps: Container[int]
 ) -> tuple[list[Image.Image], float]:
-    """`replay`, or no frames and a warning that `name` is left out where the environment cannot be drawn."""
+    """Return `replay`, or no frames with a warning that `name` is left out if the environment cannot be rendered."""
     try:
         return replay(env, seed, actions, steps)
-    except FAULTS as error:
+    except ENV_ERRORS as error:
         hint = "; MuJoCo draws without a screen by MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
         mujoco = hint if "mujoco" in entry_point(env) else ""
         warnings.warn(
-            f"{name} is left out: {named(env)} cannot be drawn here ({str(error) or fault(error)}){mujoco}",
+            f"{name} is left out: {format_env(env)} cannot be drawn here ({str(error) or format_error(error)}){mujoco}",
             stacklevel=3,
         )
         return [], 0.0
@@ -126,16 +141,16 @@ def drawn(
 def replay(
     env: str | EnvSpec, seed: int, actions: np.ndarray, steps: Container[int]
 ) -> tuple[list[Image.Image], float]:
-    """The episode that these actions make, before each of some steps, drawn without a window; and frames a second."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
+    """Replay an episode's actions; return the frames before the given steps, and the frames per second."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame prints a greeting
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # render without a screen
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would look for one
+        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would look for a screen
     follow = {"camera_name": "track"} if "gymnasium.envs.mujoco" in entry_point(env) else {}
-    made: Any = make(env, render_mode="rgb_array", **follow)  # MuJoCo's free camera lets a walker walk out of sight
+    made: Any = make(env, render_mode="rgb_array", **follow)  # MuJoCo's free camera does not follow
     made.reset(seed=seed)
     frames = []
-    for step, action in enumerate(given(made.action_space, actions)):
+    for step, action in enumerate(fit_to_space(made.action_space, actions)):
         if step in steps:
             image = Image.fromarray(np.asarray(made.render()))
             frames.append(image.resize((WIDTH, round(WIDTH * image.height / image.width))).quantize(16))

@@ -1,6 +1,6 @@
-"""Episodes: many environments played side by side by one policy.
+"""Rollouts: many environments played in parallel by one policy.
 
-Shapes: N episodes · n of them still running · T time limit · S state width · A width of an action
+Shapes: N episodes · n active episodes · T time limit · S state width · A width of an action
 """
 
 from collections.abc import Sequence
@@ -13,73 +13,78 @@ from gymnasium.envs.registration import EnvSpec
 from domains.archives import check_room
 from domains.data_warnings import warn_data
 from domains.rl.actions import make_actions
-from domains.rl.checked import CheckedEnv, given, say_what_was_outside
-from domains.rl.environments import describe
-from domains.rl.precision import say_what_is_coarse
-from domains.rl.specs import named, plain, spec_of
-from domains.rl.states import shape_and_kind
+from domains.rl.env_checker import CheckedEnv, fit_to_space, warn_outside_space
+from domains.rl.env_specs import format_env, spec_of, spec_to_dict
+from domains.rl.environments import describe_env
+from domains.rl.float32 import warn_coarse
+from domains.rl.states import shape_and_dtype
 from domains.rl.trajectories import Trajectories
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """Chooses for the episodes that still run; everything played so far lies in `played`."""
+    """Chooses the actions of the active episodes from the `trajectories` so far."""
 
-    def __call__(self, played: Trajectories, running: np.ndarray, step: int) -> np.ndarray:
-        """Numbers of the running episodes (n,) and the time step they are all at, to their actions (n,) or (n, A)."""
+    def __call__(self, trajectories: Trajectories, active: np.ndarray, step: int) -> np.ndarray:
+        """Return the actions (n,) or (n, A) of the active episodes (indices (n,)), which are all at the same step."""
         ...
 
 
 def rollout(env: str | EnvSpec, policy: Policy, seeds: Sequence[int], first: int = 0) -> Trajectories:
-    """One episode for each seed. Each environment is seeded on its own, so that its episode is the same in any company.
+    """Play one episode per seed. Each environment has its own seed: an episode does not depend on the others.
 
-    They are plain environments and not Gymnasium's vector ones, which step those that are over as well: here an episode
-    that is over leaves the batch. States are kept in float64 where the environment has more than float32 holds.
+    The environments are plain ones, not Gymnasium's vector environments, which also step finished episodes: here a
+    finished episode leaves the batch. States are stored in float64 where float32 cannot represent them.
 
     Args:
-        env: the id of an environment, or its specification (`domains.rl.specs`).
-        policy: who plays.
+        env: the id of an environment, or its specification (`domains.rl.env_specs`).
+        policy: chooses the actions.
         seeds: (N,).
-        first: number of the first episode, for complaints.
+        first: number of the first episode, for error messages.
     Raises:
-        ValueError: if the environment cannot be played (`domains.rl.environments.describe`), or its replies are none
-            (`domains.rl.checked`).
+        ValueError: if the environment is not supported (`domains.rl.environments.describe_env`), or its replies are
+            invalid (`domains.rl.env_checker`).
     """
-    about = describe(env)
+    description = describe_env(env)
     envs = [CheckedEnv(env, n) for n in range(first, first + len(seeds))]
-    seen, actions = envs[0].env.observation_space, envs[0].env.action_space
-    assert seen.dtype is not None
-    if "low" in about and np.issubdtype(actions.dtype, np.integer):
-        warn_data(f"the actions of {named(env)} are whole numbers ({actions}): what a policy chooses is rounded")
+    observation_space, actions = envs[0].env.observation_space, envs[0].env.action_space
+    assert observation_space.dtype is not None
+    if "low" in description and np.issubdtype(actions.dtype, np.integer):
+        warn_data(f"the actions of {format_env(env)} are whole numbers ({actions}): what a policy chooses is rounded")
     states = [made.reset(int(seed)) for made, seed in zip(envs, seeds, strict=True)]
-    exact = not all(np.can_cast(kind, np.float32) for kind in (seen.dtype, *(state.dtype for state in states)))
-    played, rewards = nothing_played(len(seeds), about, exact=exact), np.zeros((len(seeds), about["limit"]))
-    played.seeds, played.finals = np.array(seeds, np.int64), np.zeros_like(played.states[:, 0])
-    played.env_spec = plain(env if isinstance(env, EnvSpec) else spec_of(envs[0].env, env))
-    for step in range(about["limit"]):
-        running = np.flatnonzero(~(played.terminated | played.truncated))
-        if len(running) == 0:
+    exact = not all(
+        np.can_cast(kind, np.float32) for kind in (observation_space.dtype, *(state.dtype for state in states))
+    )
+    trajectories, rewards = (
+        empty_trajectories(len(seeds), description, exact=exact),
+        np.zeros((len(seeds), description["max_episode_steps"])),
+    )
+    trajectories.seeds, trajectories.final_states = np.array(seeds, np.int64), np.zeros_like(trajectories.states[:, 0])
+    trajectories.env_spec = spec_to_dict(env if isinstance(env, EnvSpec) else spec_of(envs[0].env, env))
+    for step in range(description["max_episode_steps"]):
+        active = np.flatnonzero(~(trajectories.terminated | trajectories.truncated))
+        if len(active) == 0:
             break
-        played.states[running, step] = [states[n] for n in running]
-        played.lengths[running] += 1
-        taken = given(actions, np.asarray(policy(played, running, step), played.actions.dtype))
-        played.actions[running, step] = taken
-        for n, action in zip(running, taken, strict=True):
-            states[n], rewards[n, step], played.terminated[n], played.truncated[n] = envs[n].step(action)
-        played.rewards[running, step] = rewards[running, step]
-    played.truncated |= ~played.terminated  # cut off here, if a wrapper let it go on
-    played.finals[:] = states
+        trajectories.states[active, step] = [states[n] for n in active]
+        trajectories.lengths[active] += 1
+        chosen = fit_to_space(actions, np.asarray(policy(trajectories, active, step), trajectories.actions.dtype))
+        trajectories.actions[active, step] = chosen
+        for n, action in zip(active, chosen, strict=True):
+            states[n], rewards[n, step], trajectories.terminated[n], trajectories.truncated[n] = envs[n].step(action)
+        trajectories.rewards[active, step] = rewards[active, step]
+    trajectories.truncated |= ~trajectories.terminated  # cut off here if a wrapper would go on
+    trajectories.final_states[:] = states
     for made in envs:
         made.close()
-    say_what_was_outside(seen, played, named(env))
-    say_what_is_coarse("rewards", rewards[played.real], named(env))
-    return played
+    warn_outside_space(observation_space, trajectories, format_env(env))
+    warn_coarse("rewards", rewards[trajectories.step_mask], format_env(env))
+    return trajectories
 
 
-def nothing_played(episodes: int, about: dict[str, Any], *, exact: bool = False) -> Trajectories:
-    """Room for episodes of an environment of which `about` is known (`describe`); `exact`: vectors in float64."""
-    N, T, actions = episodes, about["limit"], make_actions(about)
-    shape, kind = shape_and_kind(about["states"])
+def empty_trajectories(episodes: int, description: dict[str, Any], *, exact: bool = False) -> Trajectories:
+    """Return zeros for episodes of an environment (`describe_env`); `exact`: vector states in float64."""
+    N, T, actions = episodes, description["max_episode_steps"], make_actions(description)
+    shape, kind = shape_and_dtype(description["state_shape"])
     kind = np.float64 if exact and kind is np.float32 else kind
     check_room(N * T * prod(shape) * np.dtype(kind).itemsize, f"{N} episodes of up to {T:,} steps")
     return Trajectories(

@@ -1,4 +1,4 @@
-"""A look at a model in training: what it achieves of what it is asked for."""
+"""Plots during training: achieved over target returns."""
 
 import csv
 from pathlib import Path
@@ -7,29 +7,31 @@ import numpy as np
 
 from domains.rl.adapter import Adapter
 from domains.rl.data import Data
-from domains.rl.environments import remade
-from domains.rl.evaluate import FIRST_SEED, HEADLINE, ask, target
+from domains.rl.environments import recreate_env
+from domains.rl.evaluate import FIRST_SEED, HEADLINE_FRACTIONS, play_targets, target_return
 from domains.rl.figures import draw_histogram, draw_returns
 
 EPISODES = 5  # for each target, on seeds that no evaluation uses
 
 
 def picture(adapter: Adapter, data: Data, path: Path) -> None:
-    """Draws the returns of a few episodes, and adds their means to returns.csv beside it: the learning curve.
+    """Draw the returns of a few episodes, and append their means to returns.csv beside it: the learning curve.
 
     Raises:
         ValueError: if there is no environment to play.
     """
-    env = remade(adapter.spec)
+    env = recreate_env(adapter.spec)
     if env is None:
-        raise ValueError("trainer.plot_every_n_steps plays the environment, and there is none (data.environment=none)")
-    shown, best = data.played.returns[data.splits["train"]], adapter.spec["best_return"]
-    parts = HEADLINE if adapter.config.returns else (1.0,)
-    targets, _, played = ask(adapter, env, {target(p, shown, best): EPISODES for p in parts}, FIRST_SEED // 2)
-    if adapter.config.returns:
-        draw_returns(np.array(targets), played.returns, shown, path)
+        raise ValueError("trainer.plot_every_n_steps plays the environment, and there is none (data.env_id=none)")
+    train_returns, best = data.trajectories.returns[data.splits["train"]], adapter.spec["best_return"]
+    parts = HEADLINE_FRACTIONS if adapter.config.return_conditioned else (1.0,)
+    targets, _, trajectories = play_targets(
+        adapter, env, {target_return(p, train_returns, best): EPISODES for p in parts}, FIRST_SEED // 2
+    )
+    if adapter.config.return_conditioned:
+        draw_returns(np.array(targets), trajectories.returns, train_returns, path)
     else:
-        draw_histogram(shown, played.returns, path)
+        draw_histogram(train_returns, trajectories.returns, path)
     curve = path.with_name("returns.csv")
     new = not curve.exists()
     with open(curve, "a", newline="", encoding="utf-8") as file:
@@ -37,5 +39,5 @@ def picture(adapter: Adapter, data: Data, path: Path) -> None:
         if new:
             rows.writerow(["picture", "target", "return"])
         rows.writerows(
-            [path.stem, asked, played.returns[np.equal(targets, asked)].mean()] for asked in sorted({*targets})
+            [path.stem, asked, trajectories.returns[np.equal(targets, asked)].mean()] for asked in sorted({*targets})
         )

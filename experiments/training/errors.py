@@ -17,7 +17,7 @@ from domains.data_warnings import listed
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUT_OF_MEMORY = (
     "the device is out of memory; lower data.batch_size, and raise trainer.accumulate_grad_batches by as much for the "
-    "same steps; or lower data.context, data.crop or model.dim"
+    "same steps; or lower data.context, data.crop_size or model.dim"
 )
 
 

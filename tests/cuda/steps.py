@@ -30,7 +30,7 @@ torch.cuda.manual_seed_all = lambda seed: None
 torch.cuda.is_bf16_supported = lambda *_, **__: True
 
 FASTA = ["domain=protein_language", f"data.path={sys.argv[1]}"]
-SMALL = ["data.crop=30", "model.depth=2"]
+SMALL = ["data.crop_size=30", "model.depth=2"]
 CASES = {
     "vision": ["domain=vision"],
     "mae": ["domain=vision", "model=mae"],

@@ -28,8 +28,8 @@ from domains.data_warnings import DataWarning
 from domains.protein.files import read_chains
 from domains.protein.sources import read_alignments, read_pack
 from domains.rl.baselines3 import read_baselines3
+from domains.rl.env_specs import registered_spec, spec_to_dict
 from domains.rl.policies import read_network
-from domains.rl.specs import plain, registered
 from domains.rl.trajectories import read
 from domains.text.config import DataConfig as TextConfig
 from domains.text.config import Source as TextSource
@@ -92,7 +92,7 @@ def trajectories(**changes) -> bytes:
         "truncated": np.zeros(5, bool),
         "episode_length": np.array([5]),
         "env_id": np.array("CartPole-v1"),
-        "env_spec": np.array(json.dumps(plain(registered("CartPole-v1")))),
+        "env_spec": np.array(json.dumps(spec_to_dict(registered_spec("CartPole-v1")))),
     }
     return packed(arrays | changes, lambda file, what: np.savez_compressed(file, **what))
 

@@ -16,9 +16,16 @@ from hypothesis import strategies as st
 from domains.rl.collect import collect
 from domains.rl.config import DataConfig, Source
 from domains.rl.data import Data
-from domains.rl.environments import describe
+from domains.rl.env_specs import (
+    PASSIVE_WRAPPERS,
+    RECREATED_WRAPPERS,
+    format_env,
+    registered_spec,
+    spec_from_dict,
+    spec_to_dict,
+)
+from domains.rl.environments import describe_env
 from domains.rl.policies import make_controller
-from domains.rl.specs import REMADE, WATCHING, named, plain, registered, trusted
 
 EXAMPLES = int(os.environ.get("ATTEND_FUZZ", "40"))
 CALM = settings(
@@ -38,11 +45,11 @@ JSON = st.recursive(LEAVES, lambda x: st.lists(x, max_size=3) | st.dictionaries(
 @st.composite
 def spec(draw):
     """An EnvSpec's JSON, with some of it changed."""
-    told = plain(registered(draw(st.sampled_from(["CartPole-v1", "Pendulum-v1", "KeyToDoor-v0"]))))
+    told = spec_to_dict(registered_spec(draw(st.sampled_from(["CartPole-v1", "Pendulum-v1", "KeyToDoor-v0"]))))
     for _ in range(draw(st.integers(0, 2))):
         told[draw(st.sampled_from([*told]))] = draw(JSON)
     wrapper = {
-        "name": st.sampled_from(sorted(REMADE | WATCHING)) | st.text(max_size=4),
+        "name": st.sampled_from(sorted(RECREATED_WRAPPERS | PASSIVE_WRAPPERS)) | st.text(max_size=4),
         "entry_point": st.sampled_from(["gymnasium.wrappers.x:Y", "gymnasium.wrappers:Y", "evil:Evil"]) | JSON,
         "kwargs": st.dictionaries(
             st.sampled_from(["min_action", "max_action", "stack_size", "shape", "delay", "bins", "x"]), JSON, max_size=3
@@ -139,11 +146,11 @@ def test_made_up_trajectories_are_trained_on_or_refused(tmp_path):
 
     @CALM
     @given(files(), st.sampled_from([None, "none", "CartPole-v1"]))
-    def train(arrays, environment):
+    def train(arrays, env_id):
         np.savez(tmp_path / "some.npz", **arrays)
         config = DataConfig(source=Source.trajectories, path=str(tmp_path / "some.npz"), context=3)
         data = Data(config)
-        data.config.environment = environment
+        data.config.env_id = env_id
         if refused(lambda: data.setup() or True, said):
             known, batch = data.spec(), data.batch("train", range(data.size("train")))
             assert all(tensor.isfinite().all() for tensor in batch.values())
@@ -162,10 +169,10 @@ def test_made_up_specifications_are_made_or_refused():
     @CALM
     @given(spec() | JSON)
     def make(told):
-        env = refused(lambda: trusted(told), said)
+        env = refused(lambda: spec_from_dict(told), said)
         if env is not None:
-            assert named(env)
-            made.append(refused(lambda: describe(env), said))
+            assert format_env(env)
+            made.append(refused(lambda: describe_env(env), said))
 
     make()
     assert said
@@ -173,7 +180,7 @@ def test_made_up_specifications_are_made_or_refused():
 
 
 def test_made_up_networks_play_or_are_refused(tmp_path):
-    said, played = [], []
+    said, trajectories = [], []
     good = {"n_layers": np.array(2), "act": np.array("tanh"), "out": np.array("argmax")}
     good |= {"w0": np.ones((5, 4)), "b0": np.ones(5), "w1": np.ones((2, 5)), "b1": np.ones(2)}
     norm = {"obs_mean": np.zeros(4), "obs_var": np.ones(4), "eps": np.array(0.0), "clip_obs": np.array(5.0)}
@@ -190,16 +197,16 @@ def test_made_up_networks_play_or_are_refused(tmp_path):
             np.savez(path, allow_pickle=False, **arrays)
         else:
             zipped(path, arrays, data.draw(JSON | st.fixed_dictionaries({"policy_kwargs": JSON})))
-        about = {"states": 4, "actions": 2, "limit": 9}
+        about = {"state_shape": 4, "num_actions": 2, "max_episode_steps": 9}
         network = refused(lambda: make_controller(str(path), "CartPole-v1", about), said)
         if network is not None:
             with np.errstate(all="ignore"):
                 assert network(np.zeros((3, 4)), 0, []).shape == (3,)
-            played.append(network)
+            trajectories.append(network)
 
     play()
     assert said
-    assert played
+    assert trajectories
 
 
 def zipped(path, arrays, about) -> None:

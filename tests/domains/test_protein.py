@@ -16,9 +16,9 @@ from core.config import Mixer, PositionConfig, PositionKind
 from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
 from domains.protein.adapter import Adapter
-from domains.protein.alphabet import LETTERS, UNKNOWN, numbered
+from domains.protein.alphabet import AMINO_ACIDS, UNKNOWN, encode_residues
 from domains.protein.chain import Chain, one_hot, virtual_cb
-from domains.protein.config import Bins, DataConfig, ModelConfig, Product
+from domains.protein.config import Bins, DataConfig, ModelConfig, OuterProductKind
 from domains.protein.data import Data, collate, two_stretches
 from domains.protein.evaluate import evaluate
 from domains.protein.explain import explanation
@@ -35,8 +35,8 @@ from domains.protein.metrics import (
     precision,
     ranked,
 )
-from domains.protein.pair import OuterProduct, RankBias, TriangleAttention, TriangleMultiplication
-from domains.protein.predict import predict, predicted, write
+from domains.protein.pair import FullOuterProduct, RankBias, TriangleAttention, TriangleMultiplication
+from domains.protein.predict import predict, predict_chain, write
 from domains.sampling import StepDataset
 from experiments.config import OptimizerConfig
 from experiments.training.optimizers import make_optimizer
@@ -59,7 +59,7 @@ def random_chain(length: int, seed: int = 0, name: str = "1ABC_A") -> Chain:
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    data = Data(DataConfig(batch_size=3, crop=26))
+    data = Data(DataConfig(batch_size=3, crop_size=26))
     data.setup()
     return data
 
@@ -67,7 +67,8 @@ def data() -> Data:
 def make_adapter(data: Data, **changes) -> Adapter:
     torch.manual_seed(0)
     config = replace(
-        ModelConfig(dim=12, depth=2, num_heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7), **changes
+        ModelConfig(dim=12, depth=2, num_heads=3, mlp_ratio=2, pair_dim=10, conv_radius=2, max_relative_position=7),
+        **changes,
     )
     return Adapter(config, PositionConfig(PositionKind.rotary), data.spec()).eval()
 
@@ -116,7 +117,7 @@ def test_chains_are_proteins(data):
 
 def test_virtual_cb_is_a_bond_length_from_ca_and_a_glycine_has_none():
     backbone = np.array([[[1.458, 0, 0], [0, 0, 0], [-0.547, 1.424, 0]]] * 2, np.float32)  # N, CA, C of ideal geometry
-    cb = virtual_cb(backbone, numbered("AG"))
+    cb = virtual_cb(backbone, encode_residues("AG"))
     assert np.linalg.norm(cb[0]) == pytest.approx(1.53, abs=0.02)
     assert np.array_equal(cb[1], backbone[1, 1])
 
@@ -127,7 +128,7 @@ def test_setup_twice_reads_once(data):
     assert data.splits is before
 
 
-@pytest.mark.parametrize("wrong", [{"crop": 7}, {"crop": 0}, {"sequence_only": 1.5}])
+@pytest.mark.parametrize("wrong", [{"crop_size": 7}, {"crop": 0}, {"sequence_only": 1.5}])
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=f"data.{next(iter(wrong))}="):
         Data(DataConfig(**wrong)).setup()
@@ -135,16 +136,16 @@ def test_settings_that_cannot_be_are_refused(wrong):
 
 def test_a_batch_has_its_shapes_and_its_distances(data):
     batch = data.batch("train", [5, 11, 2], rngs(1, 2, 3))
-    longest = max(len(data.splits["train"][i]) for i in (5, 11, 2))
+    max_length = max(len(data.splits["train"][i]) for i in (5, 11, 2))
     assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
-        "sequence": (3, longest),
-        "profile": (3, longest, 20),
-        "place": (3, 26),
-        "valid": (3, 26),
+        "sequence": (3, max_length),
+        "profile": (3, max_length, 20),
+        "residue_index": (3, 26),
+        "seq_mask": (3, 26),
         "distance": (3, 26, 26),
     }
     chain = data.splits["train"][11]
-    i, j = batch["place"][1, 4].item(), batch["place"][1, 20].item()
+    i, j = batch["residue_index"][1, 4].item(), batch["residue_index"][1, 20].item()
     assert batch["distance"][1, 4, 20].item() == pytest.approx(distances(chain)[i, j], abs=1e-3)
 
 
@@ -152,8 +153,8 @@ def test_a_batch_is_a_pure_function_of_its_generators(data):
     first, again = (data.batch("train", [5, 11, 2], rngs(1, 2, 3)) for _ in range(2))
     other = data.batch("train", [5, 11, 2], rngs(1, 2, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert torch.equal(first["place"][:2], other["place"][:2])
-    assert not torch.equal(first["place"][2], other["place"][2])
+    assert torch.equal(first["residue_index"][:2], other["residue_index"][:2])
+    assert not torch.equal(first["residue_index"][2], other["residue_index"][2])
 
 
 def test_crops_are_two_stretches_and_reach_every_residue():
@@ -170,7 +171,7 @@ def test_crops_are_two_stretches_and_reach_every_residue():
 
 @pytest.mark.parametrize(("share", "dropped"), [(0.0, 0), (1.0, 3)])
 def test_profiles_are_dropped_as_often_as_asked(share, dropped):
-    data = Data(DataConfig(crop=26, sequence_only=share))
+    data = Data(DataConfig(crop_size=26, sequence_only=share))
     data.setup()
     batch = data.batch("train", [0, 1, 2], rngs(1, 2, 3))
     assert sum(set(row.unique().tolist()) == {0.0, 1.0} for row in batch["profile"]) == dropped
@@ -181,7 +182,7 @@ def test_profiles_are_dropped_as_often_as_asked(share, dropped):
 def test_learned_positions_are_enough_for_every_split(data):
     few = Data(data.config)
     few.splits = {"train": [random_chain(23)], "val": [random_chain(31)], "test": [random_chain(29)]}
-    assert few.spec()["longest"] == 31
+    assert few.spec()["max_length"] == 31
 
 
 # model
@@ -197,7 +198,7 @@ def test_predictions_are_symmetric_distributions(data, bins, K, whole):
     logits = said.distance
     assert logits.shape == (2, 29, 29, K)
     assert torch.allclose(logits, logits.transpose(1, 2), atol=1e-5)
-    assert said.states is None  # no training chain had them
+    assert said.ss8 is None  # no training chain had them
     contact = adapter.contacts(said)
     assert ((contact >= 0) & (contact <= 1)).all()
     expected = logits.softmax(-1)[..., : int(whole)].sum(-1) + logits.softmax(-1)[..., int(whole)] * (whole % 1)
@@ -211,7 +212,7 @@ def test_contacts_are_float32_where_training_is_not(data):
         said = adapter(batch)
         contact, measured = adapter.contacts(said), adapter.metrics(said, batch)
     assert contact.dtype == torch.float32
-    expected = said.distance.double().softmax(-1) @ adapter.inside.double()
+    expected = said.distance.double().softmax(-1) @ adapter.contact_fraction.double()
     assert torch.allclose(contact.double(), expected, rtol=0, atol=1e-6)  # sums of 64 numbers that are 1 in all
     assert all(values.isfinite().all() for values in measured.values())
 
@@ -223,9 +224,9 @@ def test_padding_never_moves_a_valid_prediction(data):
     batch = collate([short, long])
     together = adapter(batch).distance
     assert torch.allclose(together[:1, :17, :17], alone, atol=1e-5)
-    batch["place"][0, 17:] = 3  # other residues where there are none
+    batch["residue_index"][0, 17:] = 3  # other residues where there are none
     assert torch.equal(adapter(batch).distance[0, :17, :17], together[0, :17, :17])
-    batch["valid"][0, 17:] = True  # and they do move it, once they count
+    batch["seq_mask"][0, 17:] = True  # and they do move it, once they count
     assert not torch.allclose(adapter(batch).distance[0, :17, :17], together[0, :17, :17], atol=1e-5)
 
 
@@ -343,7 +344,7 @@ def test_turning_pairs_around_swaps_the_triangles_of_both_kinds():
 
 def test_an_outer_product_is_that_of_its_definition():
     torch.manual_seed(0)
-    layer = OuterProduct(7, 5).double()
+    layer = FullOuterProduct(7, 5).double()
     x = torch.randn(2, 3, 7, dtype=torch.double)
     a, b = layer.split(x).chunk(2, -1)
     assert a.shape[-1] == 3  # the least whose square is at least 5
@@ -359,7 +360,7 @@ def test_a_low_rank_bias_is_that_of_its_definition():
     layer = RankBias(6, 3, 2).double()
     z = torch.randn(1, 5, 5, 6, dtype=torch.double)
     real = torch.tensor([[1.0, 1, 1, 1, 0]]).double()
-    bias = layer.read(z, (real[:, :, None] * real[:, None])[..., None]).dense()  # (B, H, L, L)
+    bias = layer.make_bias(z, (real[:, :, None] * real[:, None])[..., None]).dense()  # (B, H, L, L)
     inner = layer.norm(z[0])
     for i in range(4):
         for j in range(4):
@@ -369,10 +370,10 @@ def test_a_low_rank_bias_is_that_of_its_definition():
 
 
 VARIANTS = [
-    {"triangles": False},
-    {"triangle_attention": 1},
-    {"triangle_attention": 2},
-    {"product": Product.outer},
+    {"triangle_multiplication": False},
+    {"triangle_attention_interval": 1},
+    {"triangle_attention_interval": 2},
+    {"outer_product": OuterProductKind.full},
     {"bias_rank": 2},
 ]
 
@@ -394,8 +395,11 @@ def test_variants_of_the_model_keep_its_promises(data, variant):
 
 
 def test_triangle_attention_stands_in_every_so_many_th_block(data):
-    adapter = make_adapter(data, depth=5, triangle_attention=2)
-    assert ["attention.0.qkv.weight" in block.state_dict() for block in adapter.blocks] == [False, True] * 2 + [False]
+    adapter = make_adapter(data, depth=5, triangle_attention_interval=2)
+    assert ["triangle_attention.0.qkv.weight" in block.state_dict() for block in adapter.blocks] == [
+        False,
+        True,
+    ] * 2 + [False]
 
 
 @pytest.mark.parametrize("variant", [{}, *VARIANTS], ids=str)
@@ -412,9 +416,9 @@ def test_some_rows_at_a_time_are_all_rows(data, variant, monkeypatch):
     [
         {"pair_dim": 0},
         {"pair_dim": 7},
-        {"reach": 0},
-        {"neighbourhood": -1},
-        {"triangle_attention": -1},
+        {"max_relative_position": 0},
+        {"conv_radius": -1},
+        {"triangle_attention_interval": -1},
         {"bias_rank": 0},
     ],
 )
@@ -473,12 +477,12 @@ def test_residues_that_were_not_seen_are_no_candidates():
 def test_lddt_by_hand():
     true = np.array([[0, 5.0, 20], [5, 0, 14], [20, 14, 0]])
     assert lddt(true, true) == 1.0
-    predicted = true.copy()
-    predicted[0, 1] += 0.7  # within 1, 2 and 4 Å
-    predicted[1, 2] -= 3.0  # within 4 Å
-    predicted[0, 2] += 90.0  # too far apart to count
-    assert lddt(predicted, true) == (0 + 1 / 2 + 1 / 2 + 1) / 4
-    assert lddt(predicted, np.where(true == 14, np.nan, true)) == 3 / 4
+    predict_chain = true.copy()
+    predict_chain[0, 1] += 0.7  # within 1, 2 and 4 Å
+    predict_chain[1, 2] -= 3.0  # within 4 Å
+    predict_chain[0, 2] += 90.0  # too far apart to count
+    assert lddt(predict_chain, true) == (0 + 1 / 2 + 1 / 2 + 1) / 4
+    assert lddt(predict_chain, np.where(true == 14, np.nan, true)) == 3 / 4
 
 
 def test_the_median_of_a_distogram_by_hand():
@@ -609,10 +613,10 @@ def test_predict_writes_a_picture_a_table_and_distances(trained, tmp_path):
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     with np.load(paths[4], allow_pickle=False) as arrays:
         assert str(arrays["sequence"]) == first
-        assert arrays["distance"].shape == (44, 44, len(arrays["edges"]) + 1)
+        assert arrays["distance"].shape == (44, 44, len(arrays["bin_edges"]) + 1)
         assert np.allclose(arrays["distance"].sum(-1, dtype=float), 1, atol=2e-2)
-        whole = np.searchsorted(arrays["edges"], 8.0)  # bins that end below 8 Å
-        low, high = arrays["edges"][whole - 1 : whole + 1]
+        whole = np.searchsorted(arrays["bin_edges"], 8.0)  # bins that end below 8 Å
+        low, high = arrays["bin_edges"][whole - 1 : whole + 1]
         below = arrays["distance"].astype(float) @ np.r_[np.ones(whole), (8 - low) / (high - low), np.zeros(63 - whole)]
         assert np.allclose(below, arrays["contact"], atol=1e-2)
         contact = arrays["contact"]
@@ -646,7 +650,7 @@ def test_a_record_is_predicted_the_same_in_any_company(trained, tmp_path):
         ("", "is empty"),
         ("MKTAYIAKQR\n", "cannot be read as FASTA: it holds no line >name"),
         (">a\nMKT\n>empty\n\n", "'empty' is empty"),
-        (">a\nMKT\n>bad\nMK-T1\n", "'bad': '-' at position 3 is no amino acid; possible: " + LETTERS),
+        (">a\nMKT\n>bad\nMK-T1\n", "'bad': '-' at position 3 is no amino acid; possible: " + AMINO_ACIDS),
         (">long\n" + "A" * 100_000 + "\n", "long: 100000 residues; possible are 1 to 2048"),
         (">nul\nMK\x00T\n", r"'nul': '\\x00' at position 3"),
     ],
@@ -673,7 +677,7 @@ def test_a_precision_of_no_pairs_is_not_told(trained, tmp_path, monkeypatch, len
     """A chain of up to 24 residues has no long-range pairs."""
     chain, panels = random_chain(length), []
     monkeypatch.setattr("domains.protein.predict.contact_maps", lambda path, shown: panels.extend(shown))
-    write(predicted(trained, chain), chain, tmp_path)
+    write(predict_chain(trained, chain), chain, tmp_path)
     assert [("P@L/5" in panel.title) for panel in panels] == [told]
     assert any("precision" in what for what, _ in explanation(trained, chain).answers) == told
 
@@ -681,7 +685,7 @@ def test_a_precision_of_no_pairs_is_not_told(trained, tmp_path, monkeypatch, len
 @pytest.mark.parametrize("position", [PositionConfig(PositionKind.learned), PositionConfig(PositionKind.rotary, True)])
 def test_learned_positions_end_where_training_did(data, tmp_path, position):
     config = ModelConfig(dim=12, depth=1, num_heads=3, pair_dim=6)
-    adapter = Adapter(config, position, data.spec() | {"longest": 47}).eval()
+    adapter = Adapter(config, position, data.spec() | {"max_length": 47}).eval()
     assert len(explanation(adapter, random_chain(53)).elements) == 47
     adapter = Adapter(config, position, data.spec()).eval()
     with pytest.raises(ValueError, match="151 residues; possible are 1 to 150"):

@@ -11,11 +11,11 @@ import pytest
 
 from domains.data_warnings import DataWarning
 from domains.protein.alignment import parse_a3m
-from domains.protein.chain import seen, spelled
+from domains.protein.chain import resolved_mask, to_letters
 from domains.protein.config import DataConfig, Source
 from domains.protein.files import read_chains
 from domains.protein.residues import STANDARD
-from domains.protein.sources import open_chains, read_folder
+from domains.protein.sources import load_splits, read_folder
 
 FIRST, SECOND = "MKTAYIAKHRQISFVKSHFSRQL", "QVEILGLREELQRSFHSKV"
 NAME = {letter: code for code, letter in STANDARD.items()}
@@ -51,7 +51,7 @@ def read(tmp_path, lines, name="x.pdb"):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", DataWarning)
         chains = read_chains(path)
-    return {c.name: spelled(c.sequence) for c in chains}, [str(w.message).removeprefix(f"{path}: ") for w in told]
+    return {c.name: to_letters(c.sequence) for c in chains}, [str(w.message).removeprefix(f"{path}: ") for w in told]
 
 
 MSE_LAST = chain(FIRST, codes={9: "MSE"}, het={9})
@@ -172,9 +172,9 @@ def test_hybrid_36(tmp_path):
     ):
         path.write_text("\n".join(chain("MKTA", numbers=numbers.split())))
         (one,) = read_chains(path)
-        assert one.numbers == tuple(expected.split())
+        assert one.residue_numbers == tuple(expected.split())
     path.write_text("\n".join(chain("MK", numbers=["9999", "A000"]) + chain("TA", numbers=["A003", "A004"], skip=4)))
-    assert spelled(read_chains(path)[0].sequence) == "MKXXTA"
+    assert to_letters(read_chains(path)[0].sequence) == "MKXXTA"
     path.write_text("\n".join(chain("MK", numbers=["9999", "A!00"])))
     with pytest.raises(ValueError, match="line 5 is no line of an atom"):
         read_chains(path)
@@ -186,7 +186,7 @@ def test_models_without_cb(tmp_path, only):
     path.write_text("\n".join(chain("MGT", only=only)))
     with pytest.warns(DataWarning, match=r"chains without any Cβ, .*: 1 \(x_A\)"):
         (one,) = read_chains(path)
-    assert seen(one).all()
+    assert resolved_mask(one).all()
     ca = np.array([[STEP * n + 1.2, 0.8, 0.0] for n in range(3)])
     apart = np.linalg.norm(one.cb - ca, axis=1)
     length = 1.43 if len(only) == 3 else 0.0  # from Cα to Cβ, in Å; 1.5 with the angles of a real backbone
@@ -233,7 +233,7 @@ def test_text_in_any_encoding(tmp_path, encoding, kind):
                 (one,) = read_chains(path)
         else:
             (one,) = read_chains(path)
-        assert spelled(one.sequence) == FIRST
+        assert to_letters(one.sequence) == FIRST
 
 
 def a3m(tmp_path, text):
@@ -243,7 +243,7 @@ def a3m(tmp_path, text):
         warnings.simplefilter("always", DataWarning)
         chains = read_chains(path)
     return (
-        [(c.name, spelled(c.sequence), len(c.alignment or ())) for c in chains],
+        [(c.name, to_letters(c.sequence), len(c.alignment or ())) for c in chains],
         [str(w.message).removeprefix(f"{path}: ") for w in told],
     )
 
@@ -380,10 +380,10 @@ def test_an_alignment_of_another_sequence_is_refused(tmp_path, monkeypatch):
     config = DataConfig(source=Source.structures, path=str(tmp_path), alignments=str(tmp_path / "al"))
     config.val_share = config.test_share = 0.25
     with pytest.warns(DataWarning) as told:
-        splits = open_chains(config)
+        splits = load_splits(config)
     assert sum(one.alignment is not None for part in splits.values() for one in part) == 17
     assert any("whose query differs from the chain in some residues: 1 (3_A)" in str(w.message) for w in told)
     (tmp_path / "3_A.a3m.gz").write_bytes(gzip.compress(f">q\n{FIRST[::-1]}\n".encode()))
     warnings.simplefilter("ignore", DataWarning)  # until the end of the test
     with pytest.raises(ValueError, match=r"3_A.a3m in .* is not one of that chain: \d+ of 23 residues differ"):
-        open_chains(config)
+        load_splits(config)

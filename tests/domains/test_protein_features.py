@@ -12,7 +12,7 @@ from domains.adapter import mean_loss
 from domains.protein import features
 from domains.protein.adapter import Adapter
 from domains.protein.alignment import Alignment, parse_a3m
-from domains.protein.alphabet import GAP, LETTERS, UNKNOWN
+from domains.protein.alphabet import AMINO_ACIDS, GAP, UNKNOWN
 from domains.protein.chain import Chain, one_hot
 from domains.protein.config import Bins, Channel, DataConfig, ModelConfig
 from domains.protein.data import Data, collate
@@ -37,7 +37,7 @@ def random_alignment(depth: int, length: int, seed: int = 0) -> Alignment:
 def test_sequences_that_are_alike_share_one_vote():
     """Of 10 columns 7, 8 and 9 are the same in two of the first three, gaps among them; 0.62 of 10 are 6.2."""
     family = parse_a3m(">q\nACDEFGHIKL\n>a\nACDEFG---L\n>b\nACDEFG--KL\n>c\nACDEFGWWWW\n")
-    assert np.allclose(features.weights(family), [1 / 3, 1 / 3, 1 / 3, 1])
+    assert np.allclose(features.sequence_weights(family), [1 / 3, 1 / 3, 1 / 3, 1])
     assert features.effective_depth(family) == pytest.approx(2)
 
 
@@ -48,25 +48,25 @@ def test_weights_by_definition(monkeypatch):
     share = (rows[:, None] == rows).mean(-1)
     expected = 1 / (share >= 0.62).sum(1)
     assert len(set(expected)) > 3
-    assert np.allclose(features.weights(Alignment(rows, np.zeros_like(rows))), expected)
+    assert np.allclose(features.sequence_weights(Alignment(rows, np.zeros_like(rows))), expected)
     monkeypatch.setattr(features, "CHUNK", 51 * 3)  # three rows at a time
-    assert np.allclose(features.weights(Alignment(rows, np.zeros_like(rows))), expected)
+    assert np.allclose(features.sequence_weights(Alignment(rows, np.zeros_like(rows))), expected)
 
 
 def test_blosum_is_that_of_the_paper():
     """Henikoff & Henikoff 1992: alanine, leucine and tryptophan are 7.4, 9.9 and 1.3 % of all residues."""
     background, conditional = features.blosum()
     for letter, share in (("A", 0.074), ("L", 0.099), ("W", 0.013)):
-        assert background[LETTERS.index(letter)] == pytest.approx(share, abs=0.01)
+        assert background[AMINO_ACIDS.index(letter)] == pytest.approx(share, abs=0.01)
     assert np.allclose(conditional.sum(1), 1)
-    i, v, d = (LETTERS.index(letter) for letter in "IVD")
+    i, v, d = (AMINO_ACIDS.index(letter) for letter in "IVD")
     assert conditional[i, v] > 5 * conditional[i, d]
 
 
 def test_a_profile_is_counts_and_what_they_lead_one_to_expect():
     alone = features.profile(parse_a3m(">q\nIW\n"))
     _, conditional = features.blosum()
-    assert np.allclose(alone, conditional[[LETTERS.index("I"), LETTERS.index("W")]], atol=1e-6)
+    assert np.allclose(alone, conditional[[AMINO_ACIDS.index("I"), AMINO_ACIDS.index("W")]], atol=1e-6)
     deep = parse_a3m("".join(f">{n}\n{a * 9}\n" for n, a in enumerate("ACDEFGHIKLMNPQRSTVWYXX"[:11])))
     counts = one_hot(deep.rows[:, 0].astype(int)).mean(0)  # all unlike: 11 effective sequences
     expected = (10 * counts + 10 * counts @ conditional) / 20
@@ -77,7 +77,7 @@ def test_a_profile_is_counts_and_what_they_lead_one_to_expect():
 
 def covariance_of(family: Alignment) -> np.ndarray:
     """(N, 21, N, 21), by loops."""
-    weight = features.weights(family)
+    weight = features.sequence_weights(family)
     weight = weight / weight.sum()
     x = np.eye(21)[np.minimum(family.rows, UNKNOWN).astype(int)]  # (D, N, 21)
     mean = np.einsum("d,dna->na", weight, x)
@@ -111,9 +111,9 @@ def test_couplings_by_definition(depth, monkeypatch):
 
 
 def test_blocks_are_the_covariances():
-    family, places = random_alignment(7, 11), np.array([2, 3, 9])
-    expected = covariance_of(family)[places][:, :, places].transpose(0, 2, 1, 3).reshape(3, 3, 441)
-    assert np.allclose(features.blocks(family, places), expected, atol=1e-6)
+    family, max_positions = random_alignment(7, 11), np.array([2, 3, 9])
+    expected = covariance_of(family)[max_positions][:, :, max_positions].transpose(0, 2, 1, 3).reshape(3, 3, 441)
+    assert np.allclose(features.covariance_blocks(family, max_positions), expected, atol=1e-6)
 
 
 def test_residues_that_change_together_are_found():
@@ -137,7 +137,7 @@ def test_one_sequence_has_no_couplings():
 
 def test_sites_by_hand():
     family = parse_a3m(">q\nACDE\n>r\nW-wwwWW\n")
-    sites = features.sites(family)
+    sites = features.site_features(family)
     assert np.allclose(sites[:, 0], [0, 0.5, 0, 0])
     assert np.allclose(sites[:, 1], [0, 0, 0.25, 0])  # 3 insertions are 2/π · arctan 1 = 1/2, in one of two sequences
     assert np.allclose(sites[:, 2], np.log(2) / 8)
@@ -156,7 +156,7 @@ def random_chain(length: int, seed: int = 0, depth: int = 0) -> Chain:
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    data = Data(DataConfig(crop=26, channels=ALL, sequence_only=0.5))
+    data = Data(DataConfig(crop_size=26, channels=ALL, sequence_only=0.5))
     data.splits = {
         "train": [random_chain(43 + n, n, depth=5 * (n % 3)) for n in range(7)],
         "val": [random_chain(47, 11, depth=5), random_chain(53, 12)],
@@ -168,27 +168,29 @@ def data() -> Data:
 
 def make_adapter(data: Data, **changes) -> Adapter:
     torch.manual_seed(0)
-    config = ModelConfig(dim=12, depth=2, num_heads=3, mlp_ratio=2, pair_dim=10, neighbourhood=2, reach=7)
+    config = ModelConfig(dim=12, depth=2, num_heads=3, mlp_ratio=2, pair_dim=10, conv_radius=2, max_relative_position=7)
     return Adapter(replace(config, **changes), PositionConfig(PositionKind.rotary), data.spec()).eval()
 
 
 def test_a_batch_brings_what_was_asked_for(data):
     batch = data.batch("test", [0, 2])
-    assert batch["sites"].shape == (2, 41, 3)
-    assert batch["pairs"].shape == (2, 41, 41, 443)
-    assert batch["pairs"][1].abs().max() == 0  # no alignment
+    assert batch["site_features"].shape == (2, 41, 3)
+    assert batch["pair_features"].shape == (2, 41, 41, 443)
+    assert batch["pair_features"][1].abs().max() == 0  # no alignment
     family = data.splits["test"][0].alignment
     assert family is not None
     covariance = features.covariance(family)
-    assert np.allclose(batch["pairs"][0, ..., 0], covariance / covariance.std(), atol=2e-3 * 10)
+    assert np.allclose(batch["pair_features"][0, ..., 0], covariance / covariance.std(), atol=2e-3 * 10)
     rngs = (np.random.default_rng(n) for n in range(3))
-    crop = data.batch("train", [1, 2, 4], rngs)
-    assert crop["pairs"].shape == (3, 26, 26, 443)
-    n, place = 1, crop["place"][1]
-    whole = collate([data.splits["train"][2]], channels=ALL)["pairs"][0]
-    assert not crop["pairs"][n].any() or torch.allclose(crop["pairs"][n], whole[place][:, place], atol=1e-6)
-    shown = [bool(sample.any()) for sample in crop["pairs"]]
-    assert shown == [bool(sample.any()) for sample in crop["sites"]]  # without a family, all of it is gone
+    crop_size = data.batch("train", [1, 2, 4], rngs)
+    assert crop_size["pair_features"].shape == (3, 26, 26, 443)
+    n, place = 1, crop_size["residue_index"][1]
+    whole = collate([data.splits["train"][2]], channels=ALL)["pair_features"][0]
+    assert not crop_size["pair_features"][n].any() or torch.allclose(
+        crop_size["pair_features"][n], whole[place][:, place], atol=1e-6
+    )
+    shown = [bool(sample.any()) for sample in crop_size["pair_features"]]
+    assert shown == [bool(sample.any()) for sample in crop_size["site_features"]]  # without a family, all of it is gone
 
 
 def test_an_untrained_model_is_the_baseline(data):
@@ -217,7 +219,12 @@ def test_every_channel_moves_the_prediction_and_every_weight_learns(data):
     torch.nn.init.normal_(adapter.distogram.weight, std=0.1)
     batch = data.batch("test", [0, 1, 2])
     before = adapter(batch).distance
-    for key, part in (("sites", slice(0, 1)), ("sites", slice(1, 2)), ("pairs", slice(0, 1)), ("pairs", slice(2, 443))):
+    for key, part in (
+        ("site_features", slice(0, 1)),
+        ("site_features", slice(1, 2)),
+        ("pair_features", slice(0, 1)),
+        ("pair_features", slice(2, 443)),
+    ):
         changed = {name: tensor.clone() for name, tensor in batch.items()}
         changed[key][..., part] += 1.0
         assert not torch.allclose(adapter(changed).distance, before, atol=1e-4), (key, part)
@@ -258,12 +265,14 @@ def test_evaluate_with_alignments(data, tmp_path):
 
 def test_prediction_from_a_shallow_alignment_warns(data, tmp_path):
     """Of fewer than 30 effective sequences, and where the model reads alignments at all."""
-    plain = Data(DataConfig(crop=26, channels=[Channel.baseline]))
+    plain = Data(DataConfig(crop_size=26, channels=[Channel.baseline]))
     plain.splits = data.splits
     for depth, deep in ((29, False), (31, True)):
         path = tmp_path / f"{depth}.a3m"
         rows = random_alignment(depth, 13).rows
-        path.write_text("".join(f">{n}\n{''.join((LETTERS + 'X-')[k] for k in row)}\n" for n, row in enumerate(rows)))
+        path.write_text(
+            "".join(f">{n}\n{''.join((AMINO_ACIDS + 'X-')[k] for k in row)}\n" for n, row in enumerate(rows))
+        )
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             predict(make_adapter(plain), str(path), tmp_path / "plain")

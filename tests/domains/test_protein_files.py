@@ -16,9 +16,9 @@ from msgpack import packb
 import domains.protein.files
 from domains.data_warnings import DataWarning
 from domains.protein.alignment import parse_a3m, parse_stockholm
-from domains.protein.alphabet import GAP, LETTERS, UNKNOWN
+from domains.protein.alphabet import AMINO_ACIDS, GAP, UNKNOWN
 from domains.protein.binarycif import decode
-from domains.protein.chain import seen, spelled
+from domains.protein.chain import resolved_mask, to_letters
 from domains.protein.files import read_chains
 from domains.protein.residues import STANDARD
 
@@ -171,8 +171,8 @@ def chain_of(codes: str, chain: str = "A", first: int = 1, gone: tuple[int, ...]
 
 def test_a_chain_has_its_sequence_its_cb_and_its_numbers(read):
     (chain,) = read(chain_of("MET GLY LYS TRP ALA", "B", first=151))
-    assert (chain.name, spelled(chain.sequence)) == ("1abc_B", "MGKWA")
-    assert chain.numbers == ("151", "152", "153", "154", "155")
+    assert (chain.name, to_letters(chain.sequence)) == ("1abc_B", "MGKWA")
+    assert chain.residue_numbers == ("151", "152", "153", "154", "155")
     expected = [(STEP * n + (0 if n == 1 else -0.5), 0 if n == 1 else -0.8, 0 if n == 1 else 1.2) for n in range(5)]
     assert np.allclose(chain.cb, expected, atol=2e-3)  # Cα of the glycine
 
@@ -180,16 +180,16 @@ def test_a_chain_has_its_sequence_its_cb_and_its_numbers(read):
 def test_residues_that_were_not_seen_count(read):
     """|i - j| is the separation in SEQRES; what was not seen has no coordinates."""
     (chain,) = read(chain_of("MET GLY SER SER GLY LYS TRP ALA ASP", first=-1, gone=(0, 3, 4, 8)))
-    assert spelled(chain.sequence) == "MGSSGKWAD"
-    assert seen(chain).tolist() == [False, True, True, False, False, True, True, True, False]
-    assert chain.numbers == ("", "0", "1", "", "", "4", "5", "6", "")
+    assert to_letters(chain.sequence) == "MGSSGKWAD"
+    assert resolved_mask(chain).tolist() == [False, True, True, False, False, True, True, True, False]
+    assert chain.residue_numbers == ("", "0", "1", "", "", "4", "5", "6", "")
 
 
 def test_numbers_say_which_of_equal_residues_was_seen(read):
     """GSGSGS with one GS missing: SEQRES alone cannot say which."""
     for gone in ((2, 3), (4, 5)):
         (chain,) = read(chain_of("TRP SER GLY SER GLY SER GLY LYS", first=10, gone=gone))
-        assert tuple(np.flatnonzero(~seen(chain))) == gone
+        assert tuple(np.flatnonzero(~resolved_mask(chain))) == gone
 
 
 def test_modified_residues_are_those_they_were_made_of(read):
@@ -204,8 +204,8 @@ def test_modified_residues_are_those_they_were_made_of(read):
         "modified residues, read as the amino acid that they are made from: 2 (MSE, SEP)",
         "residues of unknown name, read as X: 1 (XYZ)",
     ]
-    assert spelled(chain.sequence) == "GMSXA"
-    assert seen(chain).all()
+    assert to_letters(chain.sequence) == "GMSXA"
+    assert resolved_mask(chain).all()
 
 
 def test_one_conformation_the_likeliest_and_the_first_of_equal_ones(read):
@@ -228,7 +228,7 @@ def test_two_kinds_of_residue_in_one_place(read):
     written.residue("A", 2, "THR", 1, altloc="B", occupancy=0.6, shift=0.3)
     written.residue("A", 3, "VAL", 2)
     (chain,) = read(written)
-    assert spelled(chain.sequence) == "ATV"
+    assert to_letters(chain.sequence) == "ATV"
     assert chain.cb[1, 1] == pytest.approx(-0.5, abs=2e-3)
 
 
@@ -238,8 +238,8 @@ def test_insertion_codes_are_part_of_a_residues_name(read):
     for place, (number, insertion) in enumerate([(27, ""), (27, "A"), (27, "B"), (28, "")]):
         written.residue("L", number, written.seqres["L"][place], place, insertion=insertion)
     (chain,) = read(written)
-    assert spelled(chain.sequence) == "ASTV"
-    assert chain.numbers == ("27", "27A", "27B", "28")
+    assert to_letters(chain.sequence) == "ASTV"
+    assert chain.residue_numbers == ("27", "27A", "27B", "28")
 
 
 def test_the_first_model_alone(read):
@@ -257,7 +257,7 @@ def test_a_missing_cb_is_missing(read):
     written = chain_of("ALA SER VAL")
     written.atoms = [atom for atom in written.atoms if atom[2:6:3] != (2, "CB")]
     (chain,) = read(written)
-    assert seen(chain).tolist() == [True, False, True]
+    assert resolved_mask(chain).tolist() == [True, False, True]
 
 
 def test_chains_that_are_no_protein_are_left_out(read):
@@ -284,10 +284,10 @@ def test_water_and_ligands_are_no_residues_of_a_chain(tmp_path):
     path.write_text(text + "\n".join(ligands) + "\n")
     with pytest.warns(DataWarning, match=r"amino acids that are bound to no chain, left out: 1 \(GLY 203\)"):
         (chain,) = read_chains(path)
-    assert spelled(chain.sequence) == "ASV"
+    assert to_letters(chain.sequence) == "ASV"
     path.write_text(text.replace("TER", "REMARK") + "\n".join(ligands[:2]) + "\n")  # some programs write no TER
     (chain,) = read_chains(path)
-    assert spelled(chain.sequence) == "ASV"
+    assert to_letters(chain.sequence) == "ASV"
 
 
 def test_without_seqres_numbers_that_jump_at_a_break_count(tmp_path):
@@ -297,18 +297,18 @@ def test_without_seqres_numbers_that_jump_at_a_break_count(tmp_path):
     path = tmp_path / "x.pdb"
     path.write_text(written.pdb())
     (chain,) = read_chains(path)
-    assert spelled(chain.sequence) == "ASXXWK"
+    assert to_letters(chain.sequence) == "ASXXWK"
     bound = Written()
     for place, (number, code) in enumerate([(1, "ALA"), (2, "SER"), (16, "THR"), (17, "VAL")]):
         bound.residue("A", number, code, place)
     path.write_text(bound.pdb())
-    assert spelled(read_chains(path)[0].sequence) == "ASTV"
+    assert to_letters(read_chains(path)[0].sequence) == "ASTV"
     broken = Written()
     for place, (number, code) in enumerate([(1, "ALA"), (2, "SER"), (1002, "THR"), (1003, "VAL")]):
         broken.residue("A", number, code, place + 3 * (place > 1))
     path.write_text(broken.pdb())
     with pytest.warns(DataWarning, match=r"rise by more than 100, guessed to be one missing residue: 1 \(x_A\)"):
-        assert spelled(read_chains(path)[0].sequence) == "ASXTV"  # a fused domain, not 999 residues
+        assert to_letters(read_chains(path)[0].sequence) == "ASXTV"  # a fused domain, not 999 residues
 
 
 def test_an_mmcif_file_without_its_own_numbers(tmp_path):
@@ -328,8 +328,8 @@ def test_an_mmcif_file_without_its_own_numbers(tmp_path):
         written.tables = changed
         path.write_text(written.cif())
         (chain,) = read_chains(path)
-        assert (chain.name, spelled(chain.sequence)) == (f"{hide}_C", "ASXXWK")
-        assert chain.numbers == ("5", "6", "", "", "9", "10")
+        assert (chain.name, to_letters(chain.sequence)) == (f"{hide}_C", "ASXXWK")
+        assert chain.residue_numbers == ("5", "6", "", "", "9", "10")
 
 
 LETTERS_1, LETTERS_2 = "MKTAYIAKHRQISFVKSHFSRQL", "QVEILGLREELQRSFHSKV"
@@ -378,7 +378,7 @@ def read_cif(request, tmp_path):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", DataWarning)
             found = read_chains(path)
-        return {c.name: spelled(c.sequence) for c in found}, [str(w.message).removeprefix(f"{path}: ") for w in told]
+        return {c.name: to_letters(c.sequence) for c in found}, [str(w.message).removeprefix(f"{path}: ") for w in told]
 
     return chains
 
@@ -446,12 +446,12 @@ def test_atoms_may_stand_in_any_order(tmp_path, kind):
     written.atoms.reverse()
     path.write_bytes(FORMATS[kind](written))
     (chain,) = read_chains(path)
-    assert spelled(chain.sequence) == "ASTVWK"
-    assert chain.numbers == tuple("123456")
+    assert to_letters(chain.sequence) == "ASTVWK"
+    assert chain.residue_numbers == tuple("123456")
     changed_places(written, lambda place: place - 7 if place < 4 else place + 2**30)
     path.write_bytes(FORMATS[kind](written))  # nor is memory taken for so many
     (chain,) = read_chains(path)
-    assert spelled(chain.sequence) == "ASTVWK"
+    assert to_letters(chain.sequence) == "ASTVWK"
 
 
 def test_seqres_of_another_chain_is_refused(tmp_path):
@@ -496,8 +496,8 @@ def test_an_a3m_file_by_hand(tmp_path):
     path = tmp_path / "family.a3m"
     path.write_text("#4\t1\n>query 1\nMKWV\n>one\nM-aWgg.V\n>two\nddMKBVee\n>two\nMKWV\n")
     (chain,) = read_chains(path)
-    assert (chain.name, spelled(chain.sequence)) == ("family", "MKWV")
-    M, K, W, V = (LETTERS.index(letter) for letter in "MKWV")
+    assert (chain.name, to_letters(chain.sequence)) == ("family", "MKWV")
+    M, K, W, V = (AMINO_ACIDS.index(letter) for letter in "MKWV")
     assert chain.alignment is not None
     assert chain.profile is not None
     assert chain.alignment.rows.tolist() == [[M, K, W, V], [M, GAP, W, V], [M, K, UNKNOWN, V], [M, K, W, V]]
@@ -530,7 +530,7 @@ one/1-6    -EV
 def test_packed_files_are_unpacked(tmp_path, packed):
     path = tmp_path / ("x.fa.gz" if packed is gzip.compress else "x.fa.xz")
     path.write_bytes(packed(b">a\nMKV\n"))
-    assert spelled(read_chains(path)[0].sequence) == "MKV"
+    assert to_letters(read_chains(path)[0].sequence) == "MKV"
     path.write_bytes(packed(b">a\nMKV\n" * 99)[:-9])
     with pytest.raises(ValueError, match="cannot be unpacked; it is cut short, or no"):
         read_chains(path)

@@ -13,15 +13,15 @@ from domains.protein.language import (
     ALPHABET,
     CLS,
     EOS,
-    ESM_LETTERS,
-    FIRST,
-    IGNORED,
-    LAST,
+    ESM_RESIDUES,
+    FIRST_AMINO_ACID,
+    IGNORE_INDEX,
+    LAST_AMINO_ACID,
     MASK,
     PAD,
     LanguageModel,
-    corrupt,
     encode,
+    mask_tokens,
 )
 from experiments.config import OptimizerConfig
 from experiments.training.optimizers import make_optimizer
@@ -68,18 +68,18 @@ def test_what_is_no_sequence(sequences, says):
 
 
 def test_what_training_hides():
-    tokens = encode(["".join(ESM_LETTERS[n % 20] for n in range(9001)) + "<mask>", ESM_LETTERS])
-    batch = corrupt(tokens, torch.Generator().manual_seed(0))
-    asked = batch["targets"] != IGNORED
-    assert torch.equal(batch["tokens"][~asked], tokens[~asked])
-    assert torch.equal(batch["targets"][asked], tokens[asked])
-    assert not asked[(tokens == CLS) | (tokens == EOS) | (tokens == PAD) | (tokens == MASK)].any()
-    now, was = batch["tokens"][asked], tokens[asked]
+    tokens = encode(["".join(ESM_RESIDUES[n % 20] for n in range(9001)) + "<mask>", ESM_RESIDUES])
+    batch = mask_tokens(tokens, torch.Generator().manual_seed(0))
+    selected = batch["targets"] != IGNORE_INDEX
+    assert torch.equal(batch["tokens"][~selected], tokens[~selected])
+    assert torch.equal(batch["targets"][selected], tokens[selected])
+    assert not selected[(tokens == CLS) | (tokens == EOS) | (tokens == PAD) | (tokens == MASK)].any()
+    now, was = batch["tokens"][selected], tokens[selected]
     assert len(was) / 9000 == pytest.approx(0.15, abs=0.015)
     assert (now == MASK).float().mean().item() == pytest.approx(0.8, abs=0.03)
     assert (now == was).float().mean().item() == pytest.approx(0.1 + 0.1 / 20, abs=0.03)
     other = now[(now != MASK) & (now != was)]
-    assert set(other.tolist()) <= set(range(FIRST, LAST + 1))
+    assert set(other.tolist()) <= set(range(FIRST_AMINO_ACID, LAST_AMINO_ACID + 1))
     assert len(other.unique()) == 20
 
 
@@ -116,17 +116,17 @@ def test_order_matters():
 def test_training_learns_more_than_how_often_residues_occur():
     model, draw, tokens = make_model(zero_init=True), torch.Generator().manual_seed(1), encode(CHAINS)
     optimizer = make_optimizer(model, OptimizerConfig(lr=3e-3))
-    asked = [corrupt(tokens, torch.Generator().manual_seed(seed)) for seed in (101, 102, 103)]
-    before, frequency = mean_metrics(model, asked), model.get_parameter("transformer.position.frequency").clone()
-    mean_loss(model.loss(model(asked[0]), asked[0])).backward()
+    selected = [mask_tokens(tokens, torch.Generator().manual_seed(seed)) for seed in (101, 102, 103)]
+    before, frequency = mean_metrics(model, selected), model.get_parameter("transformer.position.frequency").clone()
+    mean_loss(model.loss(model(selected[0]), selected[0])).backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())  # as data parallelism needs it
     for _ in range(120):
-        batch = corrupt(tokens, draw)
+        batch = mask_tokens(tokens, draw)
         optimizer.zero_grad()
         mean_loss(model.loss(model(batch), batch)).backward()
         optimizer.step()
-    after = mean_metrics(model, asked)
-    share = torch.bincount(tokens[(tokens >= FIRST) & (tokens <= LAST)]).double()
+    after = mean_metrics(model, selected)
+    share = torch.bincount(tokens[(tokens >= FIRST_AMINO_ACID) & (tokens <= LAST_AMINO_ACID)]).double()
     share = share[share > 0] / share.sum()
     assert after["loss"] < -(share * share.log()).sum() - 0.2 < before["loss"] - 0.2
     assert after["recovery"] > share.max() > before["recovery"]
@@ -135,7 +135,7 @@ def test_training_learns_more_than_how_often_residues_occur():
 
 def test_a_batch_that_asks_for_nothing_has_no_loss():
     tokens = encode(["LA"])
-    model, batch = make_model(), {"tokens": tokens, "targets": torch.full_like(tokens, IGNORED)}
+    model, batch = make_model(), {"tokens": tokens, "targets": torch.full_like(tokens, IGNORE_INDEX)}
     assert mean_loss(model.loss(model(batch), batch)).item() == 0
 
 

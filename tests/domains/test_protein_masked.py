@@ -12,12 +12,12 @@ import domains.protein.clusters
 from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_metrics
 from domains.data_warnings import DataWarning
-from domains.protein.language import ESM_LETTERS, IGNORED, MASK, PAD, encode
+from domains.protein.language import ESM_RESIDUES, IGNORE_INDEX, MASK, PAD, encode
 from domains.protein.masked.adapter import Adapter
 from domains.protein.masked.config import DataConfig, ModelConfig
-from domains.protein.masked.data import Data, LikeLengths
+from domains.protein.masked.data import Data, LengthGroupedSteps
 from domains.protein.masked.evaluate import evaluate
-from domains.protein.masked.predict import guesses, predict
+from domains.protein.masked.predict import predict, predict_residues
 from domains.sampling import StepDataset
 
 
@@ -25,7 +25,7 @@ def sequences(count: int) -> list[str]:
     """Of 5 to 90 residues, half of them leucine."""
     rng = np.random.default_rng(0)
     chances = np.r_[0.5, np.full(19, 0.5 / 19)]
-    return ["".join(rng.choice([*ESM_LETTERS[:20]], rng.integers(5, 91), p=chances)) for _ in range(count)]
+    return ["".join(rng.choice([*ESM_RESIDUES[:20]], rng.integers(5, 91), p=chances)) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def fasta(tmp_path_factory) -> str:
 @pytest.fixture
 def data(fasta, monkeypatch) -> Data:
     monkeypatch.setattr(domains.protein.clusters, "which", lambda program: None)
-    data = Data(DataConfig(path=fasta, longest=61, batch_size=7, val_share=0.1, test_share=0.1))
-    with pytest.warns(DataWarning, match="mmseqs is not|123 of 400 sequences .* are longer than data.longest=61"):
+    data = Data(DataConfig(path=fasta, max_length=61, batch_size=7, val_share=0.1, test_share=0.1))
+    with pytest.warns(DataWarning, match="mmseqs is not|123 of 400 sequences .* are longer than data.max_length=61"):
         data.setup()
     return data
 
@@ -64,14 +64,14 @@ def test_a_batch_hides_residues_and_asks_for_them(data):
     batch, again = data.batch("train", [3, 5, 8], rngs()), data.batch("train", [3, 5, 8], rngs())
     assert all(torch.equal(batch[key], again[key]) for key in batch)
     assert batch["tokens"].shape[1] <= 63
-    asked = batch["targets"] != IGNORED
-    assert (batch["targets"][batch["tokens"] == PAD] == IGNORED).all()
-    whole = torch.where(asked, batch["targets"], batch["tokens"])
+    selected = batch["targets"] != IGNORE_INDEX
+    assert (batch["targets"][batch["tokens"] == PAD] == IGNORE_INDEX).all()
+    whole = torch.where(selected, batch["targets"], batch["tokens"])
     for row, index in zip(whole, (3, 5, 8), strict=True):
         sequence = data.splits["train"][index]
         letters = row[row != PAD]
         assert any(torch.equal(letters, encode([sequence[n : n + 61]])[0]) for n in range(max(1, len(sequence) - 60)))
-    assert (batch["tokens"][asked] == MASK).any()
+    assert (batch["tokens"][selected] == MASK).any()
 
 
 def test_what_is_hidden_for_validation_depends_on_the_sequence_alone(data):
@@ -89,8 +89,8 @@ def test_a_step_has_sequences_of_like_lengths():
     """All of them, once a pass, whatever the batch size; and each process gets its share of the same step."""
     lengths = np.random.default_rng(1).integers(30, 400, 997)
 
-    def order(world: int = 1, rank: int = 0, seed: int = 0) -> LikeLengths:
-        return LikeLengths(
+    def order(world: int = 1, rank: int = 0, seed: int = 0) -> LengthGroupedSteps:
+        return LengthGroupedSteps(
             StepDataset(997, 8, seed, lambda indices, _: {"i": torch.tensor(indices)}, rank, world), lengths
         )
 
@@ -115,7 +115,7 @@ def test_evaluate_is_beside_the_unigram(data, tmp_path):
     adapter = make_adapter()
     found = evaluate(adapter, data, tmp_path, "val")
     batch = data.batch("val", range(data.size("val")))
-    targets = batch["targets"][batch["targets"] != IGNORED]
+    targets = batch["targets"][batch["targets"] != IGNORE_INDEX]
     train = encode(data.splits["train"])
     rate = torch.bincount(train[train > 3], minlength=33)[targets].double() + 1
     total = torch.bincount(train[train > 3]).sum() + 33
@@ -140,13 +140,13 @@ def test_predict_hides_one_residue_at_a_time(tmp_path, monkeypatch):
     hidden = encode([sequence[:3] + "<mask>" + sequence[4:]])
     with torch.inference_mode():
         expected = adapter({"tokens": hidden})[0, 4, 4:24].softmax(-1)
-    for n, letter in enumerate(ESM_LETTERS[:20]):
+    for n, letter in enumerate(ESM_RESIDUES[:20]):
         assert float(rows[3][letter]) == pytest.approx(expected[n].item(), abs=1e-4)
     assert rows[3]["probability"] == rows[3]["A"]
     assert rows[10]["probability"] == ""  # X is no amino acid
-    whole = guesses(adapter, sequence)
+    whole = predict_residues(adapter, sequence)
     monkeypatch.setattr("domains.protein.masked.predict.ROWS", 30)  # two at a time
-    assert np.allclose(guesses(adapter, sequence), whole, atol=1e-6)
+    assert np.allclose(predict_residues(adapter, sequence), whole, atol=1e-6)
     path.write_text(">a\nMK\n>long\n" + "A" * 1023 + "\n")
     with pytest.raises(ValueError, match="long: 1023 residues; possible are 1 to 1022"):
         predict(adapter, str(path), tmp_path / "none")
@@ -157,8 +157,8 @@ def test_predict_hides_one_residue_at_a_time(tmp_path, monkeypatch):
     ("settings", "message"),
     [
         ({"path": None}, "data.path=None is not there; give a FASTA file"),
-        ({"longest": 0}, "data.longest=0 must be 1 to 1022 residues"),
-        ({"longest": 1023}, "data.longest=1023 must be 1 to 1022 residues"),
+        ({"max_length": 0}, "data.max_length=0 must be 1 to 1022 residues"),
+        ({"max_length": 1023}, "data.max_length=1023 must be 1 to 1022 residues"),
         ({"val_share": 0.9, "test_share": 0.1}, "must leave chains to train on"),
         ({"val_share": 0.0}, "no chain is left for val; .*data.val_share"),
     ],

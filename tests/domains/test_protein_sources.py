@@ -18,15 +18,15 @@ from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
 from domains.protein.adapter import Adapter
-from domains.protein.alphabet import LETTERS, STATES, numbered
-from domains.protein.chain import Chain, seen, spelled, virtual_cb
-from domains.protein.clusters import clusters, drawn, split_by_cluster
+from domains.protein.alphabet import AMINO_ACIDS, SS8_STATES, encode_residues
+from domains.protein.chain import Chain, resolved_mask, to_letters, virtual_cb
+from domains.protein.clusters import cluster_chains, hash_fraction, split_by_cluster
 from domains.protein.config import Channel, DataConfig, ModelConfig, Source
 from domains.protein.data import Data
 from domains.protein.evaluate import evaluate
 from domains.protein.predict import predict
 from domains.protein.promod3 import read_promod3
-from domains.protein.sources import open_chains, read_pack
+from domains.protein.sources import load_splits, read_pack
 
 
 def make_backbone(length: int, rng: np.random.Generator) -> np.ndarray:
@@ -42,14 +42,14 @@ def made():
     rng = np.random.default_rng(0)
     chains = {}
     for n in range(30):
-        letters = "".join(LETTERS[k] for k in rng.integers(0, 20, 23 + n))
+        letters = "".join(AMINO_ACIDS[k] for k in rng.integers(0, 20, 23 + n))
         chains[f"{1000 + n}_A"] = (letters, make_backbone(23 + n, rng), rng.integers(0, 25, (23 + n, 20)))
     return chains
 
 
 def states(letters: str) -> bytes:
     """A secondary structure that follows from the letters, so that it can be learnt; " " is another word for "-"."""
-    return "".join("GHIBEST- "[LETTERS.index(letter) % 9] for letter in letters).encode()
+    return "".join("GHIBEST- "[AMINO_ACIDS.index(letter) % 9] for letter in letters).encode()
 
 
 def write_pack(path: Path, chains: dict, **changes) -> None:
@@ -80,7 +80,7 @@ def packs(made, tmp_path_factory) -> Path:
 
 
 def test_packs_give_their_chains_and_keep_clusters_together(packs, made):
-    splits = open_chains(DataConfig(source=Source.packs, path=str(packs), val_share=0.3))
+    splits = load_splits(DataConfig(source=Source.packs, path=str(packs), val_share=0.3))
     names = {split: {chain.name for chain in chains} for split, chains in splits.items()}
     assert names["test"] == {*[*made][26:]}
     assert names["train"] | names["val"] == {*[*made][:26]}
@@ -91,11 +91,11 @@ def test_packs_give_their_chains_and_keep_clusters_together(packs, made):
         assert [len(chain) for chain in chains] == sorted(map(len, chains))  # batches of like lengths
         for chain in chains:
             letters, backbone, profile = made[chain.name]
-            assert spelled(chain.sequence) == letters
+            assert to_letters(chain.sequence) == letters
             assert chain.profile is not None
             assert chain.cb is not None
-            assert chain.states is not None
-            assert "".join(STATES[k] for k in chain.states) == states(letters).decode().replace(" ", "-")
+            assert chain.ss8 is not None
+            assert "".join(SS8_STATES[k] for k in chain.ss8) == states(letters).decode().replace(" ", "-")
             assert np.allclose(chain.profile, profile / 255)
             cb = virtual_cb(backbone[:, :3] * 0.01, chain.sequence)
             assert np.allclose(chain.cb - chain.cb[0], cb - cb[0], atol=1e-3)
@@ -131,7 +131,7 @@ def test_test_chains_with_kin_among_the_others_are_counted(packs, made, tmp_path
     (tmp_path / "splits.tsv").write_text("\ufeffchain\tcluster30\r\n" + "\r\n".join(rows))
     write_pack(tmp_path / "other.npz.xz", {"1000_A": made["1000_A"]})
     with pytest.warns(DataWarning) as told:
-        open_chains(DataConfig(source=Source.packs, path=str(tmp_path), val_share=0.3))
+        load_splits(DataConfig(source=Source.packs, path=str(tmp_path), val_share=0.3))
     assert [str(w.message).replace(str(tmp_path), "IN").partition(", so that")[0] for w in told] == [
         "1 of 4 packs in IN was left out: 1 neither train* nor val (first: other.npz.xz)",
         "1 of 4 test chains in IN (first: 1027_A) are in a cluster of others to train or validate on",
@@ -151,7 +151,7 @@ def test_clusters_that_are_not_named_are_asked_for(packs, tmp_path, table, messa
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "splits.tsv").write_text(table)
     with pytest.raises(ValueError, match=f"splits.tsv {message}"):
-        open_chains(DataConfig(source=Source.packs, path=str(tmp_path)))
+        load_splits(DataConfig(source=Source.packs, path=str(tmp_path)))
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -169,7 +169,7 @@ def test_alignments_find_their_chains(packs, made, tmp_path, packed):
                 archive.add(path, f"some/{path.name}")
     config = DataConfig(source=Source.packs, path=str(packs), val_share=0.3, alignments=str(source))
     with pytest.warns(DataWarning) as told:
-        splits = open_chains(config)
+        splits = load_splits(config)
     said = [str(w.message).replace(str(source), "IN") for w in told]
     assert said[0].startswith("13 of 18 chains to train on in IN were left out: 13 without an alignment (first: 1")
     assert said[1:] == [
@@ -189,7 +189,12 @@ def test_training_on_packs_with_alignments_runs(packs, made, tmp_path):
     channels = [Channel.baseline, Channel.sites, Channel.covariance, Channel.inverse]
     data = Data(
         DataConfig(
-            source=Source.packs, path=str(packs), alignments=str(tmp_path), channels=channels, crop=12, val_share=0.3
+            source=Source.packs,
+            path=str(packs),
+            alignments=str(tmp_path),
+            channels=channels,
+            crop_size=12,
+            val_share=0.3,
         )
     )
     data.setup()
@@ -215,7 +220,7 @@ def test_training_on_packs_with_alignments_runs(packs, made, tmp_path):
     with open(tmp_path / "out" / "a.residues.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        eight = {state: float(row[state]) for state in STATES}
+        eight = {state: float(row[state]) for state in SS8_STATES}
         assert sum(eight.values()) == pytest.approx(1, abs=1e-3)
         assert float(row["helix"]) == pytest.approx(eight["G"] + eight["H"] + eight["I"], abs=1e-3)
 
@@ -269,11 +274,11 @@ def test_debians_package_gives_its_chains(made, tmp_path, monkeypatch):
     deb.write_bytes(package({"./usr/share/doc": b"x" * 999, "./usr/share/promod3/structure_db.dat": database(made)}))
     config = DataConfig(source=Source.promod3, path=str(deb), val_share=0.3, test_share=0.3)
     with pytest.warns(UserWarning, match=r"mmseqs is not installed.*apt-get install mmseqs2"):
-        splits = open_chains(config)
+        splits = load_splits(config)
     chains = {chain.name: chain for part in splits.values() for chain in part}
     assert set(chains) == set(made)
     for name, (letters, backbone, profile) in made.items():
-        assert spelled(chains[name].sequence) == letters
+        assert to_letters(chains[name].sequence) == letters
         found = chains[name]
         assert found.profile is not None
         assert found.cb is not None
@@ -294,7 +299,7 @@ def test_what_is_not_that_package_is_refused(tmp_path, monkeypatch, content):
     deb = tmp_path / "x.deb"
     deb.write_bytes(content)
     with pytest.raises(ValueError, match=r"structure_db.dat cannot be taken out of .*x.deb: .*dpkg-deb -x"):
-        open_chains(DataConfig(source=Source.promod3, path=str(deb)))
+        load_splits(DataConfig(source=Source.promod3, path=str(deb)))
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
@@ -302,7 +307,7 @@ def test_a_package_that_cannot_be_opened_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTEND_DATA", str(tmp_path / "data"))
     (tmp_path / "x.deb").mkdir()
     with pytest.raises(ValueError, match=r"cannot be taken out of .*x.deb: .*[Ii]s a directory"):
-        open_chains(DataConfig(source=Source.promod3, path=str(tmp_path / "x.deb")))
+        load_splits(DataConfig(source=Source.promod3, path=str(tmp_path / "x.deb")))
 
 
 def test_a_database_that_is_cut_short_is_refused(made, tmp_path):
@@ -337,7 +342,7 @@ def test_a_folder_of_structures(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("no structure")
     config = DataConfig(source=Source.structures, path=str(tmp_path), val_share=0.3, test_share=0.3)
     with pytest.warns(UserWarning, match="left out|mmseqs") as told:
-        splits = open_chains(config)
+        splits = load_splits(config)
     assert [str(w.message).replace(str(tmp_path), "IT") for w in told][:2] == [
         "2 of 27 files in IT were left out: 1 that cannot be read (first: IT/broken.cif cannot be read as mmCIF: it "
         "has no atoms: the columns _atom_site.label_atom_id, label_alt_id, label_comp_id, label_asym_id, label_seq_id "
@@ -347,9 +352,9 @@ def test_a_folder_of_structures(tmp_path, monkeypatch):
     ]
     names = {split: {chain.name for chain in chains} for split, chains in splits.items()}
     assert set().union(*names.values()) == {f"{n}_A" for n in range(24)}
-    assert all(seen(chain).all() for chains in splits.values() for chain in chains)
+    assert all(resolved_mask(chain).all() for chains in splits.values() for chain in chains)
     with pytest.warns(UserWarning, match="left out|mmseqs"):
-        again = open_chains(config)
+        again = load_splits(config)
     assert {split: {chain.name for chain in chains} for split, chains in again.items()} == names
 
 
@@ -358,10 +363,10 @@ def kin(count: int) -> list[Chain]:
     rng = np.random.default_rng(0)
     chains = []
     for n in range(count):
-        letters = [*"".join(LETTERS[k] for k in rng.integers(0, 20, 97))]
-        chains.append(Chain(f"{n}a", numbered("".join(letters))))
+        letters = [*"".join(AMINO_ACIDS[k] for k in rng.integers(0, 20, 97))]
+        chains.append(Chain(f"{n}a", encode_residues("".join(letters))))
         letters[5::10] = "W" * 10
-        chains.append(Chain(f"{n}b", numbered("".join(letters))))
+        chains.append(Chain(f"{n}b", encode_residues("".join(letters))))
     return chains
 
 
@@ -386,7 +391,7 @@ def test_kin_stay_together(tmp_path, monkeypatch):
     check_kin()
     program.write_text("#!/bin/sh\necho 'no space left' >&2; exit 1\n")
     with pytest.raises(ValueError, match=r"mmseqs easy-cluster failed: no space left$"):
-        clusters(kin(2))
+        cluster_chains(kin(2))
 
 
 @pytest.mark.skipif(which("mmseqs") is None, reason="needs MMseqs2")
@@ -396,7 +401,7 @@ def test_mmseqs_finds_kin():
 
 def check_kin() -> None:
     chains = kin(40)
-    names = clusters(chains)
+    names = cluster_chains(chains)
     assert names[::2] == names[1::2]
     assert len(set(names)) == 40
     splits = split_by_cluster(chains, 0.25, 0.25)
@@ -406,7 +411,7 @@ def check_kin() -> None:
 
 
 def test_draws_are_even():
-    values = np.array([drawn(str(n)) for n in range(2000)])
+    values = np.array([hash_fraction(str(n)) for n in range(2000)])
     assert np.allclose(np.histogram(values, 4, (0, 1))[0] / 2000, 0.25, atol=0.04)
 
 
@@ -453,5 +458,5 @@ def test_what_is_not_there_is_said_in_one_sentence(packs, made, tmp_path, settin
     }
     config = DataConfig(**({"source": Source.packs, "path": str(packs), "val_share": 0.3} | settings | paths))
     with pytest.raises(ValueError, match=message) as caught:
-        open_chains(config)
+        load_splits(config)
     assert "\n" not in str(caught.value)

@@ -14,11 +14,11 @@ from core.cache import KVCache
 from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_loss, mean_metrics
 from domains.rl.adapter import Adapter
-from domains.rl.agents import ReturnConditioned
-from domains.rl.cartpole import cartpole
+from domains.rl.agents import ReturnConditionedPolicy
+from domains.rl.cartpole import collect_cartpole
 from domains.rl.config import DataConfig, ModelConfig
 from domains.rl.data import Data
-from domains.rl.environments import describe
+from domains.rl.environments import describe_env
 from domains.rl.evaluate import EPISODES, evaluate
 from domains.rl.predict import predict
 from domains.rl.rollout import rollout
@@ -96,42 +96,42 @@ def evaluated(trained, tmp_path_factory):
 
 
 def test_episodes_of_every_skill_are_collected():
-    played = cartpole(151, seed=3)
-    assert played.returns.min() < 30
-    assert played.returns.max() == 500
-    counts, _ = np.histogram(played.returns, bins=[0, 50, 100, 200, 300, 400, 501])
+    trajectories = collect_cartpole(151, seed=3)
+    assert trajectories.returns.min() < 30
+    assert trajectories.returns.max() == 500
+    counts, _ = np.histogram(trajectories.returns, bins=[0, 50, 100, 200, 300, 400, 501])
     assert (counts >= 3).all()
 
 
 def test_episodes_end_for_one_reason_and_the_time_limit_is_no_failure(data):
-    played = data.played
-    assert (played.terminated ^ played.truncated).all()
-    assert (played.lengths[played.truncated] == 500).all()
-    assert (played.lengths[played.terminated] <= 500).all()
-    assert played.truncated.any()
-    assert played.terminated.any()
+    trajectories = data.trajectories
+    assert (trajectories.terminated ^ trajectories.truncated).all()
+    assert (trajectories.lengths[trajectories.truncated] == 500).all()
+    assert (trajectories.lengths[trajectories.terminated] <= 500).all()
+    assert trajectories.truncated.any()
+    assert trajectories.terminated.any()
 
 
 def test_recorded_actions_replay_to_the_recorded_states():
     seeds = [11, 5]
     actions = np.random.default_rng(0).integers(0, 2, (2, 500))
-    played = rollout("CartPole-v1", lambda played, running, step: actions[running, step], seeds)
+    trajectories = rollout("CartPole-v1", lambda trajectories, active, step: actions[active, step], seeds)
     env = gymnasium.make("CartPole-v1")
     for n, seed in enumerate(seeds):
         state, _ = env.reset(seed=seed)
-        for step in range(played.lengths[n]):
-            assert np.array_equal(state, played.states[n, step])
+        for step in range(trajectories.lengths[n]):
+            assert np.array_equal(state, trajectories.states[n, step])
             state, reward, terminated, _, _ = env.step(actions[n, step])
-            assert reward == played.rewards[n, step]
-            assert terminated == (step == played.lengths[n] - 1)
+            assert reward == trajectories.rewards[n, step]
+            assert terminated == (step == trajectories.lengths[n] - 1)
     env.close()
 
 
 def test_returns_to_go_count_down_to_the_last_reward(data):
-    to_go = data.played.returns_to_go()
-    for n, length in enumerate(data.played.lengths):
+    to_go = data.trajectories.returns_to_go()
+    for n, length in enumerate(data.trajectories.lengths):
         assert to_go[n, :length].tolist() == list(range(length, 0, -1))  # every step is worth 1
-    assert (data.played.returns_to_go(np.full(41, 90.0))[:, 3] == 87).all()
+    assert (data.trajectories.returns_to_go(np.full(41, 90.0))[:, 3] == 87).all()
 
 
 def test_splits_share_no_episode_and_leave_none_out(data):
@@ -142,40 +142,40 @@ def test_splits_share_no_episode_and_leave_none_out(data):
 
 def test_collection_depends_on_the_seed_alone_and_happens_once(data):
     again, other = make(), make(seed=1)
-    assert np.array_equal(again.played.states, data.played.states)
-    assert not np.array_equal(other.played.states[:, 0], data.played.states[:, 0])
-    before = again.played
+    assert np.array_equal(again.trajectories.states, data.trajectories.states)
+    assert not np.array_equal(other.trajectories.states[:, 0], data.trajectories.states[:, 0])
+    before = again.trajectories
     again.setup()
-    assert again.played is before
+    assert again.trajectories is before
 
 
 def test_every_training_step_is_the_start_of_one_window(data):
-    assert data.size("train") == data.played.lengths[data.splits["train"]].sum()
+    assert data.size("train") == data.trajectories.lengths[data.splits["train"]].sum()
 
 
 def test_every_held_out_step_counts_once(data):
     for split in ("val", "test"):
-        real = sum(int(batch["real"].sum()) for batch in data.eval_dataloader(split))
-        assert real == data.played.lengths[data.splits[split]].sum()
+        real = sum(int(batch["step_mask"].sum()) for batch in data.eval_dataloader(split))
+        assert real == data.trajectories.lengths[data.splits[split]].sum()
 
 
 def test_a_window_shows_consecutive_steps_of_one_episode(data):
     batch = data.batch("train", range(0, data.size("train"), 17))
-    B = len(batch["real"])
+    B = len(batch["step_mask"])
     shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
     assert shapes == {
-        "returns": (B, CONTEXT),
+        "returns_to_go": (B, CONTEXT),
         "states": (B, CONTEXT, 4),
         "actions": (B, CONTEXT),
-        "steps": (B, CONTEXT),
-        "real": (B, CONTEXT),
+        "timesteps": (B, CONTEXT),
+        "step_mask": (B, CONTEXT),
     }
-    real, total = batch["real"], batch["returns"] + batch["steps"]
+    real, total = batch["step_mask"], batch["returns_to_go"] + batch["timesteps"]
     assert real[:, 0].all()
     assert not real.all()  # some windows reach over the end of their episode
     assert (real[:, 1:] <= real[:, :-1]).all()  # padding is at the right
     assert (total == total[:, :1])[real].all()  # rewards of 1: what is to come and what has been make the return
-    assert (batch["steps"].diff(dim=1) == 1)[real[:, 1:]].all()
+    assert (batch["timesteps"].diff(dim=1) == 1)[real[:, 1:]].all()
 
 
 def test_training_batches_are_a_function_of_the_step(data):
@@ -188,12 +188,17 @@ def test_training_batches_are_a_function_of_the_step(data):
 def test_the_spec_is_plain_and_holds_the_statistics_of_the_training_episodes(data):
     spec = data.spec()
     assert json.loads(json.dumps(spec)) == spec
-    assert (spec["environment"], spec["limit"], spec["states"], spec["actions"]) == ("CartPole-v1", 500, 4, 2)
+    assert (spec["env_id"], spec["max_episode_steps"], spec["state_shape"], spec["num_actions"]) == (
+        "CartPole-v1",
+        500,
+        4,
+        2,
+    )
     batch = data.batch("train", range(data.size("train")))
     first = batch["states"][:, 0]  # each training step once
     torch.testing.assert_close(torch.tensor(spec["mean"]), first.mean(0), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(torch.tensor(spec["std"]), first.std(0, correction=0), rtol=1e-3, atol=1e-4)
-    assert spec["best_return"] == batch["returns"].max()
+    assert spec["best_return"] == batch["returns_to_go"].max()
 
 
 @pytest.mark.parametrize(("name", "value"), [("episodes", 2), ("context", 0)])
@@ -208,11 +213,11 @@ def test_data_that_cannot_be_is_refused(name, value):
 def random_batch(B=5, K=CONTEXT, first=19):
     rng = np.random.default_rng(2)
     return {
-        "returns": torch.from_numpy(rng.uniform(0, 500, (B, K)).astype(np.float32)),
+        "returns_to_go": torch.from_numpy(rng.uniform(0, 500, (B, K)).astype(np.float32)),
         "states": torch.from_numpy(rng.normal(size=(B, K, 4)).astype(np.float32)),
         "actions": torch.from_numpy(rng.integers(0, 2, (B, K))),
-        "steps": first + torch.arange(K).expand(B, K),
-        "real": torch.ones(B, K, dtype=torch.bool),
+        "timesteps": first + torch.arange(K).expand(B, K),
+        "step_mask": torch.ones(B, K, dtype=torch.bool),
     }
 
 
@@ -228,7 +233,7 @@ def test_an_action_depends_on_what_came_before_it_alone(data, kind):
     adapter, batch = untrained(data.spec(), PositionKind(kind)), random_batch()
     before, step = adapter(batch), 3
     assert before.shape == (5, CONTEXT, 2)
-    for name in ("returns", "states", "actions"):
+    for name in ("returns_to_go", "states", "actions"):
         after = adapter(changed(batch, name, step))
         seen = step + 1 if name == "actions" else step  # an action is not seen by its own prediction
         torch.testing.assert_close(after[:, :seen], before[:, :seen], rtol=0, atol=0)
@@ -237,10 +242,10 @@ def test_an_action_depends_on_what_came_before_it_alone(data, kind):
 
 def test_padding_moves_neither_predictions_nor_loss_nor_measures(data):
     adapter, batch = untrained(data.spec()), random_batch()
-    batch["real"][:, 5:] = False
-    other = changed(changed(changed(batch, "returns", 5), "states", 5), "actions", 5)
-    other["steps"] = other["steps"].clone()
-    other["steps"][:, 5:] = 0
+    batch["step_mask"][:, 5:] = False
+    other = changed(changed(changed(batch, "returns_to_go", 5), "states", 5), "actions", 5)
+    other["timesteps"] = other["timesteps"].clone()
+    other["timesteps"][:, 5:] = 0
     one, two = adapter(batch), adapter(other)
     torch.testing.assert_close(one[:, :5], two[:, :5], rtol=0, atol=0)
     assert not torch.allclose(one[:, 5:], two[:, 5:], atol=1e-5)
@@ -254,10 +259,10 @@ def test_padding_moves_neither_predictions_nor_loss_nor_measures(data):
 
 def test_the_time_step_in_the_episode_matters_and_the_place_in_the_window_does_not(data):
     adapter, batch = untrained(data.spec()), random_batch()
-    later = adapter(batch | {"steps": batch["steps"] + 100})
+    later = adapter(batch | {"timesteps": batch["timesteps"] + 100})
     assert not torch.allclose(later, adapter(batch), atol=1e-5)
     with pytest.raises(ValueError, match="outside of the 500"):
-        adapter(batch | {"steps": batch["steps"] + 490})
+        adapter(batch | {"timesteps": batch["timesteps"] + 490})
 
 
 def test_a_cache_changes_nothing(data):
@@ -274,7 +279,7 @@ def test_a_cache_changes_nothing(data):
 
 def box_spec(low=LOW, high=HIGH, **more):
     statistics = {"mean": [0.0] * 5, "std": [1.0] * 5, "return_scale": 100.0}
-    return {"limit": 31, "states": 5, "low": low, "high": high, **statistics, **more}
+    return {"max_episode_steps": 31, "state_shape": 5, "low": low, "high": high, **statistics, **more}
 
 
 def box_batch(B=11, seed=0):
@@ -283,11 +288,11 @@ def box_batch(B=11, seed=0):
     states = torch.randn(B, CONTEXT, 5, generator=rng)
     part = (states[..., :3] - states[..., 2:]).sigmoid()  # (B, K, 3)
     return {
-        "returns": torch.zeros(B, CONTEXT),
+        "returns_to_go": torch.zeros(B, CONTEXT),
         "states": states,
         "actions": torch.lerp(torch.tensor(LOW), torch.tensor(HIGH), part),
-        "steps": torch.arange(CONTEXT).expand(B, -1),
-        "real": torch.arange(CONTEXT) < torch.randint(1, CONTEXT + 1, (B, 1), generator=rng),
+        "timesteps": torch.arange(CONTEXT).expand(B, -1),
+        "step_mask": torch.arange(CONTEXT) < torch.randint(1, CONTEXT + 1, (B, 1), generator=rng),
     }
 
 
@@ -311,7 +316,7 @@ def test_vectors_are_learnt_and_stay_within_their_bounds():
 def test_bounds_are_reached_and_not_crossed():
     adapter, batch = untrained(box_spec()), box_batch()
     with torch.no_grad():
-        adapter.act.weight.mul_(1e4)
+        adapter.action_head.weight.mul_(1e4)
     predictions = adapter(batch)
     assert predictions.shape == (11, CONTEXT, 3)
     for axis, bounds in enumerate(zip(LOW, HIGH, strict=True)):
@@ -320,7 +325,7 @@ def test_bounds_are_reached_and_not_crossed():
 
 def test_loss_and_measures_count_in_parts_of_the_range():
     adapter, batch = untrained(box_spec()), box_batch(B=1)
-    batch |= {"actions": torch.tensor(LOW).expand(1, CONTEXT, 3), "real": torch.arange(CONTEXT)[None] < 2}
+    batch |= {"actions": torch.tensor(LOW).expand(1, CONTEXT, 3), "step_mask": torch.arange(CONTEXT)[None] < 2}
     predictions = torch.full((1, CONTEXT, 3), torch.nan)  # what is not real does not count
     predictions[0, 0] = torch.tensor(HIGH)  # all of the range is missed
     predictions[0, 1] = torch.tensor([0.0, 5.0, -0.5])  # a quarter of one range, and nothing of two
@@ -358,8 +363,10 @@ def test_bounds_that_cannot_be_are_refused(low, high):
 
 
 def test_a_spec_without_actions_is_refused(data):
-    spec = {name: value for name, value in data.spec().items() if name != "actions"}
-    with pytest.raises(ValueError, match="by 'actions', or by 'low' and 'high', and there is only environment, limit"):
+    spec = {name: value for name, value in data.spec().items() if name != "num_actions"}
+    with pytest.raises(
+        ValueError, match="by 'num_actions', or by 'low' and 'high', and there is only env_id, max_episode_steps"
+    ):
         untrained(spec)
 
 
@@ -368,29 +375,29 @@ def test_a_spec_without_actions_is_refused(data):
 
 def swinging(env_id):
     """An untrained model that swings with all its might."""
-    more = {"environment": env_id, "context": CONTEXT, "best_return": -3.0}
-    adapter = untrained(box_spec(**describe(env_id), mean=[0.0] * 3, std=[1.0] * 3, **more))
+    more = {"env_id": env_id, "context": CONTEXT, "best_return": -3.0}
+    adapter = untrained(box_spec(**describe_env(env_id), mean=[0.0] * 3, std=[1.0] * 3, **more))
     with torch.no_grad():
-        adapter.act.weight.mul_(5)
+        adapter.action_head.weight.mul_(5)
     return adapter
 
 
 def test_an_environment_describes_its_actions(swing):
-    assert describe("CartPole-v1") == {"limit": 500, "states": 4, "actions": 2}
-    assert describe("Pendulum-v1") == {"limit": 200, "states": 3, "low": [-2.0], "high": [2.0]}
+    assert describe_env("CartPole-v1") == {"max_episode_steps": 500, "state_shape": 4, "num_actions": 2}
+    assert describe_env("Pendulum-v1") == {"max_episode_steps": 200, "state_shape": 3, "low": [-2.0], "high": [2.0]}
     space = gymnasium.spaces.Box(np.array(LOW, np.float32), np.array(HIGH, np.float32))
-    assert describe(swing(space)) == {"limit": 20, "states": 3, "low": LOW, "high": HIGH}
+    assert describe_env(swing(space)) == {"max_episode_steps": 20, "state_shape": 3, "low": LOW, "high": HIGH}
 
 
 def watched(adapter, monkeypatch):
     """What the adapter is shown from here on, and what it says: a list of (batch, predictions)."""
-    seen, latest = [], adapter.latest
+    seen, predict_last = [], adapter.predict_last
 
     def spy(batch, cache=None):
-        seen.append((batch, latest(batch, cache)))
+        seen.append((batch, predict_last(batch, cache)))
         return seen[-1][1]
 
-    monkeypatch.setattr(adapter, "latest", spy)
+    monkeypatch.setattr(adapter, "predict_last", spy)
     return seen
 
 
@@ -398,42 +405,42 @@ def test_vectors_are_played_as_the_model_gives_them(swing, monkeypatch):
     env_id, seeds = swing(), [3, 1, 4]
     adapter = swinging(env_id)
     seen = watched(adapter, monkeypatch)
-    played = rollout(env_id, ReturnConditioned(adapter, [-10.0, -200.0, -900.0], seeds), seeds)
-    assert played.actions.shape == (3, 20, 1)
-    assert (played.lengths == 20).all()
-    assert played.truncated.all()
-    assert -2 <= played.actions.min() < -1
-    assert 1 < played.actions.max() <= 2
+    trajectories = rollout(env_id, ReturnConditionedPolicy(adapter, [-10.0, -200.0, -900.0], seeds), seeds)
+    assert trajectories.actions.shape == (3, 20, 1)
+    assert (trajectories.lengths == 20).all()
+    assert trajectories.truncated.all()
+    assert -2 <= trajectories.actions.min() < -1
+    assert 1 < trajectories.actions.max() <= 2
     for step, (batch, output) in enumerate(seen):
-        assert np.array_equal(output, played.actions[:, step])
+        assert np.array_equal(output, trajectories.actions[:, step])
         first = max(0, step + 1 - CONTEXT)
-        assert np.array_equal(batch["actions"][:, :-1], played.actions[:, first:step])
+        assert np.array_equal(batch["actions"][:, :-1], trajectories.actions[:, first:step])
     env = gymnasium.make("Pendulum-v1")
     for n, seed in enumerate(seeds):
         state, _ = env.reset(seed=seed)
         for step in range(20):
-            assert np.array_equal(state, played.states[n, step])
-            state, reward, *_ = env.step(played.actions[n, step])
-            assert np.float32(reward) == played.rewards[n, step]
+            assert np.array_equal(state, trajectories.states[n, step])
+            state, reward, *_ = env.step(trajectories.actions[n, step])
+            assert np.float32(reward) == trajectories.rewards[n, step]
     env.close()
 
 
 def test_windows_show_vectors(swing):
     env_id, seeds = swing(), [3, 1]
-    played = rollout(env_id, ReturnConditioned(swinging(env_id), [-10.0, -200.0], seeds), seeds)
-    batch = windows(played, played.returns_to_go(), np.array([1, 0]), np.array([15, 2]), CONTEXT)
+    trajectories = rollout(env_id, ReturnConditionedPolicy(swinging(env_id), [-10.0, -200.0], seeds), seeds)
+    batch = windows(trajectories, trajectories.returns_to_go(), np.array([1, 0]), np.array([15, 2]), CONTEXT)
     assert batch["actions"].dtype == torch.float32
-    assert batch["real"].sum(1).tolist() == [5, 7]
-    assert np.array_equal(batch["actions"][0, :5], played.actions[1, 15:])
-    assert np.array_equal(batch["actions"][1], played.actions[0, 2:9])
+    assert batch["step_mask"].sum(1).tolist() == [5, 7]
+    assert np.array_equal(batch["actions"][0, :5], trajectories.actions[1, 15:])
+    assert np.array_equal(batch["actions"][1], trajectories.actions[0, 2:9])
 
 
 def test_an_episode_is_the_same_in_any_company(trained):
     adapter, _ = trained
     targets, seeds = [30.0, 140.0, 490.0, 60.0, 60.0], [3, 1, 4, 1, 5]
-    together = rollout("CartPole-v1", ReturnConditioned(adapter, targets, seeds), seeds)
+    together = rollout("CartPole-v1", ReturnConditionedPolicy(adapter, targets, seeds), seeds)
     for n, (target, seed) in enumerate(zip(targets, seeds, strict=True)):
-        alone = rollout("CartPole-v1", ReturnConditioned(adapter, [target], [seed]), [seed])
+        alone = rollout("CartPole-v1", ReturnConditionedPolicy(adapter, [target], [seed]), [seed])
         assert alone.lengths[0] == together.lengths[n]
         assert np.array_equal(alone.actions[0], together.actions[n])
         assert np.array_equal(alone.states[0], together.states[n])
@@ -443,14 +450,14 @@ def test_an_episode_is_the_same_in_any_company(trained):
 def test_the_agent_sees_the_last_steps_and_what_is_left_of_its_target(data, monkeypatch):
     adapter = untrained(data.spec())
     seen = watched(adapter, monkeypatch)
-    played = rollout("CartPole-v1", ReturnConditioned(adapter, [200.0], [6]), [6])
-    assert len(seen) == played.lengths[0] > CONTEXT
+    trajectories = rollout("CartPole-v1", ReturnConditionedPolicy(adapter, [200.0], [6]), [6])
+    assert len(seen) == trajectories.lengths[0] > CONTEXT
     for step, (batch, _) in enumerate(seen):
         first = max(0, step + 1 - CONTEXT)
-        assert batch["steps"][0].tolist() == list(range(first, step + 1))
-        assert batch["returns"][0].tolist() == [200.0 - t for t in range(first, step + 1)]
-        assert np.array_equal(batch["states"][0], played.states[0, first : step + 1])
-        assert np.array_equal(batch["actions"][0, :-1], played.actions[0, first:step])
+        assert batch["timesteps"][0].tolist() == list(range(first, step + 1))
+        assert batch["returns_to_go"][0].tolist() == [200.0 - t for t in range(first, step + 1)]
+        assert np.array_equal(batch["states"][0], trajectories.states[0, first : step + 1])
+        assert np.array_equal(batch["actions"][0, :-1], trajectories.actions[0, first:step])
 
 
 @pytest.mark.parametrize(
@@ -465,7 +472,7 @@ def test_the_agent_sees_the_last_steps_and_what_is_left_of_its_target(data, monk
 def test_actions_of_another_kind_are_refused(swing, space):
     env_id = swing(space)
     with pytest.raises(ValueError, match=f"{env_id} cannot be played: its actions must be a Discrete .* or vectors"):
-        describe(env_id)
+        describe_env(env_id)
 
 
 def test_states_that_are_no_vectors_are_refused():
@@ -473,7 +480,7 @@ def test_states_that_are_no_vectors_are_refused():
         ValueError,
         match="FrozenLake-v1 cannot be played: it needs states that are vectors, or images of bytes, not Discrete",
     ):
-        rollout("FrozenLake-v1", lambda played, running, step: np.zeros(len(running), int), [0])
+        rollout("FrozenLake-v1", lambda trajectories, active, step: np.zeros(len(active), int), [0])
 
 
 # Evaluation and prediction
@@ -496,7 +503,7 @@ def test_evaluate_agrees_with_the_episodes_it_writes(evaluated, trained):
         returns = [float(row["return"]) for row in rows if float(row["target"]) == part * best]
         assert len(returns) == 20
         assert score.value == pytest.approx(np.mean(returns))
-        assert score.baseline_value == pytest.approx(trained[1].played.returns[trained[1].splits["train"]].mean())
+        assert score.baseline_value == pytest.approx(trained[1].trajectories.returns[trained[1].splits["train"]].mean())
     assert 0.5 < evaluation.metrics["accuracy"] < 1
     assert evaluation.figures == [folder / "returns.png"]
     with Image.open(folder / "returns.png") as picture:

@@ -17,11 +17,11 @@ import domains.rl.collect
 from core.config import PositionConfig
 from domains.data_warnings import DataWarning
 from domains.rl.adapter import Adapter
-from domains.rl.agents import make_agent
+from domains.rl.agents import make_policy
 from domains.rl.collect import collect
 from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
-from domains.rl.environments import describe, make, normalised
+from domains.rl.environments import describe_env, make, normalized_scores
 from domains.rl.evaluate import evaluate
 from domains.rl.key_to_door import SIDE, STEPS, KeyToDoor
 from domains.rl.minari import from_minari, to_minari
@@ -32,7 +32,7 @@ from experiments.collect import run
 from experiments.compose import compose
 
 LENGTHS = np.array([5, 1, 7, 3, 2])
-HOPPER = {"states": 11, "low": [-1.0] * 3, "high": [1.0] * 3, "limit": 1000}
+HOPPER = {"state_shape": 11, "low": [-1.0] * 3, "high": [1.0] * 3, "max_episode_steps": 1000}
 
 
 def made(actions="numbers", states=4, lengths=LENGTHS):
@@ -78,30 +78,30 @@ def loaded(path, **settings):
 @pytest.mark.parametrize("kind", ["numbers", "vectors"])
 def test_what_is_written_is_read(kind, tmp_path):
     arrays = made(kind)
-    played = pad(arrays)
-    assert played.lengths.tolist() == LENGTHS.tolist()
-    assert played.terminated.tolist() == [True, False, True, False, True]
-    assert played.truncated.tolist() == [False, True, False, True, False]
-    assert not played.states[1, 1:].any()
+    trajectories = pad(arrays)
+    assert trajectories.lengths.tolist() == LENGTHS.tolist()
+    assert trajectories.terminated.tolist() == [True, False, True, False, True]
+    assert trajectories.truncated.tolist() == [False, True, False, True, False]
+    assert not trajectories.states[1, 1:].any()
     path = tmp_path / "deep" / "file"
-    write(path, "Some-v0", played, note="by hand")
-    environment, again = read(path)
-    assert environment == "Some-v0"
+    write(path, "Some-v0", trajectories, note="by hand")
+    env_id, again = read(path)
+    assert env_id == "Some-v0"
     for name, array in flatten(again).items():
         assert array.dtype == arrays[name].dtype, name
         assert np.array_equal(array, arrays[name]), name
     with np.load(path) as file:
-        assert np.allclose(file["episode_return"], played.returns)
+        assert np.allclose(file["episode_return"], trajectories.returns)
         assert str(file["note"]) == "by hand"
 
 
 def test_whole_numbers_and_bytes_will_do_where_nothing_is_lost(saved):
     kinds = {"terminated": np.uint8, "truncated": np.int64, "actions": np.uint8, "final_observations": np.float64}
     arrays = made() | {"rewards": np.arange(18)}
-    _, played = read(saved({name: array.astype(kinds.get(name, array.dtype)) for name, array in arrays.items()}))
+    _, trajectories = read(saved({name: array.astype(kinds.get(name, array.dtype)) for name, array in arrays.items()}))
     want = pad(arrays)
     for name, array in vars(want).items():
-        found = getattr(played, name)
+        found = getattr(trajectories, name)
         if name == "env_spec":
             assert found is None
             continue
@@ -202,8 +202,8 @@ def test_a_file_is_training_data(saved):
     assert data.size("train") == LENGTHS[data.splits["train"]].sum()
     spec = data.spec()
     assert json.loads(json.dumps(spec)) == spec
-    assert (spec["environment"], spec["limit"], spec["actions"]) == ("CartPole-v1", 500, 2)
-    assert spec["best_return"] == pytest.approx(data.played.returns[data.splits["train"]].max())
+    assert (spec["env_id"], spec["max_episode_steps"], spec["num_actions"]) == ("CartPole-v1", 500, 2)
+    assert spec["best_return"] == pytest.approx(data.trajectories.returns[data.splits["train"]].max())
     other = Data(data.config, seed=7)
     other.setup()
     assert np.array_equal(other.splits["train"], data.splits["train"])  # seeds can be compared
@@ -214,7 +214,7 @@ def test_the_best_steps_alone_are_shown(saved):
     train = whole.splits["train"]
     assert np.array_equal(best.splits["train"], train)
     shown = np.unique(best.starts["train"][:, 0])
-    ranked = train[np.argsort(-whole.played.returns[train])]
+    ranked = train[np.argsort(-whole.trajectories.returns[train])]
     assert set(shown) == set(ranked[: len(shown)])
     steps = LENGTHS[train].sum()
     assert LENGTHS[ranked[: len(shown) - 1]].sum() < 0.4 * steps <= LENGTHS[shown].sum()
@@ -226,16 +226,16 @@ def test_delayed_rewards_leave_the_return_as_it_is(saved):
     now, later = loaded(saved(made())), loaded(saved(made()), delayed=True)
     assert later.spec()["delayed"]
     for n, length in enumerate(LENGTHS):
-        assert np.allclose(later.to_go[n, :length], now.played.returns[n])
-        assert np.allclose(now.to_go[n, length - 1], now.played.rewards[n, length - 1], atol=1e-6)
+        assert np.allclose(later.returns_to_go[n, :length], now.trajectories.returns[n])
+        assert np.allclose(now.returns_to_go[n, length - 1], now.trajectories.rewards[n, length - 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["numbers", "vectors"])
 def test_no_environment_is_needed_to_train(kind, saved):
-    spec = loaded(saved(made(kind), "Nowhere-v0"), environment="none").spec()
-    assert (spec["environment"], spec["limit"], spec["states"]) == (None, 7, 4)
+    spec = loaded(saved(made(kind), "Nowhere-v0"), env_id="none").spec()
+    assert (spec["env_id"], spec["max_episode_steps"], spec["state_shape"]) == (None, 7, 4)
     if kind == "numbers":
-        assert spec["actions"] == 2
+        assert spec["num_actions"] == 2
     else:
         assert spec["low"] == made(kind)["actions"].min(0).tolist()
 
@@ -244,7 +244,7 @@ def test_no_environment_is_needed_to_train(kind, saved):
 def test_a_number_of_an_action_may_never_change(value, saved, tmp_path):
     arrays = made("vectors")
     arrays["actions"][:, 1] = value
-    data = loaded(saved(arrays, "Nowhere-v0"), environment="none")
+    data = loaded(saved(arrays, "Nowhere-v0"), env_id="none")
     spec = data.spec()
     assert spec["low"][1] < value < spec["high"][1]
     assert spec["low"][::2] == arrays["actions"].min(0)[::2].tolist()
@@ -277,7 +277,7 @@ def test_data_of_another_environment_are_refused(arrays, env, message, saved):
 
 
 def test_an_environment_can_be_named(saved):
-    assert loaded(saved(made(), "Renamed-v0"), environment="CartPole-v1").environment == "CartPole-v1"
+    assert loaded(saved(made(), "Renamed-v0"), env_id="CartPole-v1").env_id == "CartPole-v1"
 
 
 @pytest.mark.parametrize(
@@ -317,22 +317,22 @@ def test_files_are_split_each_on_its_own(tmp_path):
         ),
     )
     both.setup()
-    assert both.played.lengths.tolist() == [*LENGTHS, 2, 11, 6, 4]
-    assert both.played.seeds is None  # not all know theirs
+    assert both.trajectories.lengths.tolist() == [*LENGTHS, 2, 11, 6, 4]
+    assert both.trajectories.seeds is None  # not all know theirs
     for split in ("train", "val", "test"):
         first = both.splits[split] < len(LENGTHS)
         assert np.array_equal(both.splits[split][first], old.splits[split])
         assert (~first).sum() == {"train": 2, "val": 1, "test": 1}[split]
-    assert both.size("train") == both.played.lengths[both.splits["train"]].sum()
+    assert both.size("train") == both.trajectories.lengths[both.splits["train"]].sum()
 
 
 @pytest.mark.parametrize(
     ("other", "settings", "message"),
     [
         ({}, {}, r"data.path mixes environments \(Acrobot-v1, CartPole-v1\); name one file, or several of one"),
-        ({"states": 6}, {"environment": "none"}, "states or actions of different shapes, and cannot be joined"),
-        ({"actions": "vectors"}, {"environment": "CartPole-v1"}, "other.npz does not fit CartPole-v1"),
-        ({"lengths": np.array([1, 2])}, {"environment": "CartPole-v1"}, "other.npz has 2 episodes; each of three"),
+        ({"states": 6}, {"env_id": "none"}, "states or actions of different shapes, and cannot be joined"),
+        ({"actions": "vectors"}, {"env_id": "CartPole-v1"}, "other.npz does not fit CartPole-v1"),
+        ({"lengths": np.array([1, 2])}, {"env_id": "CartPole-v1"}, "other.npz has 2 episodes; each of three"),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(other, settings, message, saved, tmp_path):
@@ -360,14 +360,14 @@ def test_a_missing_extra_is_named(env, package, extra, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     with pytest.raises(ValueError, match=rf"{env} needs a package that is not installed: pip install -e '.\[{extra}\]"):
-        describe(env)
+        describe_env(env)
 
 
 def test_scores_are_those_of_d4rl():
-    assert normalised("Hopper-v5", 17.1)["normalised"] == 0
-    assert normalised("Hopper-v5", 3234.3)["normalised_d4rl"] == pytest.approx(100)
-    assert set(normalised("CartPole-v1", 250.0)) == {"normalised"}
-    assert normalised("Unheard-v0", 1.0) == {}
+    assert normalized_scores("Hopper-v5", 17.1)["normalised"] == 0
+    assert normalized_scores("Hopper-v5", 3234.3)["normalised_d4rl"] == pytest.approx(100)
+    assert set(normalized_scores("CartPole-v1", 250.0)) == {"normalised"}
+    assert normalized_scores("Unheard-v0", 1.0) == {}
 
 
 def walk(moves, seed=0):
@@ -406,7 +406,11 @@ def test_the_key_opens_the_door_and_nothing_else_does(seed):
 
 def test_key_to_door_is_an_environment():
     check_env(make("KeyToDoor-v0").unwrapped, skip_render_check=True)
-    assert describe("KeyToDoor-v0") == {"limit": 3 * STEPS, "states": 3 + 4 * SIDE, "actions": 4}
+    assert describe_env("KeyToDoor-v0") == {
+        "max_episode_steps": 3 * STEPS,
+        "state_shape": 3 + 4 * SIDE,
+        "num_actions": 4,
+    }
     _, outcomes, env = walk([0] * (3 * STEPS), seed=next(s for s in range(9) if walk([], s)[2].door[1] != 1))
     assert outcomes[-1] == (0.0, True, True)
     assert env.render().shape == (12 * (SIDE + 2), 12 * (SIDE + 2), 3)
@@ -415,29 +419,31 @@ def test_key_to_door_is_an_environment():
 # Collecting
 
 
-def replayed(env_id, played):
+def replayed(env_id, trajectories):
     """Whether reset(seed) and the actions make every episode again, bit for bit."""
     env = make(env_id)
-    for n, length in enumerate(played.lengths):
-        state, _ = env.reset(seed=int(played.seeds[n]))
+    for n, length in enumerate(trajectories.lengths):
+        state, _ = env.reset(seed=int(trajectories.seeds[n]))
         for step in range(length):
-            assert np.array_equal(np.float32(state), played.states[n, step])
-            state, reward, *over, _ = env.step(played.actions[n, step])
-            assert np.float32(reward) == played.rewards[n, step]
-            assert over == ([played.terminated[n], played.truncated[n]] if step == length - 1 else [False, False])
-        assert np.array_equal(np.float32(state), played.finals[n])
+            assert np.array_equal(np.float32(state), trajectories.states[n, step])
+            state, reward, *over, _ = env.step(trajectories.actions[n, step])
+            assert np.float32(reward) == trajectories.rewards[n, step]
+            assert over == (
+                [trajectories.terminated[n], trajectories.truncated[n]] if step == length - 1 else [False, False]
+            )
+        assert np.array_equal(np.float32(state), trajectories.final_states[n])
     env.close()
 
 
 @pytest.mark.parametrize(("env", "noise"), [("CartPole-v1", 0.0), ("Pendulum-v1", 0.3), ("KeyToDoor-v0", 0.5)])
 def test_collected_episodes_replay_bit_for_bit(env, noise, monkeypatch, tmp_path):
-    played, by = collect(env, ["random"], 5, noise, seed=3)
-    write(tmp_path / "some.npz", env, played, **by)
+    trajectories, by = collect(env, ["random"], 5, noise, seed=3)
+    write(tmp_path / "some.npz", env, trajectories, **by)
     replayed(env, read(tmp_path / "some.npz")[1])
-    monkeypatch.setattr(domains.rl.collect, "LANES", 2)
+    monkeypatch.setattr(domains.rl.collect, "PARALLEL_EPISODES", 2)
     again, other = collect(env, ["random"], 5, noise, seed=3)[0], collect(env, ["random"], 5, noise, seed=4)[0]
-    assert np.array_equal(again.actions, played.actions)  # whoever plays beside it
-    assert not np.array_equal(other.states[:, 0], played.states[:, 0])
+    assert np.array_equal(again.actions, trajectories.actions)  # whoever plays beside it
+    assert not np.array_equal(other.states[:, 0], trajectories.states[:, 0])
     assert by["episode_noise"].max() <= noise
 
 
@@ -454,9 +460,9 @@ def test_the_lander_lands_by_gymnasiums_controller(env):
 
 def test_hopper_replays():
     pytest.importorskip("mujoco", reason="needs the extra mujoco")
-    played, _ = collect("Hopper-v5", ["random"], 3, 0.2, seed=0)
-    assert np.abs(played.actions).max() <= 1
-    replayed("Hopper-v5", played)
+    trajectories, _ = collect("Hopper-v5", ["random"], 3, 0.2, seed=0)
+    assert np.abs(trajectories.actions).max() <= 1
+    replayed("Hopper-v5", trajectories)
 
 
 def network(path, sizes, out, **more):
@@ -487,15 +493,15 @@ def test_a_network_acts_as_its_formula_says(tmp_path):
 
 def test_a_network_can_know_the_time_and_have_quantiles(tmp_path):
     path, states = tmp_path / "net.npz", np.zeros((2, 4), np.float32)
-    about = {"states": 4, "actions": 3, "limit": 10}
+    about = {"state_shape": 4, "num_actions": 3, "max_episode_steps": 10}
     (weight,) = network(path, (5, 3), "argmax")
     with pytest.warns(
         DataWarning, match=r"net.npz takes one number more than a state: .* part of the time that is left"
     ):
-        timed = network_of(path, about)
+        takes_time = network_of(path, about)
     for step in (0, 9):
         want = (weight[:, 4] * (1 - step / 10) + weight[:, 0] / 2).argmax()
-        assert timed(states, step, []).tolist() == [want, want]
+        assert takes_time(states, step, []).tolist() == [want, want]
     (weight,) = network(path, (4, 6), "argmax_q")
     assert network_of(path, about)(states, 0, []).tolist() == [(weight[:3, 0] + weight[3:, 0]).argmax()] * 2
 
@@ -579,7 +585,7 @@ def test_a_model_of_stable_baselines_acts_by_its_actor_alone(tmp_path):
 @pytest.mark.parametrize(
     ("layers", "about", "message"),
     [
-        ({"actor.mu.0": (3, 11)}, {"actions": 3}, "has no actor for such actions; possible: MlpPolicy of PPO"),
+        ({"actor.mu.0": (3, 11)}, {"num_actions": 3}, "has no actor for such actions; possible: MlpPolicy of PPO"),
         ({"q_net.q_net.0": (3, 11)}, {}, "has no actor for such actions"),
         ({"action_net": (3, 11), "features_extractor.cnn.0": (3, 11)}, {}, "looks at images"),
         ({"action_net": (4, 11)}, {}, "policy=.*model.zip does not fit"),
@@ -591,7 +597,7 @@ def test_a_model_that_cannot_play_is_refused(layers, about, message, tmp_path):
     path = tmp_path / "model.zip"
     saved_model(path, layers)
     with pytest.raises(ValueError, match=message):
-        network_of(path, {"states": 11, "limit": 10} | (about or HOPPER))
+        network_of(path, {"state_shape": 11, "max_episode_steps": 10} | (about or HOPPER))
 
 
 def test_a_zip_that_is_no_model_is_refused(tmp_path):
@@ -633,46 +639,46 @@ def test_layers_without_a_bias_are_refused(tmp_path):
 
 def an_agent(env="CartPole-v1", **settings):
     torch.manual_seed(0)
-    about = describe(env)
-    width = about["states"]
-    spec = about | {"environment": env, "mean": [0.0] * width, "std": [1.0] * width, "context": 5, "best_return": 9.0}
+    about = describe_env(env)
+    width = about["state_shape"]
+    spec = about | {"env_id": env, "mean": [0.0] * width, "std": [1.0] * width, "context": 5, "best_return": 9.0}
     return Adapter(
         ModelConfig(dim=12, depth=1, num_heads=3), PositionConfig(), spec | {"return_scale": 50.0} | settings
     )
 
 
-def taken(played, which=slice(None)):
+def taken(trajectories, which=slice(None)):
     """The actions of some episodes, end to end."""
-    return played.actions[which][played.real[which]]
+    return trajectories.actions[which][trajectories.step_mask[which]]
 
 
-@pytest.mark.parametrize("recall", ["exact", "cached"])
-def test_a_run_plays_at_its_target_beside_others(recall, monkeypatch):
-    agent = an_agent(recall=recall)
-    played, by = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=60.0)
+@pytest.mark.parametrize("kv_cache", [False, True])
+def test_a_run_plays_at_its_target_beside_others(kv_cache, monkeypatch):
+    agent = an_agent(kv_cache=kv_cache)
+    trajectories, by = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=60.0)
     assert by["behaviours"].tolist() == ["random", "mine"]
-    replayed("CartPole-v1", played)
+    replayed("CartPole-v1", trajectories)
     mine = by["episode_behaviour"] == 1
-    assert played.seeds is not None
-    seeds = played.seeds[mine].tolist()
-    alone = rollout("CartPole-v1", make_agent(agent, [60.0] * 3, seeds), seeds)
-    assert np.array_equal(taken(alone), taken(played, mine))
+    assert trajectories.seeds is not None
+    seeds = trajectories.seeds[mine].tolist()
+    alone = rollout("CartPole-v1", make_policy(agent, [60.0] * 3, seeds), seeds)
+    assert np.array_equal(taken(alone), taken(trajectories, mine))
     less, _ = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=1.0)
-    assert np.array_equal(taken(less, ~mine), taken(played, ~mine))
-    assert not np.array_equal(taken(less, mine), taken(played, mine))
-    monkeypatch.setattr(domains.rl.collect, "LANES", 2)
+    assert np.array_equal(taken(less, ~mine), taken(trajectories, ~mine))
+    assert not np.array_equal(taken(less, mine), taken(trajectories, mine))
+    monkeypatch.setattr(domains.rl.collect, "PARALLEL_EPISODES", 2)
     again, _ = collect("CartPole-v1", ["random", "mine"], 7, 0.0, 3, {"mine": agent}, target=60.0)
-    assert np.array_equal(taken(again), taken(played))
+    assert np.array_equal(taken(again), taken(trajectories))
 
 
 def test_noise_disturbs_a_run_too_and_it_sees_what_was_done():
     agent, seen = an_agent("Pendulum-v1"), []
-    latest = agent.latest
-    agent.latest = lambda batch, cache=None: seen.append(batch) or latest(batch, cache)
-    played, _ = collect("Pendulum-v1", ["mine"], 3, 0.5, 0, {"mine": agent}, target=-100.0)
+    predict_last = agent.predict_last
+    agent.predict_last = lambda batch, cache=None: seen.append(batch) or predict_last(batch, cache)
+    trajectories, _ = collect("Pendulum-v1", ["mine"], 3, 0.5, 0, {"mine": agent}, target=-100.0)
     quiet, _ = collect("Pendulum-v1", ["mine"], 3, 0.0, 0, {"mine": agent}, target=-100.0)
-    assert np.abs(played.actions - quiet.actions).mean() > 0.1
-    assert np.array_equal(seen[10]["actions"][:, :-1], played.actions[:, 6:10])
+    assert np.abs(trajectories.actions - quiet.actions).mean() > 0.1
+    assert np.array_equal(seen[10]["actions"][:, :-1], trajectories.actions[:, 6:10])
 
 
 @pytest.mark.parametrize(
@@ -682,10 +688,10 @@ def test_noise_disturbs_a_run_too_and_it_sees_what_was_done():
         (
             {"env": "Pendulum-v1"},
             1.0,
-            "policy=mine was trained on Pendulum-v1 and cannot play CartPole-v1: it has limit",
+            "policy=mine was trained on Pendulum-v1 and cannot play CartPole-v1: it has max_episode_steps",
         ),
-        ({"actions": 3}, 1.0, "it has actions 3 and not 2"),
-        ({"limit": 20}, 1.0, "it has limit 20 and not 500"),
+        ({"num_actions": 3}, 1.0, "it has num_actions 3 and not 2"),
+        ({"max_episode_steps": 20}, 1.0, "it has max_episode_steps 20 and not 500"),
         (None, 5.0, "target=5 is asked of trained models alone: give policy=RUN_FOLDER"),
     ],
 )
@@ -727,8 +733,8 @@ def test_the_command_writes_what_training_reads(tmp_path, capsys):
     assert (attend, train) == ("attend", "train")
     config = compose("config", words)
     data = loaded(config.data.path)
-    assert len(data.played.lengths) == 7
-    assert f"return {data.played.returns.mean():.1f} on average" in said
+    assert len(data.trajectories.lengths) == 7
+    assert f"return {data.trajectories.returns.mean():.1f} on average" in said
 
 
 # Minari
@@ -739,19 +745,19 @@ def test_minari_keeps_the_same_episodes(env, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari", reason="needs the extra minari")
     pytest.importorskip("h5py", reason="needs the extra minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    played, _ = collect(env, ["random"], 7, 0.0, seed=0)
-    to_minari("here/some-v0", env, played, "random")
-    environment, again = from_minari("here/some-v0")
-    assert environment == env
-    for name in ("states", "actions", "rewards", "lengths", "terminated", "truncated", "finals"):
-        assert np.array_equal(getattr(again, name), getattr(played, name)), name
+    trajectories, _ = collect(env, ["random"], 7, 0.0, seed=0)
+    to_minari("here/some-v0", env, trajectories, "random")
+    env_id, again = from_minari("here/some-v0")
+    assert env_id == env
+    for name in ("states", "actions", "rewards", "lengths", "terminated", "truncated", "final_states"):
+        assert np.array_equal(getattr(again, name), getattr(trajectories, name)), name
     episode = next(iter(minari.load_dataset("here/some-v0").iterate_episodes()))
-    assert len(episode.observations) == played.lengths[0] + 1
+    assert len(episode.observations) == trajectories.lengths[0] + 1
     data = Data(DataConfig(source=Source.minari, name="here/some-v0", context=5))
     data.setup()
-    assert data.spec()["environment"] == env
+    assert data.spec()["env_id"] == env
     with pytest.raises(ValueError, match=r"minari=here/some-v0: .*exists"):
-        to_minari("here/some-v0", env, played, "random")
+        to_minari("here/some-v0", env, trajectories, "random")
     with pytest.raises(ValueError, match=r"other-v0 is not on this machine .*minari download here/other-v0.*some-v0"):
         from_minari("here/other-v0")
 

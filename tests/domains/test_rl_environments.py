@@ -18,11 +18,12 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from core.config import PositionConfig
 from domains.data_warnings import DataWarning
 from domains.rl.adapter import Adapter
-from domains.rl.agents import DecisionActor, make_agent
-from domains.rl.collect import collect, recorded
+from domains.rl.agents import DecisionActor, make_policy
+from domains.rl.collect import collect, env_for_runs
 from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
-from domains.rl.environments import describe, make, normalised, playable
+from domains.rl.env_specs import format_env, registered_spec, spec_from_dict, spec_to_dict
+from domains.rl.environments import describe_env, make, normalized_scores, recreate_env_or_warn
 from domains.rl.evaluate import evaluate
 from domains.rl.explain import explanations
 from domains.rl.init_from import fitted
@@ -30,7 +31,6 @@ from domains.rl.minari import from_minari, to_minari
 from domains.rl.policies import make_controller
 from domains.rl.predict import predict
 from domains.rl.rollout import rollout
-from domains.rl.specs import named, plain, registered, trusted
 from domains.rl.training_plots import picture
 from domains.rl.trajectories import read, write
 from experiments.collect import run
@@ -92,19 +92,19 @@ def odd(request):
 
 def cartpole(**changes):
     """The specification of CartPole-v1 in a file, with some changes."""
-    return plain(registered("CartPole-v1")) | changes
+    return spec_to_dict(registered_spec("CartPole-v1")) | changes
 
 
 def recorded_as(told, path, episodes=11):
-    """A file of random episodes in CartPole as `trusted` makes it, with `told` as its specification."""
+    """A file of random episodes in CartPole as `spec_from_dict` makes it, with `told` as its specification."""
     try:
-        env = trusted(told)
-        describe(env)
+        env = spec_from_dict(told)
+        describe_env(env)
     except ValueError:
         env = "CartPole-v1"
-    played, _ = collect(env, ["random"], episodes, 0.0, seed=0)
-    played.env_spec = told
-    write(path, told["id"], played)
+    trajectories, _ = collect(env, ["random"], episodes, 0.0, seed=0)
+    trajectories.env_spec = told
+    write(path, told["id"], trajectories)
     return path
 
 
@@ -126,10 +126,10 @@ def untrained(data, **settings):
 def test_a_specification_is_that_of_gymnasium_and_comes_back():
     told = json.loads(json.dumps(cartpole(**SUTTON)))
     assert EnvSpec.from_json(json.dumps(told)).kwargs == SUTTON["kwargs"]
-    spec = trusted(told)
-    assert plain(spec) == told
-    assert named(spec) == "CartPole-v1 with sutton_barto_reward=True, max_episode_steps=13"
-    assert trusted(cartpole()) == registered("CartPole-v1")
+    spec = spec_from_dict(told)
+    assert spec_to_dict(spec) == told
+    assert format_env(spec) == "CartPole-v1 with sutton_barto_reward=True, max_episode_steps=13"
+    assert spec_from_dict(cartpole()) == registered_spec("CartPole-v1")
     env = make(spec)
     rewards, over = [], False
     env.reset(seed=0)
@@ -140,13 +140,13 @@ def test_a_specification_is_that_of_gymnasium_and_comes_back():
     env.close()
     assert rewards[-1] == -1  # of a fall; 0 before
     assert not any(rewards[:-1])
-    assert describe(spec)["limit"] == 13
+    assert describe_env(spec)["max_episode_steps"] == 13
 
 
 def test_the_agent_is_judged_in_the_environment_that_was_recorded(tmp_path):
     data = loaded(recorded_as(cartpole(**SUTTON), tmp_path / "some.npz"))
-    assert data.played.returns.min() == -1
-    assert data.spec()["limit"] == 13
+    assert data.trajectories.returns.min() == -1
+    assert data.spec()["max_episode_steps"] == 13
     assert json.loads(json.dumps(data.spec())) == data.spec()
     adapter = untrained(data)
     metrics = evaluate(adapter, data, tmp_path / "evaluate").metrics
@@ -170,18 +170,20 @@ def test_wrappers_of_gymnasium_are_made_again():
     wrapped = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.wrappers.TimeAwareObservation(wrapped))
     assert wrapped.spec is not None
     told = json.loads(wrapped.spec.to_json())
-    spec = trusted(told)
-    assert named(spec) == "Pendulum-v1 with max_episode_steps=11, RescaleAction, TimeAwareObservation"
-    assert describe(spec) == {"limit": 11, "states": 4, "low": [-0.5], "high": [0.5]}
-    played, _ = collect(spec, ["random"], 5, 0.0, seed=1)
-    assert played.seeds is not None
-    state, _ = wrapped.reset(seed=int(played.seeds[0]))
+    spec = spec_from_dict(told)
+    assert format_env(spec) == "Pendulum-v1 with max_episode_steps=11, RescaleAction, TimeAwareObservation"
+    assert describe_env(spec) == {"max_episode_steps": 11, "state_shape": 4, "low": [-0.5], "high": [0.5]}
+    trajectories, _ = collect(spec, ["random"], 5, 0.0, seed=1)
+    assert trajectories.seeds is not None
+    state, _ = wrapped.reset(seed=int(trajectories.seeds[0]))
     for step in range(11):
-        assert np.array_equal(np.float32(state), played.states[0, step])
-        state, *_ = wrapped.step(played.actions[0, step])
+        assert np.array_equal(np.float32(state), trajectories.states[0, step])
+        state, *_ = wrapped.step(trajectories.actions[0, step])
     wrapped.close()
-    assert normalised(spec, -100.0) == {}
-    assert set(normalised(trusted(plain(registered("Pendulum-v1"))), -100.0)) == {"normalised"}
+    assert normalized_scores(spec, -100.0) == {}
+    assert set(normalized_scores(spec_from_dict(spec_to_dict(registered_spec("Pendulum-v1"))), -100.0)) == {
+        "normalised"
+    }
 
 
 EVIL = {"name": "RescaleAction", "entry_point": "evil:RescaleAction", "kwargs": {"min_action": -1.0, "max_action": 1.0}}
@@ -241,11 +243,11 @@ def test_what_cannot_be_made_again_is_said_and_actions_alone_are_judged(changes,
 def test_a_model_that_does_not_fit_what_is_made_again_does_not_play(tmp_path):
     data = loaded(recorded_as(cartpole(**SUTTON), tmp_path / "some.npz"))
     spec = data.spec()
-    assert playable(spec) == trusted(cartpole(**SUTTON))
-    with pytest.warns(DataWarning, match="the model has limit 11 and not 13"):
-        assert playable(spec | {"limit": 11}) is None
+    assert recreate_env_or_warn(spec) == spec_from_dict(cartpole(**SUTTON))
+    with pytest.warns(DataWarning, match="the model has max_episode_steps 11 and not 13"):
+        assert recreate_env_or_warn(spec | {"max_episode_steps": 11}) is None
     with pytest.warns(DataWarning, match="its specification is of another id"):
-        assert playable(spec | {"environment": "Acrobot-v1"}) is None
+        assert recreate_env_or_warn(spec | {"env_id": "Acrobot-v1"}) is None
 
 
 def test_modules_that_are_trusted_keep_their_name(tmp_path, monkeypatch):
@@ -255,17 +257,17 @@ def test_modules_that_are_trusted_keep_their_name(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTEND_MODULES", "other,mine")
     gymnasium.register("Mine-v0", "mine:Mine", max_episode_steps=17, kwargs={"sutton_barto_reward": np.True_})
     try:
-        played, _ = collect("mine:Mine-v0", ["random"], 5, 0.0, seed=0)
-        write(tmp_path / "some.npz", "mine:Mine-v0", played)
+        trajectories, _ = collect("mine:Mine-v0", ["random"], 5, 0.0, seed=0)
+        write(tmp_path / "some.npz", "mine:Mine-v0", trajectories)
         env_id, again = read(tmp_path / "some.npz")
         assert again.env_spec is not None
         assert (env_id, again.env_spec["id"]) == ("mine:Mine-v0", "mine:Mine-v0")
         assert again.env_spec["kwargs"] == {"sutton_barto_reward": True}
         data = loaded(tmp_path / "some.npz")
-        assert playable(data.spec()) == registered("mine:Mine-v0")
+        assert recreate_env_or_warn(data.spec()) == registered_spec("mine:Mine-v0")
         monkeypatch.setenv("ATTEND_MODULES", "other")
         with pytest.warns(DataWarning, match="imports the module mine"):
-            assert playable(data.spec()) is None
+            assert recreate_env_or_warn(data.spec()) is None
     finally:
         del gymnasium.registry["Mine-v0"]
 
@@ -283,7 +285,7 @@ def test_files_of_one_id_and_other_arguments_are_no_mixture(tmp_path):
     with pytest.raises(ValueError, match=r"mixes environments \(CartPole-v1, CartPole-v1 with kwargs={'sutton_bart"):
         Data(DataConfig(source=Source.trajectories, path=[str(paths[0]), str(paths[1])])).setup()
     with pytest.warns(DataWarning, match="CartPole-v1 is taken as it is registered here; the data were played in"):
-        assert loaded(paths[1], environment="CartPole-v1").spec()["env_spec"] is None
+        assert loaded(paths[1], env_id="CartPole-v1").spec()["env_spec"] is None
 
 
 def test_a_file_whose_specification_is_no_json_is_refused(tmp_path):
@@ -307,17 +309,17 @@ def test_a_file_whose_specification_is_no_json_is_refused(tmp_path):
 def test_a_run_plays_where_it_was_trained_and_time_can_be_limited(tmp_path):
     adapter = untrained(loaded(recorded_as(cartpole(**SUTTON), tmp_path / "some.npz")))
     with pytest.warns(DataWarning, match="played is CartPole-v1 with sutton_barto_reward=True, max_episode_steps=13"):
-        env = recorded("CartPole-v1", {"mine": adapter})
-    played, _ = collect(env, ["mine"], 3, 0.0, 0, {"mine": adapter}, target=0.0)
-    assert set(played.returns) <= {-1.0, 0.0}
-    assert recorded("CartPole-v1", {}) == "CartPole-v1"
-    assert recorded("CartPole-v1", {}, 5) == replace(registered("CartPole-v1"), max_episode_steps=5)
+        env = env_for_runs("CartPole-v1", {"mine": adapter})
+    trajectories, _ = collect(env, ["mine"], 3, 0.0, 0, {"mine": adapter}, target=0.0)
+    assert set(trajectories.returns) <= {-1.0, 0.0}
+    assert env_for_runs("CartPole-v1", {}) == "CartPole-v1"
+    assert env_for_runs("CartPole-v1", {}, 5) == replace(registered_spec("CartPole-v1"), max_episode_steps=5)
     with pytest.raises(ValueError, match="max_episode_steps=0 must be at least 1"):
-        recorded("CartPole-v1", {}, 0)
+        env_for_runs("CartPole-v1", {}, 0)
     run(compose("collect", ["env=CartPole-v1", "max_episode_steps=5", "episodes=7", f"output={tmp_path}/five.npz"]))
     with pytest.warns(DataWarning, match="all 5 episodes to train on have the return 5"):
         data = loaded(tmp_path / "five.npz")
-    assert data.spec()["limit"] == data.played.lengths.max() == 5
+    assert data.spec()["max_episode_steps"] == data.trajectories.lengths.max() == 5
 
 
 @pytest.mark.parametrize("told", [cartpole(**SUTTON), cartpole()])
@@ -325,13 +327,13 @@ def test_minari_keeps_the_whole_specification(told, tmp_path, monkeypatch):
     pytest.importorskip("minari", reason="needs the extra minari")
     pytest.importorskip("h5py", reason="needs the extra minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    played, _ = collect(trusted(told), ["random"], 5, 0.0, seed=0)
-    to_minari("here/some-v0", trusted(told), played, "random")
+    trajectories, _ = collect(spec_from_dict(told), ["random"], 5, 0.0, seed=0)
+    to_minari("here/some-v0", spec_from_dict(told), trajectories, "random")
     env_id, again = from_minari("here/some-v0")
     assert env_id == "CartPole-v1"
     assert again.env_spec is not None
-    assert trusted(again.env_spec) == trusted(told)
-    assert np.array_equal(again.returns, played.returns)
+    assert spec_from_dict(again.env_spec) == spec_from_dict(told)
+    assert np.array_equal(again.returns, trajectories.returns)
 
 
 def test_what_a_minari_data_set_lacks_is_said(tmp_path, monkeypatch):
@@ -361,12 +363,12 @@ def test_what_a_minari_data_set_lacks_is_said(tmp_path, monkeypatch):
 
     stops = keep("stops", Discrete(2))
     with pytest.warns(DataWarning, match=r"1 of 3 episodes in data.name=here/stops-v0 just stop \(first: 1\)"):
-        _, played = from_minari(stops)
-    assert played.truncated.tolist() == [False, True, False]
+        _, trajectories = from_minari(stops)
+    assert trajectories.truncated.tolist() == [False, True, False]
     whole = keep("whole", Box(0, 7, (2,), np.int32), ends=(True,) * 3)
     with pytest.warns(DataWarning, match="here/whole-v0 names no environment: nothing is played, and what is known"):
         data = loaded(None, source=Source.minari, name=whole)
-    assert data.played.actions.dtype == np.float32
+    assert data.trajectories.actions.dtype == np.float32
     for name, actions, seen in (("several", MultiDiscrete([2, 3]), None), ("dozen", Discrete(2), Discrete(12))):
         with pytest.raises(ValueError, match=f"here/{name}-v0 has observations .* and actions .*; possible: Box"):
             from_minari(keep(name, actions, seen))
@@ -379,10 +381,10 @@ def test_minari_keeps_images_as_they_are(odd, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     space = Box(0, 255, (11, 13, 3), np.uint8)
     env_id, _ = odd(seen=space, show=lambda env: env.np_random.integers(256, size=space.shape).astype(np.uint8))
-    played, _ = collect(env_id, ["random"], 3, 0.0, seed=0)
+    trajectories, _ = collect(env_id, ["random"], 3, 0.0, seed=0)
     with pytest.warns(DataWarning, match="minari=here/pictures-v0 keeps no environment: .* what JSON cannot hold"):
-        to_minari("here/pictures-v0", env_id, played, "random")
-    assert np.array_equal(from_minari("here/pictures-v0")[1].states, played.states)
+        to_minari("here/pictures-v0", env_id, trajectories, "random")
+    assert np.array_equal(from_minari("here/pictures-v0")[1].states, trajectories.states)
 
 
 # Replies
@@ -399,33 +401,33 @@ def test_the_file_holds_what_the_policy_chose_and_what_was_seen(odd):
         return shown
 
     env_id, made = odd(actions=Box(-1, 1, (2,), np.float32), act=spoil, show=show)
-    played, _ = collect(env_id, ["random"], 3, 0.0, seed=0)
-    assert np.abs(played.actions).max() <= 1
-    assert np.array_equal(played.actions[0, :STEPS], made[-3].got)
-    assert played.seeds is not None
+    trajectories, _ = collect(env_id, ["random"], 3, 0.0, seed=0)
+    assert np.abs(trajectories.actions).max() <= 1
+    assert np.array_equal(trajectories.actions[0, :STEPS], made[-3].got)
+    assert trajectories.seeds is not None
     env = make(env_id)
-    assert np.array_equal(env.reset(seed=int(played.seeds[0]))[0], played.states[0, 0])
-    assert len(np.unique(played.states[0, :STEPS, 0])) == STEPS
+    assert np.array_equal(env.reset(seed=int(trajectories.seeds[0]))[0], trajectories.states[0, 0])
+    assert len(np.unique(trajectories.states[0, :STEPS, 0])) == STEPS
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64])
 def test_whole_numbers_are_given_and_kept(odd, dtype):
     env_id, made = odd(actions=Box(0, 5, (2,), dtype))
     with pytest.warns(DataWarning, match="are whole numbers .*: what a policy chooses is rounded"):
-        played, _ = collect(env_id, ["random"], 7, 0.7, seed=0)
+        trajectories, _ = collect(env_id, ["random"], 7, 0.7, seed=0)
     got = np.concatenate([env.got for env in made if env.got])
     assert got.dtype == dtype
     assert np.array_equal(np.unique(got), np.arange(6))
-    assert np.array_equal(played.actions[played.real], got)
+    assert np.array_equal(trajectories.actions[trajectories.step_mask], got)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_bounds_hold_in_the_dtype_of_the_environment(odd, dtype):
     space = Box(dtype(-0.1), dtype(0.1), (2,), dtype)
     env_id, made = odd(actions=space)
-    about = describe(env_id)
+    about = describe_env(env_id)
     for choice in (about["low"], about["high"]):
-        rollout(env_id, lambda played, running, step, c=choice: np.array([c] * len(running), np.float32), [0])
+        rollout(env_id, lambda trajectories, active, step, c=choice: np.array([c] * len(active), np.float32), [0])
         assert all(space.contains(action) for action in made[-1].got)
 
 
@@ -463,10 +465,10 @@ def test_replies_that_are_none_are_refused_while_they_are_collected(odd, replies
 @pytest.mark.parametrize("flag", [np.bool_, int, np.int8, float, lambda over: np.array([over])])
 def test_flags_and_rewards_of_other_kinds_that_say_the_same_will_do(odd, flag):
     env_id, _ = odd(over=flag, reward=lambda env: np.array([env.time], np.int16))
-    played, _ = collect(env_id, ["random"], 3, 0.0, seed=0)
-    assert played.lengths.tolist() == [STEPS] * 3
-    assert played.terminated.all()
-    assert played.returns.tolist() == [28.0] * 3
+    trajectories, _ = collect(env_id, ["random"], 3, 0.0, seed=0)
+    assert trajectories.lengths.tolist() == [STEPS] * 3
+    assert trajectories.terminated.all()
+    assert trajectories.returns.tolist() == [28.0] * 3
 
 
 def test_observations_outside_of_their_space_are_counted(odd):
@@ -491,7 +493,7 @@ def test_observations_outside_of_their_space_are_counted(odd):
 def test_what_cannot_be_played_is_named(odd, spaces, limit, message):
     env_id, _ = odd(limit, **spaces)
     with pytest.raises(ValueError, match=f"{env_id} cannot be played: .*{message}"):
-        describe(env_id)
+        describe_env(env_id)
 
 
 # Precision
@@ -518,14 +520,16 @@ def test_small_differences_of_large_numbers_survive(odd, seen, tmp_path):
     normed = (batch["states"][:, 0, 0] - spec["mean"][0]) / spec["std"][0]
     torch.testing.assert_close(normed.unique(), (torch.arange(7.0) - 3) / 2)
     adapter, seeds = untrained(data, target_quantile=0.9), [3, 1]
-    shown, latest = [], adapter.latest
-    adapter.latest = lambda batch, cache=None: shown.append(batch["states"][0, -1, 0].item()) or latest(batch, cache)
-    played = rollout(env_id, make_agent(adapter, None, seeds), seeds)
+    shown, predict_last = [], adapter.predict_last
+    adapter.predict_last = lambda batch, cache=None: (
+        shown.append(batch["states"][0, -1, 0].item()) or predict_last(batch, cache)
+    )
+    trajectories = rollout(env_id, make_policy(adapter, None, seeds), seeds)
     assert shown == [-3, -2, -1, 0, 1, 2, 3]
     actor = DecisionActor(adapter, seed=3)
     for step in range(STEPS):
-        reward = float(played.rewards[0, step - 1]) if step else 0.0
-        assert actor.act(played.states[0, step], reward) == played.actions[0, step]
+        reward = float(trajectories.rewards[0, step - 1]) if step else 0.0
+        assert actor.act(trajectories.states[0, step], reward) == trajectories.actions[0, step]
     (explanation,) = explanations(adapter, env_id)
     assert "state (1.7e+09" in explanation.elements[1].note
     moved = untrained(data)
@@ -536,15 +540,15 @@ def test_small_differences_of_large_numbers_survive(odd, seen, tmp_path):
 
 def test_float32_that_has_lost_differences_is_said_and_the_usual_is_left_alone(odd, tmp_path):
     env_id, _ = odd()
-    played, _ = collect(env_id, ["random"], 11, 0.0, seed=0)
-    write(tmp_path / "some.npz", env_id, played)
+    trajectories, _ = collect(env_id, ["random"], 11, 0.0, seed=0)
+    write(tmp_path / "some.npz", env_id, trajectories)
     data = loaded(tmp_path / "some.npz")
     assert "offset" not in data.spec()
-    assert data.played.states.dtype == np.float32
-    played.states[..., 1] = np.round(1000 * played.states[..., 1]) + 1.7e9
-    write(tmp_path / "some.npz", env_id, played)
+    assert data.trajectories.states.dtype == np.float32
+    trajectories.states[..., 1] = np.round(1000 * trajectories.states[..., 1]) + 1.7e9
+    write(tmp_path / "some.npz", env_id, trajectories)
     with pytest.warns(DataWarning, match="1 of 3 numbers of a state .* what that had lost is lost; write .*float64"):
-        loaded(tmp_path / "some.npz", environment="none")
+        loaded(tmp_path / "some.npz", env_id="none")
 
 
 def test_numbers_that_are_hardly_seen_are_said(odd, tmp_path):
@@ -558,8 +562,8 @@ def test_numbers_that_are_hardly_seen_are_said(odd, tmp_path):
 def test_rewards_that_float32_cannot_tell_apart_are_said(odd, kind, tmp_path):
     env_id, _ = odd(reward=lambda env: 1e9 + 40 * env.np_random.normal())
     with pytest.warns(DataWarning, match=r"rewards of .* differ by less than .*\(1e\+09 ± .*\); take|, and are hardly"):
-        played, _ = collect(env_id, ["random"], 11, 0.0, seed=0)
-    write(tmp_path / "some.npz", env_id, played)
+        trajectories, _ = collect(env_id, ["random"], 11, 0.0, seed=0)
+    write(tmp_path / "some.npz", env_id, trajectories)
     with np.load(tmp_path / "some.npz") as file:
         arrays = dict(file)
     np.savez(tmp_path / "some.npz", **arrays | {"rewards": arrays["rewards"].astype(kind)})
@@ -582,31 +586,41 @@ def test_a_network_sees_what_float32_would_lose(tmp_path):
     weight = np.array([[0.0], [1.0]])
     norm = {"obs_mean": np.array([1.7e9]), "obs_var": np.ones(1), "eps": 0.0, "clip_obs": 9.0}
     np.savez(tmp_path / "net.npz", n_layers=1, act="none", out="argmax", w0=weight, b0=np.zeros(2), **norm)
-    network = make_controller(str(tmp_path / "net.npz"), "Some-v0", {"states": 1, "actions": 2, "limit": 9})
+    network = make_controller(
+        str(tmp_path / "net.npz"), "Some-v0", {"state_shape": 1, "num_actions": 2, "max_episode_steps": 9}
+    )
     assert network(np.array([[1.7e9 - 2], [1.7e9 + 2]]), 0, []).tolist() == [0, 1]
 
 
 @torch.no_grad()
 def test_numbers_are_embedded_in_float32_under_autocast():
-    spec = {"limit": 29, "states": 1, "low": [-1.0], "high": [1.0], "mean": [0.0], "std": [1.0], "return_scale": 500.0}
+    spec = {
+        "max_episode_steps": 29,
+        "state_shape": 1,
+        "low": [-1.0],
+        "high": [1.0],
+        "mean": [0.0],
+        "std": [1.0],
+        "return_scale": 500.0,
+    }
     torch.manual_seed(0)
     adapter = Adapter(ModelConfig(dim=24, depth=1, num_heads=3, target_quantile=0.9), PositionConfig(), spec).eval()
     N = 501
     numbers = torch.arange(N, dtype=torch.float32)
-    for name in ("returns", "states", "actions"):
+    for name in ("returns_to_go", "states", "actions"):
         batch = {
-            "returns": torch.zeros(N, 1),
+            "returns_to_go": torch.zeros(N, 1),
             "states": torch.zeros(N, 1, 1),
             "actions": torch.zeros(N, 1, 1),
-            "steps": torch.zeros(N, 1, dtype=torch.long),
+            "timesteps": torch.zeros(N, 1, dtype=torch.long),
         }
-        batch[name] = (numbers if name == "returns" else numbers / N).reshape(batch[name].shape)
+        batch[name] = (numbers if name == "returns_to_go" else numbers / N).reshape(batch[name].shape)
         plainly = adapter.tokens(batch).x
         with torch.autocast("cpu", torch.bfloat16):
             tokens = adapter.tokens(batch).x  # (N, 3, C)
-            own = adapter.own_target(batch["states"], batch["steps"])
+            own = adapter.predict_target_return(batch["states"], batch["timesteps"])
             adapter(batch)
-        which = ("returns", "states", "actions").index(name)
+        which = ("returns_to_go", "states", "actions").index(name)
         assert len(tokens[:, which].unique(dim=0)) == N
         assert torch.equal(tokens, plainly)
         if name == "states":

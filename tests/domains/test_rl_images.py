@@ -13,15 +13,15 @@ from core.config import PositionConfig
 from domains.adapter import mean_loss
 from domains.data_warnings import DataWarning
 from domains.rl.adapter import Adapter
-from domains.rl.agents import DecisionActor, ReturnConditioned
+from domains.rl.agents import DecisionActor, ReturnConditionedPolicy
 from domains.rl.collect import collect
 from domains.rl.config import DataConfig, ModelConfig, Source
 from domains.rl.data import Data
-from domains.rl.environments import describe
+from domains.rl.environments import describe_env
 from domains.rl.evaluate import evaluate
 from domains.rl.predict import predict
 from domains.rl.rollout import rollout
-from domains.rl.states import ImageToToken
+from domains.rl.states import ImageEmbedding
 from domains.rl.trajectories import read, write
 from domains.sampling import StepDataset
 from experiments.config import OptimizerConfig
@@ -82,19 +82,19 @@ def untrained(spec, patch_size):
 
 
 def test_cartpole_as_it_is_drawn(tmp_path, monkeypatch):
-    assert describe(PIXELS) == {"limit": 13, "states": [20, 30, 3], "actions": 2}
+    assert describe_env(PIXELS) == {"max_episode_steps": 13, "state_shape": [20, 30, 3], "num_actions": 2}
     with pytest.warns(DataWarning, match="all 3 episodes to train on have the return 13"):
         data = loaded(PIXELS, 5, tmp_path, context=3)
-    played = read(tmp_path / "some.npz")[1]
-    assert played.states.dtype == np.uint8
-    assert played.states.shape[2:] == (20, 30, 3)
-    assert played.finals is not None
-    assert played.finals.shape == (5, 20, 30, 3)
+    trajectories = read(tmp_path / "some.npz")[1]
+    assert trajectories.states.dtype == np.uint8
+    assert trajectories.states.shape[2:] == (20, 30, 3)
+    assert trajectories.final_states is not None
+    assert trajectories.final_states.shape == (5, 20, 30, 3)
     env = gymnasium.make(PIXELS)
-    assert played.seeds is not None
-    assert np.array_equal(env.reset(seed=int(played.seeds[0]))[0], played.states[0, 0])
-    for step in range(played.lengths[0] - 1):
-        assert np.array_equal(env.step(played.actions[0, step])[0], played.states[0, step + 1])
+    assert trajectories.seeds is not None
+    assert np.array_equal(env.reset(seed=int(trajectories.seeds[0]))[0], trajectories.states[0, 0])
+    for step in range(trajectories.lengths[0] - 1):
+        assert np.array_equal(env.step(trajectories.actions[0, step])[0], trajectories.states[0, step + 1])
     env.close()
     spec = data.spec()
     assert 0 < spec["mean"][0] < 255
@@ -113,7 +113,7 @@ def test_cartpole_as_it_is_drawn(tmp_path, monkeypatch):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["episode", "step", "return_to_go", "action", "reward"]
     actor = DecisionActor(adapter, 13)
-    assert actor.act(played.states[0, 0]) in (0, 1)
+    assert actor.act(trajectories.states[0, 0]) in (0, 1)
     with pytest.raises(ValueError, match=r"has the shape \(20, 30, 3\), got \(4,\)"):
         actor.act(np.zeros(4))
 
@@ -131,7 +131,8 @@ def test_what_is_seen_is_learnt(tmp_path):
         optimizer.step()
     seeds = list(range(20))
     most, least = (
-        rollout(LAMP, ReturnConditioned(adapter, [target] * 20, seeds), seeds).returns.mean() for target in (2.0, 0.0)
+        rollout(LAMP, ReturnConditionedPolicy(adapter, [target] * 20, seeds), seeds).returns.mean()
+        for target in (2.0, 0.0)
     )
     assert most > 1.7
     assert least < 0.3
@@ -140,11 +141,11 @@ def test_what_is_seen_is_learnt(tmp_path):
 def test_channels_may_stand_first_or_last_or_not_at_all():
     torch.manual_seed(0)
     images = torch.rand(2, 3, 9, 13, 4)
-    last, first = ImageToToken((9, 13, 4), 16, 4), ImageToToken((4, 9, 13), 16, 4)
+    last, first = ImageEmbedding((9, 13, 4), 16, 4), ImageEmbedding((4, 9, 13), 16, 4)
     first.load_state_dict(last.state_dict())
     torch.testing.assert_close(first(images.movedim(-1, 2)), last(images))
     assert last(images).shape == (2, 3, 16)
-    assert ImageToToken((9, 13), 16, 8)(images[..., 0]).shape == (2, 3, 16)
+    assert ImageEmbedding((9, 13), 16, 8)(images[..., 0]).shape == (2, 3, 16)
 
 
 def test_what_does_not_fit_images_is_refused(tmp_path):
@@ -152,7 +153,7 @@ def test_what_does_not_fit_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model.patch_size of 1, 2, 4, 8 … that divides model.dim, got 3"):
         untrained(data.spec(), patch_size=3)
     with pytest.raises(ValueError, match=r"its states have 7×11 pixels and not 4 numbers"):
-        Data(DataConfig(source=Source.trajectories, path=data.config.path, environment="CartPole-v1")).setup()
+        Data(DataConfig(source=Source.trajectories, path=data.config.path, env_id="CartPole-v1")).setup()
     np.savez(tmp_path / "net.npz", n_layers=1, act="tanh", out="argmax", w0=np.zeros((2, 77)), b0=np.zeros(2))
     with pytest.raises(ValueError, match=r"takes vectors, and the environment shows images"):
         collect(LAMP, [str(tmp_path / "net.npz")], 3, 0.0, seed=0)

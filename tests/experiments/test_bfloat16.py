@@ -10,7 +10,7 @@ SMALL = ["model.dim=16", "model.depth=1", "trainer.max_steps=1", "trainer.val_ch
 CASES = {
     "vision": ["domain=vision", "trainer.plot_every_n_steps=1"],
     "mae": ["domain=vision", "model=mae", "trainer.plot_every_n_steps=1"],
-    "protein": ["domain=protein", "data.batch_size=3", "data.crop=22", "model.num_heads=2", "model.pair_dim=6"],
+    "protein": ["domain=protein", "data.batch_size=3", "data.crop_size=22", "model.num_heads=2", "model.pair_dim=6"],
     "protein_language": ["domain=protein_language", "data.path=some.fasta", "data.batch_size=3", "model.num_heads=2"],
     "rl": ["domain=rl", "data.context=5", "trainer.plot_every_n_steps=1"],
     "text": ["domain=text", "data.batch_size=3", "data.context=29", "model.qk_norm=true"],

@@ -17,7 +17,11 @@ from safetensors.torch import load_file
 # A small model of each domain, and the measure that must fall (-1) or rise (+1) while it learns.
 SMALL = {
     "vision": (["model.dim=32", "model.depth=1", "optimizer.lr=1e-2"], "accuracy", +1),
-    "protein": (["model.dim=32", "model.depth=1", "data.batch_size=4", "data.crop=32"], "long_range_precision", +1),
+    "protein": (
+        ["model.dim=32", "model.depth=1", "data.batch_size=4", "data.crop_size=32"],
+        "long_range_precision",
+        +1,
+    ),
     "rl": (["model.dim=32", "model.depth=1"], "loss", -1),
     "text": (["model.dim=32", "model.depth=1", "data.batch_size=4", "data.context=64"], "loss", -1),
 }

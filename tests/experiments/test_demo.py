@@ -13,7 +13,7 @@ pytestmark = pytest.mark.plain  # so that one demo serves all tests here
 TINY = ["model.dim=12", "model.num_heads=3", "model.depth=2", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 MORE = {
     "vision": [],
-    "protein": ["model.pair_dim=6", "data.crop=22"],
+    "protein": ["model.pair_dim=6", "data.crop_size=22"],
     "rl": ["data.episodes=11"],
     "text": ["data.context=67", "data.stride=67"],
 }

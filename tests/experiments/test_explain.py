@@ -17,7 +17,7 @@ from core.masks import Dense
 from core.probe import Probe
 from domains.adapter import DomainAdapter
 from domains.explanation import Explanation
-from domains.protein.chain import spelled
+from domains.protein.chain import to_letters
 from experiments.compose import compose
 from experiments.explain import ablate_elements, ablate_heads, explain_example, predict, removal_effects, run
 from experiments.report.explorer import write_explorer
@@ -29,13 +29,13 @@ SEQUENCE = "MKTAYIAKQRQ"
 TEXT = "ab;</script> é"  # 15 bytes
 SPECS = {
     "vision": {"classes": [*"abc"], "channels": 1, "size": [4, 6], "mean": [0.5], "std": [0.25]},
-    "protein": {"letters": "ACDEFGHIKLMNPQRSTVWY", "longest": 17},
+    "protein": {"alphabet": "ACDEFGHIKLMNPQRSTVWY", "max_length": 17},
     "text": {"context": 17, "vocabulary": 256, "tokenizer": {"kind": "bytes"}, "orders": [2], "memory": "abab"},
     "rl": {
-        "environment": "CartPole-v1",
-        "limit": 500,
-        "states": 4,
-        "actions": 2,
+        "env_id": "CartPole-v1",
+        "max_episode_steps": 500,
+        "state_shape": 4,
+        "num_actions": 2,
         "context": 5,
         "mean": [0.0] * 4,
         "std": [1.0] * 4,
@@ -168,11 +168,11 @@ def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
         assert torch.equal(explanation.batch["images"], batch["images"])
     elif domain == "protein":
         chain = next(chain for chain in data.splits["test"] if len(chain) <= 128)
-        assert (explanation.name, labels) == (chain.name, spelled(chain.sequence))
+        assert (explanation.name, labels) == (chain.name, to_letters(chain.sequence))
         assert explanation.name not in {chain.name for chain in data.splits["train"]}
     elif domain == "rl":
         assert explanation.name == "CartPole-v1, seed 1000000"
-        assert 1_000_000 not in data.played.seeds
+        assert 1_000_000 not in data.trajectories.seeds
     else:
         begin, end = data.bounds["test"]
         assert begin <= data.opening("test") < end - 128
@@ -187,7 +187,7 @@ def test_numbered_and_continuous_actions_are_distributions():
     logits = torch.tensor([[[1.0, 3.0]]]).log()
     torch.testing.assert_close(explain.distribution(adapter, logits), torch.tensor([[[0.25, 0.75]]]))
     spec = {**SPECS["rl"], "low": [-1.0, 0.0], "high": [1.0, 4.0]}
-    del spec["actions"]
+    del spec["num_actions"]
     config, _ = untrained("rl")
     adapter = make_adapter(config, spec)
     parts = explain.distribution(adapter, torch.tensor([[[0.5, 1.0]]]))  # (1, K·A, 2)

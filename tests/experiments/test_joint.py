@@ -71,7 +71,7 @@ def test_a_window_is_that_of_the_core_in_every_domain():
     """Also for proteins, whose tokens still depend on neighbours."""
     model = compose("config", [*TINY, "model.mixer=window", "model.window=11"]).model
     assert {model[name].window for name in NAMES} == {11}
-    assert model.protein.neighbourhood == 7
+    assert model.protein.conv_radius == 7
 
 
 def test_the_loss_is_the_weighted_sum_and_every_weight_learns(joint):

@@ -28,7 +28,7 @@ TINY = [
 FORGETFUL = ["model.dropout=0.1", "model.drop_path=0.1", "trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2"]
 DOMAINS = {
     "vision": ["domain=vision", "data.mixup=0.8", "data.augment=rand", "data.batch_size=6"],
-    "protein": ["domain=protein", "data.batch_size=2", "data.crop=16", "model.pair_dim=4"],
+    "protein": ["domain=protein", "data.batch_size=2", "data.crop_size=16", "model.pair_dim=4"],
     "rl": ["domain=rl", "data.episodes=7", "data.batch_size=3"],
     "text": ["domain=text", "data.context=16", "data.batch_size=2", "data.recall=[]", "data.val=50"],
 }

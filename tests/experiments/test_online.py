@@ -71,10 +71,10 @@ def test_a_run_goes_to_transformers_and_back(rounds, tmp_path, capsys):
     attend("import", "source=transformers", f"file={tmp_path}/out", f"run={tmp_path}/back")
     (_, ours), (_, back) = load_run(rounds / "second"), load_run(tmp_path / "back")
     batch = {
-        "returns": torch.full((2, 3), 30.0),
+        "returns_to_go": torch.full((2, 3), 30.0),
         "states": torch.randn(2, 3, 4),
         "actions": torch.tensor([[0, 1, 0], [1, 1, 0]]),
-        "steps": torch.arange(3).expand(2, -1),
+        "timesteps": torch.arange(3).expand(2, -1),
     }
     with torch.no_grad():
         torch.testing.assert_close(back(batch), ours(batch), atol=1e-5, rtol=0)

@@ -33,7 +33,8 @@ STEPS = "trainer.max_steps=4 trainer.val_check_interval=2 trainer.log_every_n_st
 CUT = "trainer.gradient_clip_val=0.05 trainer.accumulate_grad_batches=2"
 DOMAINS = {
     "vision": "domain=vision optimizer=adamw model.qk_norm=true",
-    "protein": "domain=protein optimizer=adamw model.pair_dim=6 data.crop=22 data.val_share=0.02 data.test_share=0.02",
+    "protein": "domain=protein optimizer=adamw model.pair_dim=6 data.crop_size=22 data.val_share=0.02"
+    " data.test_share=0.02",
     "rl": "domain=rl optimizer=adamw model.dropout=0 data=trajectories data.path={}/random.npz",
     "text": "domain=text optimizer=muon data=files data.path={}/novel.txt data.context=29 model.activation=swiglu "
     "model.mlp_ratio=3",
@@ -160,7 +161,9 @@ def test_what_cannot_be_shared_is_said(tmp_path, words, expected):
 
 
 def test_recomputation_changes_no_gradient():
-    config = compose("config", ["domain=protein", "model.dim=12", "model.depth=2", "model.num_heads=2", "data.crop=22"])
+    config = compose(
+        "config", ["domain=protein", "model.dim=12", "model.depth=2", "model.num_heads=2", "data.crop_size=22"]
+    )
     data = make_data(config)
     adapter, batch = make_adapter(config, data.spec()), data.batch("train", [0, 1])
     gradients = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from domains.rl.environments import describe
+from domains.rl.environments import describe_env
 from domains.rl.policies import make_controller
 
 with warnings.catch_warnings():
@@ -39,7 +39,7 @@ def test_the_same_actions(algorithm, env, settings, tmp_path):
         for p in theirs.policy.parameters():  # an untrained one does the same everywhere
             p.add_(0.1 * torch.randn_like(p))
     theirs.save(tmp_path / "model.zip")
-    ours = make_controller(str(tmp_path / "model.zip"), env, describe(env))
+    ours = make_controller(str(tmp_path / "model.zip"), env, describe_env(env))
     spaces = gymnasium.make(env)
     states = 3 * np.random.default_rng(0).normal(size=(50, *(spaces.observation_space.shape or ()))).astype(np.float32)
     spaces.close()

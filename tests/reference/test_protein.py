@@ -19,7 +19,7 @@ from core.probe import Probe
 from domains.protein.convert import esm2, esm2_config, from_esm2
 from domains.protein.language import ALPHABET, EOS, PAD, LanguageModel, encode
 
-C, DEPTH, HEADS, HIDDEN = 42, 5, 3, 97
+C, DEPTH, HEADS, MASK_TOKEN_PROBABILITY = 42, 5, 3, 97
 CHAINS = ["MKTAYIAKQRQISFVK", "GS<mask>LV", "AC<mask>DEFGHIKLMNPQRST<mask>WYXBUZO.-", "W<mask>"]
 ROTARY = PositionConfig(PositionKind.rotary)
 
@@ -29,7 +29,7 @@ CONFIG = {  # a config.json
     "hidden_size": C,
     "num_hidden_layers": DEPTH,
     "num_attention_heads": HEADS,
-    "intermediate_size": HIDDEN,
+    "intermediate_size": MASK_TOKEN_PROBABILITY,
     "position_embedding_type": "rotary",
     "token_dropout": True,
     "emb_layer_norm_before": False,

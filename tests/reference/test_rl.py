@@ -52,7 +52,7 @@ def known():
     return {
         "mean": torch.randn(S, generator=rng).tolist(),
         "std": (torch.rand(S, generator=rng) + 0.5).tolist(),
-        "environment": "Hopper-v5",
+        "env_id": "Hopper-v5",
         "context": K,
         "return_scale": SCALE,
         "best_return": 200.0,
@@ -64,11 +64,11 @@ def batch():
     """Windows padded at the right, by what would be seen if anything looked."""
     rng = torch.Generator().manual_seed(1)
     return {
-        "returns": 300 * torch.rand(B, K, generator=rng),
+        "returns_to_go": 300 * torch.rand(B, K, generator=rng),
         "states": 2 * torch.randn(B, K, S, generator=rng),
         "actions": 2 * torch.rand(B, K, A, generator=rng) - 1,
-        "steps": torch.tensor([[0], [19], [8], [46], [2]]) + torch.arange(K),
-        "real": torch.arange(K) < torch.tensor(LENGTHS)[:, None],
+        "timesteps": torch.tensor([[0], [19], [8], [46], [2]]) + torch.arange(K),
+        "step_mask": torch.arange(K) < torch.tensor(LENGTHS)[:, None],
     }
 
 
@@ -78,11 +78,11 @@ def actions(theirs, batch, known):
     predicted = theirs(
         states=(batch["states"] - mean) / std,
         actions=batch["actions"],
-        returns_to_go=batch["returns"][..., None] / SCALE,
-        timesteps=batch["steps"],
-        attention_mask=batch["real"].long(),
+        returns_to_go=batch["returns_to_go"][..., None] / SCALE,
+        timesteps=batch["timesteps"],
+        attention_mask=batch["step_mask"].long(),
     ).action_preds
-    return predicted[batch["real"]]  # (steps, A), window by window
+    return predicted[batch["step_mask"]]  # (steps, A), window by window
 
 
 def at_the_left(batch):
@@ -91,7 +91,7 @@ def at_the_left(batch):
         name: torch.stack([row.roll(K - length, 0) for row, length in zip(tensor, LENGTHS, strict=True)])
         for name, tensor in batch.items()
     }
-    turned["steps"] = turned["steps"] * turned["real"]
+    turned["timesteps"] = turned["timesteps"] * turned["step_mask"]
     return turned
 
 
@@ -104,7 +104,7 @@ def test_actions_are_those_of_transformers_and_go_back(randomise, known, batch, 
     assert want.std() > 0.1
     config = theirs.config.to_dict()
     ours = from_decision_transformer(config, theirs.state_dict(), known).eval()
-    torch.testing.assert_close(ours(batch)[batch["real"]], want, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours(batch)[batch["step_mask"]], want, atol=1e-5, rtol=0)
 
     other = randomise(make(activation_function=activation), seed=2)
     assert not torch.allclose(actions(other, turn(batch), known), want, atol=0.1)
@@ -126,7 +126,7 @@ def test_a_model_of_ours_goes_there(known, batch):
     theirs.load_state_dict(export_state_dict(ours, decision_transformer_table(config)), strict=False)
     want = actions(theirs, batch, known)
     assert want.std() > 0.1
-    torch.testing.assert_close(ours(batch)[batch["real"]], want, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours(batch)[batch["step_mask"]], want, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -134,7 +134,7 @@ def test_their_place_zero_is_no_detail(theirs, known, batch):
     want, state = actions(theirs, batch, known), theirs.state_dict()
     state["encoder.wpe.weight"] = torch.zeros_like(state["encoder.wpe.weight"])
     without = from_decision_transformer(theirs.config.to_dict(), state, known).eval()
-    assert (without(batch)[batch["real"]] - want).abs().max() > 0.01
+    assert (without(batch)[batch["step_mask"]] - want).abs().max() > 0.01
 
 
 def test_the_masks_that_old_files_hold_are_passed_over(theirs, known):
@@ -156,7 +156,12 @@ def test_what_a_configuration_leaves_out_is_the_default(known):
     model, _, spec = short
     assert (model.dim, model.depth, model.num_heads, model.mlp_ratio) == (128, 3, 1, 4)
     assert model.activation is Activation.relu
-    assert (spec["limit"], spec["states"], spec["low"], spec["high"]) == (4096, 17, [-1.0] * 4, [1.0] * 4)
+    assert (spec["max_episode_steps"], spec["state_shape"], spec["low"], spec["high"]) == (
+        4096,
+        17,
+        [-1.0] * 4,
+        [1.0] * 4,
+    )
     rows = {row.theirs for row in decision_transformer_table({})}
     assert rows == {row.theirs for row in decision_transformer_table(config.to_dict())}
 
@@ -164,7 +169,7 @@ def test_what_a_configuration_leaves_out_is_the_default(known):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"action_tanh": False}, r"action_tanh=False .* possible: .* action_tanh=False and known={actions: 3}"),
+        ({"action_tanh": False}, r"action_tanh=False .* possible: .* action_tanh=False and known={num_actions: 3}"),
         ({"activation_function": "silu"}, "activation_function=silu cannot be imported; possible: relu, gelu"),
         ({"add_cross_attention": True}, "add_cross_attention=True"),
         ({"scale_attn_weights": False}, "scale_attn_weights=False"),
@@ -184,7 +189,7 @@ def test_a_configuration_without_counterpart_is_refused(known, change, message):
         ({"mean": None, "std": None}, r"does not say: mean \(of each .*\), std \(its .*\); give them as known="),
         ({"return_scale": None}, r"does not say: return_scale \(what .* such as 1000\); give"),
         ({"mena": [0.0]}, "known=mena means nothing; possible: mean, std"),
-        ({"actions": 3}, "action_tanh=True with known actions=3 cannot be imported"),
+        ({"num_actions": 3}, "action_tanh=True with known num_actions=3 cannot be imported"),
         ({"mean": [0.0] * 7}, "states have 11 numbers; mean has 7 and std 11"),
     ],
 )
@@ -196,12 +201,12 @@ def test_what_is_not_known_is_asked_for(known, change, message):
 # Models of ours as their folders
 
 VECTORS: dict[str, Any] = {"low": [-1.0, 0.0, -4.0], "high": [1.0, 3.0, 4.0]}
-NUMBERS: dict[str, Any] = {"actions": A, "delayed": True, "temperature": 0.5}
+NUMBERS: dict[str, Any] = {"num_actions": A, "delayed": True, "temperature": 0.5}
 
 
 def made(known, actions, position=PositionKind.learned, **settings):
     config = ModelConfig(**({"dim": 24, "depth": 2, "num_heads": 3, "target_quantile": 0.9} | settings))
-    return Adapter(config, PositionConfig(position), {"limit": 59, "states": S, **known, **actions})
+    return Adapter(config, PositionConfig(position), {"max_episode_steps": 59, "state_shape": S, **known, **actions})
 
 
 @torch.no_grad()
@@ -209,12 +214,12 @@ def made(known, actions, position=PositionKind.learned, **settings):
 def test_a_folder_has_our_actions_and_comes_back(actions_are, known, batch, randomise, tmp_path):
     adapter = randomise(made(known, actions_are, activation=Activation.gelu_tanh, mlp_ratio=2.5))
     low, span = torch.tensor(VECTORS["low"]), torch.tensor(VECTORS["high"]) - torch.tensor(VECTORS["low"])
-    if "actions" in actions_are:
+    if "num_actions" in actions_are:
         numbers = torch.randint(A, (B, K), generator=torch.Generator().manual_seed(4))
         shown, given = batch | {"actions": numbers}, torch.nn.functional.one_hot(numbers, A).float()
     else:
         shown, given = batch | {"actions": low + span * (batch["actions"] + 1) / 2}, batch["actions"]
-    want = adapter(shown)[batch["real"]]
+    want = adapter(shown)[batch["step_mask"]]
     assert want.std() > 0.1
 
     export(adapter, PositionConfig(), tmp_path)
@@ -223,21 +228,21 @@ def test_a_folder_has_our_actions_and_comes_back(actions_are, known, batch, rand
     assert not any(report.values())  # no weight is missing, left over, or of another shape
     told = json.loads((tmp_path / "known.json").read_text())
     got = actions(theirs.eval(), batch | {"actions": given}, told)
-    if "actions" not in actions_are:
+    if "num_actions" not in actions_are:
         got = low + span * (got + 1) / 2
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
     config = json.loads((tmp_path / "config.json").read_text())
     again = from_decision_transformer(config, load_file(tmp_path / "model.safetensors"), told).eval()
-    torch.testing.assert_close(again(shown)[batch["real"]], want, atol=1e-5, rtol=0)
+    torch.testing.assert_close(again(shown)[batch["step_mask"]], want, atol=1e-5, rtol=0)
     assert {name: again.spec[name] for name in actions_are} == actions_are
-    assert again.hope is None
+    assert again.return_head is None
 
 
 @pytest.mark.parametrize(
     ("settings", "lost"),
     [
-        ({"returns": False, "target_quantile": None}, r"model.returns=False \(possible: True\)"),
+        ({"return_conditioned": False, "target_quantile": None}, r"model.return_conditioned=False \(possible: True\)"),
         ({"mixer": Mixer.window}, r"model.mixer=window \(possible: softmax\)"),
         ({"norm": Norm.rms}, r"model.norm=rms \(possible: layer\)"),
         ({"linear_bias": False}, "model.linear_bias=False"),
@@ -255,6 +260,8 @@ def test_what_they_have_no_like_of_is_named_and_nothing_written(settings, lost, 
 
 
 def test_images_are_no_states_of_theirs(known, tmp_path):
-    adapter = Adapter(ModelConfig(), PositionConfig(), {"limit": 59, **known, **NUMBERS, "states": [16, 16]})
+    adapter = Adapter(
+        ModelConfig(), PositionConfig(), {"max_episode_steps": 59, **known, **NUMBERS, "state_shape": [16, 16]}
+    )
     with pytest.raises(ValueError, match="takes states that are vectors; these are images"):
         export(adapter, PositionConfig(), tmp_path / "none")

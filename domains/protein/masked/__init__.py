@@ -1,4 +1,4 @@
-"""The masked protein language model (../language.py) as a domain of its own: residues hidden, and guessed."""
+"""The masked protein language model (../language.py) as a domain of its own: masked residues are predicted."""
 
 from domains.domain import Domain
 

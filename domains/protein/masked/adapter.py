@@ -1,4 +1,4 @@
-"""The masked protein language model, as training builds it."""
+"""The masked protein language model, built from the training configuration."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from domains.protein.masked.config import ModelConfig
 
 
 class Adapter(LanguageModel):
-    """A LanguageModel. It takes nothing from the `spec` of its data, for all have one alphabet."""
+    """A LanguageModel. It does not use the `spec` of the data, as all share one alphabet."""
 
     def __init__(self, config: ModelConfig, position: PositionConfig, spec: dict[str, Any]):
         super().__init__(config, position)

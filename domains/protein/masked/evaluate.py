@@ -1,4 +1,4 @@
-"""How well hidden residues are guessed, beside how often each occurs."""
+"""Evaluation of masked residues, beside their frequencies."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from domains.adapter import Evaluation, Score, mean_metrics
-from domains.protein.language import ALPHABET, IGNORED
+from domains.protein.language import ALPHABET, IGNORE_INDEX
 from domains.protein.masked.adapter import Adapter
 from domains.protein.masked.data import Data
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Perplexity, exp of the mean surprise, and share of residues that are guessed; both beside the frequencies of
-    residues in the training sequences, on the same residues, all behind <mask>.
+    """Return perplexity and accuracy on masked residues, beside those of the residue frequencies in training.
 
     Raises:
         ValueError: for an unknown split.
@@ -22,11 +21,11 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") ->
     found = mean_metrics(adapter, batches)
     count = Counter("".join(data.splits["train"]))
     rate = np.array([count[letter] + 1 for letter in ALPHABET])
-    surprise = -np.log(rate / rate.sum())
-    targets = np.concatenate([batch["targets"][batch["targets"] != IGNORED].numpy() for batch in batches])
+    unigram_nll = -np.log(rate / rate.sum())
+    targets = np.concatenate([batch["targets"][batch["targets"] != IGNORE_INDEX].numpy() for batch in batches])
     metrics = {
         "perplexity": float(np.exp(found["loss"])),
-        "unigram perplexity": float(np.exp(surprise[targets].mean())),
+        "unigram perplexity": float(np.exp(unigram_nll[targets].mean())),
         "recovery": found["recovery"],
         "commonest residue": float((targets == rate.argmax()).mean()),
         "loss": found["loss"],

@@ -1,4 +1,4 @@
-"""Precision of states and rewards in float32: near 1.7e9, such as a time in seconds, its steps are 128.
+"""The resolution of float32 for states and rewards: near 1.7e9, such as a time in seconds, its steps are 128.
 
 Shapes: M steps · S state width
 """
@@ -7,42 +7,42 @@ import numpy as np
 
 from domains.data_warnings import warn_data
 
-LARGEST = 1e37  # beyond, sums and differences may leave the range of float32
-FINE = 1000  # a standard deviation should be at least so many times what rounding changes
+MAX_MAGNITUDE = 1e37  # above, sums and differences may overflow float32
+MIN_RESOLUTION = 1000  # a standard deviation should be at least so many times the rounding error
 
 
-def coarse(columns: np.ndarray) -> np.ndarray:
-    """(M, S) to (S,): whether float32 is too coarse for the differences within a column, at the size that it has."""
+def below_resolution(columns: np.ndarray) -> np.ndarray:
+    """Return for each column of (M, S), (S,), whether float32 rounds its values too coarsely for their spread."""
     spread = np.array([column.std(dtype=np.float64) for column in columns.T])
     most = np.array([max(-float(column.min()), float(column.max())) for column in columns.T], np.float32)
-    return (spread > 0) & (np.spacing(most) / 2 > spread / FINE)
+    return (spread > 0) & (np.spacing(most) / 2 > spread / MIN_RESOLUTION)
 
 
-def largest(array: np.ndarray) -> float:
-    """The largest number by size; 0 of none, and of whole numbers, which float32 reaches anyway."""
+def max_magnitude(array: np.ndarray) -> float:
+    """Return the largest absolute value; 0 for empty arrays, and for integers, which are within range anyway."""
     return max(-float(array.min()), float(array.max())) if array.size and array.dtype.kind == "f" else 0.0
 
 
-def fitting(observations: np.ndarray) -> np.ndarray:
-    """Vectors (M, S) as float32, or where that would lose differences as float64; images of bytes as they are."""
+def to_smallest_float(observations: np.ndarray) -> np.ndarray:
+    """Return vectors (M, S) as float32, or as float64 where float32 is too coarse; images of bytes unchanged."""
     if observations.ndim != 2:
         return observations
-    if observations.dtype == np.float32 or not coarse(observations).any():
+    if observations.dtype == np.float32 or not below_resolution(observations).any():
         return observations.astype(np.float32, copy=False)
     return observations.astype(np.float64, copy=False)
 
 
-def offset(states: np.ndarray) -> list[float] | None:
+def state_offset(states: np.ndarray) -> list[float] | None:
     """Return what to subtract from each number of a state before float32: the mean of (M, S) where that is needed,
     else 0. None where it is needed nowhere."""
-    if states.ndim != 2 or not (needed := coarse(states)).any():
+    if states.ndim != 2 or not (needed := below_resolution(states)).any():
         return None
     return np.where(needed, states.mean(0, dtype=np.float64), 0).tolist()
 
 
-def say_what_is_coarse(name: str, values: np.ndarray, where: object) -> None:
-    """Warn of rewards or returns (M,) that float32 cannot tell apart."""
-    if len(values) and coarse(values[:, None])[0]:
+def warn_coarse(name: str, values: np.ndarray, where: object) -> None:
+    """Warn about rewards or returns (M,) that differ by less than float32 resolves."""
+    if len(values) and below_resolution(values[:, None])[0]:
         mean, spread = values.mean(dtype=np.float64), values.std(dtype=np.float64)
         warn_data(
             f"{name} of {where} differ by less than float32 resolves at their size ({mean:.6g} ± {spread:.3g}), and are"
@@ -50,8 +50,8 @@ def say_what_is_coarse(name: str, values: np.ndarray, where: object) -> None:
         )
 
 
-def say_what_is_hardly_seen(std: np.ndarray) -> None:
-    """Warn of numbers of a state that vary by so little, (S,), that the 1e-6 added to it when dividing counts."""
+def warn_small_std(std: np.ndarray) -> None:
+    """Warn about states whose standard deviation, (S,), is so small that the 1e-6 added to it matters."""
     if len(small := np.flatnonzero((std > 0) & (std < 1e-5))):
         warn_data(
             f"{len(small)} of {len(std)} numbers of a state vary by less than 1e-5 (first: number {small[0]}, by"
@@ -59,9 +59,9 @@ def say_what_is_hardly_seen(std: np.ndarray) -> None:
         )
 
 
-def say_what_needs_an_offset(states: np.ndarray) -> None:
-    """Warn of states (M, S) from which their mean is taken off."""
-    if states.ndim != 2 or not (needed := np.flatnonzero(coarse(states))).size:
+def warn_offset(states: np.ndarray) -> None:
+    """Warn about states (M, S) whose mean is subtracted first."""
+    if states.ndim != 2 or not (needed := np.flatnonzero(below_resolution(states))).size:
         return
     column, how = states[:, needed[0]].astype(np.float64), "their mean is taken off in float64 first"
     if states.dtype == np.float32:
