@@ -128,7 +128,7 @@ def test_setup_twice_reads_once(data):
     assert data.splits is before
 
 
-@pytest.mark.parametrize("wrong", [{"crop_size": 7}, {"crop": 0}, {"sequence_only": 1.5}])
+@pytest.mark.parametrize("wrong", [{"crop_size": 7}, {"crop_size": 0}, {"sequence_only": 1.5}])
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=f"data.{next(iter(wrong))}="):
         Data(DataConfig(**wrong)).setup()
