@@ -106,8 +106,8 @@ def check(config: DictConfig) -> None:
 def check_model(config: DictConfig) -> None:
     """Raises ValueError for a mixer that cannot do what the domain or its position needs, or a change of nothing."""
     model = load_domain(config.domain.package).model_config
-    if config.model.get("lora") is not None and config.init is None:
-        raise ValueError(f"model.lora={config.model.lora} changes another run's weights: give init=FOLDER")
+    if config.model.get("lora_rank") is not None and config.init is None:
+        raise ValueError(f"model.lora_rank={config.model.lora_rank} changes another run's weights: give init=FOLDER")
     check_mixing(config.model.mixer, config.position.kind, model.needs)
 
 

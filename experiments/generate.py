@@ -17,23 +17,25 @@ def run(config: DictConfig) -> None:
         ValueError: for a run of another domain, a prompt that cannot be read, or settings that cannot be.
     """
     from domains.text.generate import Sampling
-    from domains.text.predict import go_on
+    from domains.text.predict import write_continuations
 
     c: GenerateConfig = typed(GenerateConfig, config)
     adapter, draft = _model("run", c.run), None if c.draft is None else _model("draft", c.draft)
     if not c.prompt:
         raise ValueError("prompt=[] is no text; give prompt=TEXT, a text file, or several: prompt=[one,two]")
-    how = Sampling(c.length, c.temperature, c.top_k, c.top_p, c.repetition_penalty, c.seed, c.lookup)
+    sampling = Sampling(c.length, c.temperature, c.top_k, c.top_p, c.repetition_penalty, c.seed, c.lookup)
     console = terminal()
 
     def show(row: int, text: str) -> None:
         console.out(text, end="")
 
     alone = len(c.prompt) == 1
-    shown = {"show": show} if alone else {}
-    made, paths = go_on(adapter, c.prompt, how, Path(c.output), draft=draft, stops=c.stop, special=c.special, **shown)
-    console.print("" if alone else "\n\n".join(f"{n}: {text}" for n, text in enumerate(made.texts)), markup=False)
-    console.print(f"{made.tokens} tokens, {made.tokens / made.seconds:,.0f} a second; wrote {paths[0]}")
+    streaming = {"on_text": show} if alone else {}
+    result, paths = write_continuations(
+        adapter, c.prompt, sampling, Path(c.output), draft=draft, stop_strings=c.stop, special=c.special, **streaming
+    )
+    console.print("" if alone else "\n\n".join(f"{n}: {text}" for n, text in enumerate(result.texts)), markup=False)
+    console.print(f"{result.tokens} tokens, {result.tokens / result.seconds:,.0f} a second; wrote {paths[0]}")
 
 
 def _model(key: str, run: str) -> Any:

@@ -110,14 +110,14 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
         case "gpt2" | "llama":
             from domains.text.convert import from_transformers as ported
             from domains.text.convert import our_config
-            from domains.text.tokenizers import beside as tokenizer_of
+            from domains.text.tokenizers import find_tokenizer as tokenizer_of
 
             tokenizer = tokenizer_of(folder)
             return "text", ported(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]
         case "decision_transformer":
             from domains.rl.convert import decision_transformer_config, from_decision_transformer
 
-            known: Any = OmegaConf.to_container(config.known) if config.known else beside(folder)
+            known: Any = OmegaConf.to_container(config.known) if config.known else find_tokenizer(folder)
             return (
                 "rl",
                 from_decision_transformer(theirs, state, known),
@@ -135,7 +135,7 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
             raise ValueError(f"model_type={other} cannot be imported; possible: {known}")
 
 
-def beside(folder: Path) -> dict[str, Any]:
+def find_tokenizer(folder: Path) -> dict[str, Any]:
     """What `attend export` wrote of a decision transformer that its config.json cannot say."""
     file = folder / "known.json"
     return read_json(file) if file.is_file() else {}

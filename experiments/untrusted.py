@@ -18,7 +18,7 @@ from domains.domain import Domain, find_domain
 
 LONGEST = 2**18  # bytes of a configuration
 DEEPEST = 20  # beyond, the parser's time grows with the square
-LARGEST = 2**30  # bytes of a spec.json, which may hold the text that a model recalls from
+LARGEST = 2**30  # bytes of a spec.json, which may hold the text of n-gram lookup
 INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # \${ is text
 NEEDED = ("domain", "data", "model", "position", "seed")
 

@@ -30,7 +30,13 @@ TEXT = "ab;</script> é"  # 15 bytes
 SPECS = {
     "vision": {"classes": [*"abc"], "channels": 1, "size": [4, 6], "mean": [0.5], "std": [0.25]},
     "protein": {"letters": "ACDEFGHIKLMNPQRSTVWY", "longest": 17},
-    "text": {"context": 17, "vocabulary": 256, "tokenizer": {"kind": "bytes"}, "orders": [2], "memory": "abab"},
+    "text": {
+        "context": 17,
+        "vocab_size": 256,
+        "tokenizer": {"kind": "bytes"},
+        "ngram_orders": [2],
+        "ngram_text": "abab",
+    },
     "rl": {
         "environment": "CartPole-v1",
         "limit": 500,

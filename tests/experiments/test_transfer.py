@@ -37,7 +37,7 @@ def plan(*words: str) -> TransferConfig:
 def test_of_another_domain_the_core_alone_is_taken(tmp_path):
     """A text of 33 kinds of token has an embedding of the very name and shape of the residues'."""
     torch.manual_seed(0)
-    spec = {"context": 13, "vocabulary": 33, "orders": [], "memory": ""}
+    spec = {"context": 13, "vocab_size": 33, "ngram_orders": [], "ngram_text": ""}
     text = Text(TextConfig(dim=12, num_heads=3), PositionConfig(), spec)
     write_config(tmp_path, compose("config", ["domain=text"]), spec)
     write_weights(tmp_path, text.state_dict())
