@@ -84,8 +84,8 @@ def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
     adapter = ported(theirs.eval(), list(config.classes) if config.classes else None)
     spec = {
         "classes": adapter.classes,
-        "channels": adapter.images[0],
-        "size": list(adapter.images[1:]),
+        "channels": adapter.image_shape[0],
+        "size": list(adapter.image_shape[1:]),
         "mean": adapter.mean.flatten().tolist(),
         "std": adapter.std.flatten().tolist(),
     }

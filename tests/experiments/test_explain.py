@@ -50,7 +50,7 @@ SPECS = {
     },
 }
 SETTINGS = {  # widths that differ from each other and from the lengths
-    "vision": ["model.class_token=true", "model.registers=1", "model.depth=2"],
+    "vision": ["model.class_token=true", "model.reg_tokens=1", "model.depth=2"],
     "protein": ["model.pair_dim=6", "model.depth=2"],
     "text": ["model.depth=2"],
     "rl": ["model.depth=2"],

@@ -36,7 +36,7 @@ def test_a_timm_model_from_a_file(tmp_path, capsys):
     assert f"wrote {run}" in capsys.readouterr().out.replace("\n", "")
     config, ours = load_run(run)
     assert config.domain.name == "vision"
-    assert ours.get_submodule("classify").out_features == 3
+    assert ours.get_submodule("classifier").out_features == 3
     assert json.loads((run / "spec.json").read_text())["classes"] == ["cat", "dog", "a cow"]
     pixels = torch.rand(2, 3, 48, 48)
     mean, std = (torch.tensor(theirs.pretrained_cfg[name]).view(-1, 1, 1) for name in ("mean", "std"))

@@ -109,7 +109,7 @@ def test_a_core_is_trained_and_put_under_a_new_adapter(tmp_path, monkeypatch):
     weights = {value: load_file(f"{row['run']}/weights.safetensors") for value, row in rows.items()}
     assert list(rows) == ["scratch", "random", "vision tuned", "vision frozen"]
     assert all(row["metric"] == "error" and row["steps"] == 4 for row in rows.values())
-    qkv, head = "transformer.blocks.1.mixer.qkv.weight", "classify.weight"
+    qkv, head = "transformer.blocks.1.mixer.qkv.weight", "classifier.weight"
     assert torch.equal(weights["vision frozen"][qkv], weights["scratch"][qkv])
     assert not torch.equal(weights["vision tuned"][qkv], weights["scratch"][qkv])
     torch.testing.assert_close(weights["vision tuned"][head], weights["scratch"][head], rtol=0, atol=0.1)
