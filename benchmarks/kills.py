@@ -40,7 +40,7 @@ DOMAINS = {
     "vision": ["data.mixup=0.8", "data.augment=affine", "data.batch_size=16"],
     "protein": ["data.batch_size=8", "data.crop_size=16", "model.pair_dim=4", "trainer.val_check_interval=6"],
     "rl": ["data.episodes=7", "data.batch_size=8"],
-    "text": ["data.context=16", "data.batch_size=8", "data.recall=[]", "data.val=200"],
+    "text": ["data.context=16", "data.batch_size=8", "data.ngram_lookup=[]", "data.val=200"],
 }
 
 

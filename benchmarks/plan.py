@@ -28,7 +28,7 @@ from experiments.training.parallel import parallelize
 
 FILE = Path(__file__).parents[1] / "docs" / "plan.json"
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # malloc gives back what is freed, so that what is held is what is used
-TEXT = "domain=text model.dim=512 model.depth=6 model.num_heads=8 data.batch_size=4 data.recall=[]"
+TEXT = "domain=text model.dim=512 model.depth=6 model.num_heads=8 data.batch_size=4 data.ngram_lookup=[]"
 PROTEIN = "domain=protein model.dim=128 model.depth=4"
 CASES = {
     "vision, 5.5 M": "domain=vision model=vit_tiny model.patch_size=1 data.batch_size=64 optimizer=adamw",

@@ -32,7 +32,7 @@ from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
 from domains.text.convert import from_transformers
 from domains.text.evaluate import nats_per_token
-from domains.text.generate import Sampling, write
+from domains.text.generate import Sampling, generate_tokens
 from domains.text.gguf import read_gguf
 from experiments.bench import peak_memory_of_call, time_call
 from experiments.compose import compose
@@ -98,7 +98,7 @@ def generation(file: str, turns: int) -> list[dict[str, Any]]:
 
         def written(prompts: Tensor = prompts, found: dict = found) -> None:
             made: list[list[int]] = [[] for _ in prompts]
-            for row, token in write(ours, prompts.tolist(), Sampling(tokens, temperature=0)):
+            for row, token in generate_tokens(ours, prompts.tolist(), Sampling(tokens, temperature=0)):
                 made[row].append(token)
             found["ours"] = made
 
@@ -258,12 +258,12 @@ def training(turns: int) -> list[dict[str, Any]]:
     """4 layers, 4 heads, 128 wide, 64 tokens, batches of 12: steps with the optimizer that each is trained with."""
     torch.manual_seed(0)
     ids, targets = torch.randint(V, (2, B, L))
-    batch = {"tokens": ids, "targets": targets, "recalled": torch.empty(B, L, 0)}
-    spec = {"context": L, "vocabulary": V, "orders": [], "memory": ""}
+    batch = {"tokens": ids, "targets": targets, "ngram_matches": torch.empty(B, L, 0)}
+    spec = {"context": L, "vocab_size": V, "ngram_orders": [], "ngram_text": ""}
     shape: dict[str, Any] = {"dim": 128, "depth": 4, "num_heads": 4}
     plain = PlainGPT2(128, 4, 4)
     gpt2 = Adapter(
-        ModelConfig(**shape, activation=Activation.gelu_tanh, tied=True, gpt2_init=True),
+        ModelConfig(**shape, activation=Activation.gelu_tanh, tie_word_embeddings=True, gpt2_init=True),
         PositionConfig(PositionKind.learned),
         spec,
     )

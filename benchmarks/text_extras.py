@@ -29,7 +29,7 @@ def with_values() -> None:
     def init_too(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         mixers = [block.mixer for block in self.transformer.blocks]
-        self.values = nn.ModuleList(nn.Embedding(self.vocabulary, m.num_kv_heads * m.head_dim) for m in mixers)
+        self.values = nn.ModuleList(nn.Embedding(self.vocab_size, m.num_kv_heads * m.head_dim) for m in mixers)
         self.shares = nn.Parameter(torch.full((2 * len(mixers),), 0.5))
         for number, mixer in enumerate(mixers):
             mixer.extra = (self, number)

@@ -31,7 +31,7 @@ def main() -> None:
     device = best_device()
     theirs: Any = timm.create_model(args.name).to(device)
     ours = from_timm(theirs).to(device)
-    images = torch.rand(args.batch, *ours.images, device=device)
+    images = torch.rand(args.batch, *ours.image_shape, device=device)
     labels = torch.randint(len(ours.classes), (args.batch,), device=device)
 
     def trains(model, call):

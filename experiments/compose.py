@@ -112,8 +112,8 @@ def check_config(config: DictConfig) -> None:
 def check_model(config: DictConfig) -> None:
     """Raise ValueError for a mixer that lacks what the domain or its position needs, or for LoRA without init."""
     model = load_domain(config.domain.package).model_config
-    if config.model.get("lora") is not None and config.init is None:
-        raise ValueError(f"model.lora={config.model.lora} changes another run's weights: give init=FOLDER")
+    if config.model.get("lora_rank") is not None and config.init is None:
+        raise ValueError(f"model.lora_rank={config.model.lora_rank} changes another run's weights: give init=FOLDER")
     check_mixing(config.model.mixer, config.position.kind, model.needs)
 
 

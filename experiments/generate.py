@@ -17,7 +17,7 @@ def run(config: DictConfig) -> None:
         ValueError: for a run of another domain, a prompt that cannot be read, or impossible settings.
     """
     from domains.text.generate import Sampling
-    from domains.text.predict import go_on
+    from domains.text.predict import write_continuations
 
     c: GenerateConfig = to_dataclass(GenerateConfig, config)
     adapter, draft = _model("run", c.run), None if c.draft is None else _model("draft", c.draft)
@@ -30,9 +30,9 @@ def run(config: DictConfig) -> None:
         console.out(text, end="")
 
     single = len(c.prompt) == 1
-    streaming = {"show": show} if single else {}
-    result, paths = go_on(
-        adapter, c.prompt, sampling, Path(c.output), draft=draft, stops=c.stop, special=c.special, **streaming
+    streaming = {"on_text": show} if single else {}
+    result, paths = write_continuations(
+        adapter, c.prompt, sampling, Path(c.output), draft=draft, stop_strings=c.stop, special=c.special, **streaming
     )
     console.print("" if single else "\n\n".join(f"{n}: {text}" for n, text in enumerate(result.texts)), markup=False)
     console.print(f"{result.tokens} tokens, {result.tokens / result.seconds:,.0f} a second; wrote {paths[0]}")

@@ -84,8 +84,8 @@ def from_timm(config: DictConfig) -> tuple[str, Any, Any, dict[str, Any]]:
     adapter = from_theirs(theirs.eval(), list(config.classes) if config.classes else None)
     spec = {
         "classes": adapter.classes,
-        "channels": adapter.images[0],
-        "size": list(adapter.images[1:]),
+        "channels": adapter.image_shape[0],
+        "size": list(adapter.image_shape[1:]),
         "mean": adapter.mean.flatten().tolist(),
         "std": adapter.std.flatten().tolist(),
     }
@@ -111,7 +111,7 @@ def from_transformers(config: DictConfig) -> tuple[str, DomainAdapter, Any, dict
         case "gpt2" | "llama":
             from domains.text.convert import from_transformers as from_theirs
             from domains.text.convert import our_config
-            from domains.text.tokenizers import beside as tokenizer_of
+            from domains.text.tokenizers import find_tokenizer as tokenizer_of
 
             tokenizer = tokenizer_of(folder)
             return "text", from_theirs(theirs, state, tokenizer), *our_config(theirs, tokenizer)[1:]

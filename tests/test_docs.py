@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domains.protein import files as protein
-from domains.vision.decode import formats
+from domains.vision.decode import supported_formats
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -62,4 +62,4 @@ def test_the_page_of_data_names_every_kind_of_file():
         assert f"`{suffix}`" in page
     images = set(re.findall(r"`(\.\w+)`", page.partition("## Images")[2].partition("\n## ")[0]))
     assert len(images) >= 10
-    assert images <= formats().keys()  # some of many: they depend on Pillow
+    assert images <= supported_formats().keys()  # some of many: they depend on Pillow

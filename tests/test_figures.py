@@ -76,8 +76,8 @@ def test_the_table_of_the_demo_is_that_of_the_file():
     assert f"{results['total_seconds']:.0f} s" in page
 
 
-def test_the_text_figure_without_recall_is_that_of_the_file():
-    found = record("docs/text_without_recall.json")
+def test_the_text_figure_without_ngram_lookup_is_that_of_the_file():
+    found = record("docs/text_without_ngram_lookup.json")
     assert f"{found['metrics']['bits_per_byte']:.2f} bits per byte" in text("README.md").replace("\n", " ")
 
 

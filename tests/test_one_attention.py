@@ -14,7 +14,7 @@ DATA = {
     "vision": [],
     "protein": ["data.batch_size=2", "model.pair_dim=6"],
     "rl": ["data.episodes=7", "data.batch_size=4"],
-    "text": ["data.context=29", "data.recall=[]", "data.batch_size=2", "data.source=files", "data.path=text.txt"],
+    "text": ["data.context=29", "data.ngram_lookup=[]", "data.batch_size=2", "data.source=files", "data.path=text.txt"],
 }
 INPUT = {"protein": "chain.fasta", "rl": "CartPole-v1", "text": "text.txt", "vision": "drawing.pgm"}
 

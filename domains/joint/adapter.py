@@ -94,6 +94,6 @@ def check(name: str, own: Any, position: PositionConfig, core: ModelConfig) -> N
             raise ValueError(
                 f"model.{name}.{field.name}={mine} is of one core with model.{field.name}={shared}; set that alone"
             )
-    if name == "text" and (own.lora is not None or own.gpt2_init):
-        raise ValueError("model.text.lora and model.text.gpt2_init change a core that is not the text's alone")
+    if name == "text" and (own.lora_rank is not None or own.gpt2_init):
+        raise ValueError("model.text.lora_rank and model.text.gpt2_init change a core that is not the text's alone")
     check_mixing(core.mixer, position.kind, own.needs)

@@ -1,4 +1,4 @@
-"""Text: a causal language model on bytes, with a memory of the text before its context."""
+"""Text: a causal language model on bytes, which can look up what the text before its context says."""
 
 from domains.domain import Domain
 

@@ -1,6 +1,6 @@
-"""The settings in a config.json of transformers: each is read, or without effect, or refused, or named.
+"""The settings of a config.json of transformers: each is applied, ignored as harmless, refused, or named in a warning.
 
-Every function raises ValueError for what cannot be.
+Every function raises ValueError for a value that is not possible.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 
 from domains.data_warnings import warn_data
 
-Theirs = Mapping[str, Any]  # what a config.json holds
+HfConfig = Mapping[str, Any]  # the content of a config.json
 
-# What changes their outputs where it is anything but this, and is not known here.
+# Settings that change the outputs unless they have one of these values, and are not supported here.
 NEUTRAL: dict[str, Sequence[Any]] = {
     "quantization_config": (),
     "sliding_window": (),
@@ -35,7 +35,7 @@ NEUTRAL: dict[str, Sequence[Any]] = {
     "is_decoder": (True, False),
     "cross_attention_hidden_size": (),
 }
-# What changes none: training, files, tokens (the tokenizer has them), how transformers runs a model.
+# Settings that change no output: training, files, tokens (the tokenizer has them), how transformers runs a model.
 HARMLESS = {
     *("architectures", "attn_implementation", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache"),
     *("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "initializer_range"),
@@ -52,8 +52,8 @@ HARMLESS = {
     *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"),
     *("tie_encoder_decoder", "pruned_heads", "add_bos_token", "add_eos_token", "unsloth_version", "unsloth_fixed"),
 }
-# What the two kinds are made of, each applied below or refused.
-READ = {
+# Settings of the two model types, each applied or refused in convert.py.
+SUPPORTED = {
     "gpt2": {
         *("activation_function", "add_cross_attention", "layer_norm_epsilon", "n_embd", "n_head", "n_inner", "n_layer"),
         *("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings", "vocab_size"),
@@ -67,57 +67,57 @@ READ = {
 }
 
 
-def given(theirs: Theirs, *names: str) -> list[int]:
-    """Sizes that must be there."""
+def required_sizes(theirs: HfConfig, *names: str) -> list[int]:
+    """Return sizes that must be given."""
     missing = [name for name in names if theirs.get(name) is None]
     if missing:
         raise ValueError(f"the configuration of a {theirs['model_type']} model lacks {', '.join(missing)}")
-    return [whole(name, theirs[name]) for name in names]
+    return [positive_int(name, theirs[name]) for name in names]
 
 
-def whole(name: str, value: Any) -> int:
-    """A size."""
+def positive_int(name: str, value: Any) -> int:
+    """Check a size."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}={value!r:.80} must be a whole number of at least 1")
     return value
 
 
 def number(name: str, value: Any) -> float:
-    """Any number."""
+    """Check a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise ValueError(f"{name}={value!r:.80} must be a number")
     return float(value)
 
 
-def fraction(theirs: Theirs, name: str, default: float) -> float:
-    """A number from 0 to 1, such as the ε of a norm."""
+def fraction(theirs: HfConfig, name: str, default: float) -> float:
+    """Return a number from 0 to 1, such as the ε of a norm."""
     value = theirs.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name}={value!r:.80} must be a number from 0 to 1")
     return float(value)
 
 
-def yes(theirs: Theirs, name: str, default: bool) -> bool:
-    """A setting that is true or false."""
+def boolean(theirs: HfConfig, name: str, default: bool) -> bool:
+    """Return a setting that is true or false."""
     value = default if theirs.get(name) is None else theirs[name]
     if not isinstance(value, bool):
         raise ValueError(f"{name}={value!r:.80} must be true or false")
     return value
 
 
-def check_left_over(theirs: Theirs) -> None:
-    """Refuse settings that change the outputs and are not followed here; say which are not known at all."""
-    only(theirs, **NEUTRAL)
-    known = READ[theirs["model_type"]] | NEUTRAL.keys() | HARMLESS
-    strange = [f"{k}={v!r:.40}" for k, v in theirs.items() if k.lstrip("_") not in known and v not in (None, False)]
-    if strange:
-        shown = ", ".join(strange[:8])
-        warn_data(f"{len(strange)} settings of config.json are not known here and change nothing: {shown}")
+def check_unread(theirs: HfConfig) -> None:
+    """Refuse settings that change the outputs and are not supported here; warn of unknown ones."""
+    allow_only(theirs, **NEUTRAL)
+    known = SUPPORTED[theirs["model_type"]] | NEUTRAL.keys() | HARMLESS
+    unknown = [f"{k}={v!r:.40}" for k, v in theirs.items() if k.lstrip("_") not in known and v not in (None, False)]
+    if unknown:
+        shown = ", ".join(unknown[:8])
+        warn_data(f"{len(unknown)} settings of config.json are not known here and change nothing: {shown}")
 
 
-def only(theirs: Theirs, **possible: Sequence[Any]) -> None:
-    """Refuse settings other than these. One that is not there, or None, is theirs by default."""
+def allow_only(theirs: HfConfig, **possible: Sequence[Any]) -> None:
+    """Refuse settings other than these. A missing one, or None, is the default there."""
     for name, values in possible.items():
-        if (said := theirs.get(name)) is not None and said not in values:
+        if (value := theirs.get(name)) is not None and value not in values:
             here = " or ".join(map(repr, values)) or "none"
-            raise ValueError(f"{name}={said!r:.80} cannot be imported; possible here: {here}")
+            raise ValueError(f"{name}={value!r:.80} cannot be imported; possible here: {here}")

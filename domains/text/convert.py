@@ -1,9 +1,9 @@
-"""GPT-2 and Llama of transformers as adapters of ours, with the same logits, and back.
+"""Conversion of GPT-2 and Llama of transformers to our adapter, with the same logits, and back.
 
     adapter = from_transformers(json.loads(Path("config.json").read_text()), load_file("model.safetensors"))
 
-    theirs = their_config(model, position, spec)  # what configures an adapter, as a config.json
-    state = unload(adapter, TABLES[theirs["model_type"]](model))
+    theirs = their_config(model, position, spec)  # the config.json of an adapter
+    state = export_state_dict(adapter, TABLES[theirs["model_type"]](model))
 
 Shapes: D head width · H query heads · G key/value heads
 """
@@ -19,13 +19,13 @@ from core.config import Activation, Norm, PositionConfig, PositionKind
 from core.convert import SAME, TRANSPOSED, Row, Table, Unused, load, stacked
 from domains.text.adapter import BYTES, Adapter
 from domains.text.config import ModelConfig
-from domains.text.config_json import Theirs, check_left_over, fraction, given, only, whole, yes
+from domains.text.config_json import HfConfig, allow_only, boolean, check_unread, fraction, positive_int, required_sizes
 from domains.text.rope import our_position, their_rope
 from domains.text.tokenizers import Tokenizer
 
-Spec = dict[str, Any]  # what an adapter knows of its data
+Spec = dict[str, Any]  # the spec of its data
 
-# GPT-2's names for what we have; where there are two, the first is written.
+# GPT-2's names of our activations; the first of two is exported.
 ACTIVATIONS = {
     "gelu_new": Activation.gelu_tanh,
     "gelu_pytorch_tanh": Activation.gelu_tanh,
@@ -34,22 +34,22 @@ ACTIVATIONS = {
     "relu2": Activation.relu2,
 }
 
-# What ours may say without changing what a trained model with softmax attention computes.
-MUTE = {"dropout", "drop_path", "zero_init", "gpt2_init", "window"}
+# Our settings that do not change what a trained model with softmax attention computes.
+NO_EFFECT = {"dropout", "drop_path", "zero_init", "gpt2_init", "window"}
 
 
-def from_transformers(theirs: Theirs, state: Mapping[str, Tensor], tokenizer: Tokenizer | None = None) -> Adapter:
-    """An adapter with the weights and the logits of a GPT2LMHeadModel or LlamaForCausalLM.
+def from_transformers(theirs: HfConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer | None = None) -> Adapter:
+    """Return an adapter with the weights and the logits of a GPT2LMHeadModel or LlamaForCausalLM.
 
     Args:
-        theirs: what their config.json holds.
+        theirs: the content of their config.json.
         state: their weights by name.
         tokenizer: theirs.
     Raises:
-        ValueError: for a configuration that we cannot follow, or weights or a tokenizer that do not fit it.
+        ValueError: for a configuration without a counterpart here, or weights or a tokenizer that do not fit it.
     """
     model, position, spec = our_config(theirs, tokenizer)
-    check_left_over(theirs)
+    check_unread(theirs)
     if theirs["model_type"] == "gpt2" and "wte.weight" in state:  # OpenAI's weights are published without a head
         state = {f"transformer.{name}": tensor for name, tensor in state.items()}
     _check_size(model, spec, state)
@@ -59,11 +59,12 @@ def from_transformers(theirs: Theirs, state: Mapping[str, Tensor], tokenizer: To
 
 
 def gpt2(config: ModelConfig) -> Table:
-    """What GPT2LMHeadModel calls our weights. Its linear layers hold (in, out); q, k and v are one of them."""
+    """Return the table of our weights in GPT2LMHeadModel. Its linear layers hold (in, out); q, k and v are one of
+    them."""
     rows: list[Row | Unused] = [
         Row("transformer.wte.weight", "embed.weight"),
         Row("transformer.wpe.weight", "transformer.position.table"),
-        Unused("transformer.h.*.attn.bias"),  # masks that were kept with the weights once
+        Unused("transformer.h.*.attn.bias"),  # masks that old files keep with the weights
         Unused("transformer.h.*.attn.masked_bias"),
         _head(config),
     ]
@@ -83,13 +84,13 @@ def gpt2(config: ModelConfig) -> Table:
 
 
 def llama(config: ModelConfig) -> Table:
-    """What LlamaForCausalLM calls our weights."""
+    """Return the table of our weights in LlamaForCausalLM."""
     H, G, D = config.num_heads, config.num_kv_heads or config.num_heads, config.dim // config.num_heads
     qkv, up = stacked(H * D, G * D, G * D), stacked(_hidden(config), _hidden(config))
     rows: list[Row | Unused] = [
         Row("model.embed_tokens.weight", "embed.weight"),
         Row("model.norm.weight", "transformer.norm.weight"),
-        Unused("model.layers.*.rotary_emb.inv_freq"),  # kept with the weights once
+        Unused("model.layers.*.rotary_emb.inv_freq"),  # old files keep it with the weights
         _head(config),
     ]
     for n in range(config.depth):
@@ -112,12 +113,12 @@ def llama(config: ModelConfig) -> Table:
 TABLES: dict[str, Callable[[ModelConfig], Table]] = {"gpt2": gpt2, "llama": llama}
 
 
-def our_config(theirs: Theirs, tokenizer: Tokenizer | None = None) -> tuple[ModelConfig, PositionConfig, Spec]:
-    """What configures an adapter that computes what theirs does, and speaks by their tokenizer.
+def our_config(theirs: HfConfig, tokenizer: Tokenizer | None = None) -> tuple[ModelConfig, PositionConfig, Spec]:
+    """Return the configuration of an adapter that computes the same as their model, and has their tokenizer.
 
     Raises:
-        ValueError: for what we have no like of: another model_type, rotary positions that change with the length,
-            heads of a width of their own, an activation that we lack, biases in some linear layers alone.
+        ValueError: for what has no counterpart here: another model_type, rotary positions that change with the length,
+            another head width, another activation, biases in some linear layers only.
     """
     match theirs.get("model_type"):
         case "gpt2":
@@ -130,12 +131,13 @@ def our_config(theirs: Theirs, tokenizer: Tokenizer | None = None) -> tuple[Mode
 
 
 def their_config(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[str, Any]:
-    """The config.json of a model of theirs that computes what ours does: GPT-2 for learned positions, Llama for rotary.
+    """Return the config.json of a model of theirs that computes the same: GPT-2 for learned positions, Llama for
+    rotary.
 
-    Which tokens begin and end a text is the tokenizer's to say.
+    Which tokens begin and end a text is left to the tokenizer.
 
     Raises:
-        ValueError: for settings that the model of theirs has no like of.
+        ValueError: for settings without a counterpart there.
     """
     eps = 1e-5 if model.norm is Norm.layer else torch.finfo(torch.float32).eps
     model = replace(  # the same, in full
@@ -153,18 +155,18 @@ def their_config(model: ModelConfig, position: PositionConfig, spec: Spec) -> di
             raise ValueError(f"position={other.value} cannot be exported; possible: learned (GPT-2), rotary (Llama)")
     again, _, _ = our_config(theirs)
     pairs = {
-        f"model.{name}": (value, getattr(again, name)) for name, value in asdict(model).items() if name not in MUTE
+        f"model.{name}": (value, getattr(again, name)) for name, value in asdict(model).items() if name not in NO_EFFECT
     }
-    pairs |= {"position.table": (position.table, False), "data.recall": (spec["orders"], [])}
+    pairs |= {"position.table": (position.table, False), "data.ngram_lookup": (spec["ngram_orders"], [])}
     lost = [f"{name}={_shown(a)} (possible: {_shown(b)})" for name, (a, b) in pairs.items() if a != b]
     if lost:
         raise ValueError(f"{theirs['model_type']} has no {', no '.join(lost)}")
     return theirs
 
 
-def _from_gpt2(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
-    only(theirs, scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False], add_cross_attention=[False])
-    dim, depth, heads = given(theirs, "n_embd", "n_layer", "n_head")
+def _from_gpt2(theirs: HfConfig) -> tuple[ModelConfig, PositionConfig, Spec]:
+    allow_only(theirs, scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False], add_cross_attention=[False])
+    dim, depth, heads = required_sizes(theirs, "n_embd", "n_layer", "n_head")
     activation = theirs.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         possible = ", ".join(ACTIVATIONS)
@@ -174,12 +176,12 @@ def _from_gpt2(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
         depth=depth,
         num_heads=heads,
         num_kv_heads=heads,
-        mlp_ratio=whole("n_inner", theirs.get("n_inner") or 4 * dim) / dim,
+        mlp_ratio=positive_int("n_inner", theirs.get("n_inner") or 4 * dim) / dim,
         activation=ACTIVATIONS[activation],
         norm_eps=fraction(theirs, "layer_norm_epsilon", 1e-5),
-        tied=yes(theirs, "tie_word_embeddings", True),
+        tie_word_embeddings=boolean(theirs, "tie_word_embeddings", True),
     )
-    return model, PositionConfig(PositionKind.learned), _spec(*given(theirs, "n_positions", "vocab_size"))
+    return model, PositionConfig(PositionKind.learned), _spec(*required_sizes(theirs, "n_positions", "vocab_size"))
 
 
 def _to_gpt2(model: ModelConfig, spec: Spec) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def _to_gpt2(model: ModelConfig, spec: Spec) -> dict[str, Any]:
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": spec.get("vocabulary", BYTES),
+        "vocab_size": spec.get("vocab_size", BYTES),
         "n_positions": spec["context"],
         "n_embd": model.dim,
         "n_layer": model.depth,
@@ -195,32 +197,32 @@ def _to_gpt2(model: ModelConfig, spec: Spec) -> dict[str, Any]:
         "n_inner": _hidden(model),
         "activation_function": names.get(model.activation, "gelu_new"),
         "layer_norm_epsilon": model.norm_eps,
-        "tie_word_embeddings": model.tied,
+        "tie_word_embeddings": model.tie_word_embeddings,
         "bos_token_id": None,
         "eos_token_id": None,
     }
 
 
-def _from_llama(theirs: Theirs) -> tuple[ModelConfig, PositionConfig, Spec]:
+def _from_llama(theirs: HfConfig) -> tuple[ModelConfig, PositionConfig, Spec]:
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    dim, depth, heads, hidden = given(theirs, *sizes)
-    bias, mlp_bias = yes(theirs, "attention_bias", False), yes(theirs, "mlp_bias", False)
+    dim, depth, heads, hidden = required_sizes(theirs, *sizes)
+    bias, mlp_bias = boolean(theirs, "attention_bias", False), boolean(theirs, "mlp_bias", False)
     if bias != mlp_bias:
         raise ValueError(f"attention_bias={bias} with mlp_bias={mlp_bias} cannot be imported: both or neither")
-    only(theirs, hidden_act=["silu", "swish"], head_dim=[dim // heads])
+    allow_only(theirs, hidden_act=["silu", "swish"], head_dim=[dim // heads])
     model = ModelConfig(
         dim=dim,
         depth=depth,
         num_heads=heads,
-        num_kv_heads=whole("num_key_value_heads", theirs.get("num_key_value_heads") or heads),
+        num_kv_heads=positive_int("num_key_value_heads", theirs.get("num_key_value_heads") or heads),
         mlp_ratio=hidden / dim,
         activation=Activation.swiglu,
         norm=Norm.rms,
         norm_eps=fraction(theirs, "rms_norm_eps", 1e-6),
         linear_bias=bias,
-        tied=yes(theirs, "tie_word_embeddings", False),
+        tie_word_embeddings=boolean(theirs, "tie_word_embeddings", False),
     )
-    spec = _spec(*given(theirs, "max_position_embeddings", "vocab_size"))
+    spec = _spec(*required_sizes(theirs, "max_position_embeddings", "vocab_size"))
     return model, our_position(theirs), spec
 
 
@@ -228,7 +230,7 @@ def _to_llama(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
-        "vocab_size": spec.get("vocabulary", BYTES),
+        "vocab_size": spec.get("vocab_size", BYTES),
         "max_position_embeddings": spec["context"],
         "hidden_size": model.dim,
         "intermediate_size": _hidden(model),
@@ -240,14 +242,14 @@ def _to_llama(model: ModelConfig, position: PositionConfig, spec: Spec) -> dict[
         "rope_parameters": their_rope(position, spec["context"]),
         "attention_bias": model.linear_bias,
         "mlp_bias": model.linear_bias,
-        "tie_word_embeddings": model.tied,
+        "tie_word_embeddings": model.tie_word_embeddings,
         "bos_token_id": None,
         "eos_token_id": None,
     }
 
 
 def _head(config: ModelConfig) -> Row | Unused:
-    return Unused("lm_head.weight") if config.tied else Row("lm_head.weight", "next.weight")
+    return Unused("lm_head.weight") if config.tie_word_embeddings else Row("lm_head.weight", "lm_head.weight")
 
 
 def _hidden(config: ModelConfig) -> int:
@@ -255,17 +257,17 @@ def _hidden(config: ModelConfig) -> int:
 
 
 def _spec(context: int, vocabulary: int) -> Spec:
-    return {"context": context, "vocabulary": vocabulary, "orders": [], "memory": ""}
+    return {"context": context, "vocab_size": vocabulary, "ngram_orders": [], "ngram_text": ""}
 
 
 def _check_size(model: ModelConfig, spec: Spec, state: Mapping[str, Tensor]) -> None:
-    """Refuse a configuration of more weights than the file has, before there is room made for them."""
+    """Refuse a configuration with more weights than the file, before they are allocated."""
     have = sum(tensor.numel() for tensor in state.values())
     D, G = model.dim // model.num_heads, model.num_kv_heads or model.num_heads
     block = model.dim * (2 * model.dim + 2 * G * D) + (3 if model.activation is Activation.swiglu else 2) * (
         model.dim * _hidden(model)
     )
-    need = model.dim * spec["vocabulary"] + model.depth * block
+    need = model.dim * spec["vocab_size"] + model.depth * block
     if need > have:
         raise ValueError(f"config.json describes {need:,} weights at least, and the file has {have:,}")
 

@@ -1,4 +1,4 @@
-"""Files of unknown origin as text: which are none, in which encoding the others are, and what they say."""
+"""Text files of unknown origin: whether they are text, in which encoding, and their content."""
 
 import codecs
 import hashlib
@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from domains.files import marked_encoding
-from domains.text.tokenizers import END
+from domains.text.tokenizers import DOCUMENT_SEPARATOR
 
-PIECE, HEAD = 2**20, 2**13  # bytes read at once, and looked at to tell what a file is
-BROKEN = re.compile(f"[\udc80-\udcff{END}]")  # bytes that are no UTF-8, as Python escapes them, and what marks an end
-ABOVE_ASCII = re.compile(r"[^\x00-\x7f]")
-LAST_WORD = re.compile(r"(?<=\S)\s+\S*\Z")  # where a tokenizer begins anew whatever came before
-OTHER = {  # how files begin that are no text, though they may hold some
+CHUNK_SIZE, HEAD_SIZE = 2**20, 2**13  # bytes read at once, and read to detect what a file is
+# Bytes that are no UTF-8, as Python escapes them, and the separator of documents:
+UNDECODABLE = re.compile(f"[\udc80-\udcff{DOCUMENT_SEPARATOR}]")
+NON_ASCII = re.compile(r"[^\x00-\x7f]")
+LAST_WHITESPACE = re.compile(r"(?<=\S)\s+\S*\Z")  # tokenizers split there, whatever comes before
+SIGNATURES = {  # first bytes of files that are not text
     "packed, to be unpacked first": rb"\x1f\x8b|\xfd7zXZ\0|PK\x03\x04|\x28\xb5\x2f\xfd|BZh[1-9]1AY|7z\xbc\xaf|Rar!",
     "PDF": rb"%PDF-",
     "Parquet, which data.source=datasets reads": rb"PAR1",
@@ -24,71 +25,73 @@ OTHER = {  # how files begin that are no text, though they may hold some
 
 
 @dataclass
-class Findings:
+class ReadReport:
     """Changes and guesses that were made while text was read.
 
     Attributes:
-        broken: how many bytes of each file became �.
-        latin1: files that were read as Latin-1, since most of their bytes above ASCII are no UTF-8.
-        copies: files that say what another does, and that one.
+        replaced_bytes: how many bytes of each file became �.
+        latin1_files: files that were read as Latin-1, since most of their bytes above ASCII are no UTF-8.
+        duplicates: files with the content of another one, and that one.
     """
 
-    broken: Counter[str] = field(default_factory=Counter)
-    latin1: list[str] = field(default_factory=list)
-    copies: list[tuple[str, str]] = field(default_factory=list)
+    replaced_bytes: Counter[str] = field(default_factory=Counter)
+    latin1_files: list[str] = field(default_factory=list)
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
 
 
-def no_text(file: Path) -> str | None:
-    """Why a file is not read as text; None if it is."""
+def reason_not_text(file: Path) -> str | None:
+    """Return why a file is not text; None if it is."""
     try:
         with file.open("rb") as stream:
-            head = stream.read(HEAD)
+            head = stream.read(HEAD_SIZE)
     except OSError as error:
         return f"unreadable ({error.strerror})"
     if not head:
         return "empty"
     if marked_encoding(head):
         return None
-    found = (what for what, beginning in OTHER.items() if re.match(beginning, head))
+    found = (what for what, signature in SIGNATURES.items() if re.match(signature, head))
     return next(found, "binary, or UTF-16 without a byte-order mark" if b"\0" in head else None)
 
 
-def encoding_of(file: Path) -> str:
-    """The encoding of a text: by its byte-order mark; else UTF-8, unless most of what is not ASCII is none: Latin-1."""
+def detect_encoding(file: Path) -> str:
+    """Return the encoding of a text: by its byte-order mark; else UTF-8, or Latin-1 if most of its non-ASCII is no
+    UTF-8."""
     with file.open("rb") as stream:
-        if mark := marked_encoding(stream.read(HEAD)):
+        if mark := marked_encoding(stream.read(HEAD_SIZE)):
             return mark
     broken = above = 0
-    for text in _decoded(file, "utf-8"):
+    for text in _decode_chunks(file, "utf-8"):
         if not text.isascii():
-            here = len(BROKEN.findall(text)) - text.count(END)
-            broken, above = broken + here, above + len(ABOVE_ASCII.findall(text)) - here
+            here = len(UNDECODABLE.findall(text)) - text.count(DOCUMENT_SEPARATOR)
+            broken, above = broken + here, above + len(NON_ASCII.findall(text)) - here
     return "latin-1" if broken > above else "utf-8"
 
 
-def pieces(file: Path, name: str, encoding: str, findings: Findings) -> Iterator[str]:
-    """The text of a file, cut before white space. What cannot be decoded becomes � and is counted; lines end as in a
-    prompt, whatever the system that wrote them."""
+def read_chunks(file: Path, name: str, encoding: str, report: ReadReport) -> Iterator[str]:
+    """Yield the text of a file, cut before white space. Undecodable bytes become � and are counted; all line ends
+    become newlines, as in a prompt.
+    """
     rest = ""
-    for text in _decoded(file, encoding):
+    for text in _decode_chunks(file, encoding):
         text = rest + text
-        cut = LAST_WORD.search(text, max(0, len(text) - PIECE // 2))
+        cut = LAST_WHITESPACE.search(text, max(0, len(text) - CHUNK_SIZE // 2))
         whole, rest = (text, "") if cut is None else (text[: cut.start()], text[cut.start() :])
-        yield mended(whole, name, findings, encoding)
-    yield mended(rest, name, findings, encoding)
+        yield replace_undecodable(whole, name, report, encoding)
+    yield replace_undecodable(rest, name, report, encoding)
 
 
-def mended(text: str, name: str, findings: Findings, encoding: str = "utf-8") -> str:
-    """The same text, with � for what could not be decoded, and for what marks the end of a document."""
+def replace_undecodable(text: str, name: str, report: ReadReport, encoding: str = "utf-8") -> str:
+    """Return the text with � for undecodable bytes, and for the separator of documents."""
     known = 0 if encoding.startswith("utf-8") else text.count("\ufffd")  # other decoders write it themselves
-    text, broken = BROKEN.subn("\ufffd", text)
+    text, broken = UNDECODABLE.subn("\ufffd", text)
     if broken + known:
-        findings.broken[name] += broken + known
+        report.replaced_bytes[name] += broken + known
     return text
 
 
-def copies(files: Sequence[Path], names: Sequence[str]) -> list[tuple[str, str]]:
-    """Files with the bytes of one before them, and that one."""
+def find_duplicates(files: Sequence[Path], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return files with the same bytes as an earlier one, and that one."""
     sized, found = defaultdict(list), []
     for file, name in zip(files, names, strict=True):
         sized[file.stat().st_size].append((file, name))
@@ -102,12 +105,12 @@ def copies(files: Sequence[Path], names: Sequence[str]) -> list[tuple[str, str]]
     return found
 
 
-def _decoded(file: Path, encoding: str) -> Iterator[str]:
-    """The text of every piece; with UTF-8, bytes that are none as surrogates."""
+def _decode_chunks(file: Path, encoding: str) -> Iterator[str]:
+    """Yield the text chunk by chunk; with UTF-8, undecodable bytes as surrogates."""
     name = "utf-8-sig" if encoding == "utf-8" else encoding
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(name)(errors), translate=True)
     with file.open("rb") as stream:
-        while block := stream.read(PIECE):
+        while block := stream.read(CHUNK_SIZE):
             yield decoder.decode(block)
     yield decoder.decode(b"", final=True)

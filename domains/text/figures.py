@@ -1,4 +1,4 @@
-"""The picture of a language model: how it learnt, and what it writes."""
+"""The figure of a language model: its training curves, and a sample."""
 
 from textwrap import wrap
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 def picture(
     curves: dict[str, list[tuple[int, float]]], score: float, xz: float, split: str, prompt: str, sample: str
 ) -> Figure:
-    """Curves in bits per byte beside the levels reached on `split`, above a sample that goes on from `prompt`."""
+    """Draw curves in bits per byte beside the scores on `split`, above a sample that continues `prompt`."""
     figure = Figure(figsize=(8.5, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(1, 0.8))
     for (name, points), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
@@ -32,7 +32,7 @@ def picture(
 
 
 def _block(text: str, width: int, height: int) -> str:
-    """The text as at most `height` lines of `width` characters, without what no font can show."""
+    """Return the text as at most `height` lines of `width` characters, without characters that no font has."""
     shown = "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
     lines = [piece for line in shown.splitlines() for piece in wrap(line, width, replace_whitespace=False) or [""]]
     return "\n".join(line.ljust(width) for line in lines[:height])

@@ -16,13 +16,13 @@ from core.config import Mixer
 from domains.data_warnings import warn_data
 from domains.text.adapter import Adapter
 from domains.text.decoder import CachedDecoder, Token, UncachedDecoder
-from domains.text.ngram_lookup import Memory
+from domains.text.ngram_lookup import NgramLookup
 from domains.text.prompts import encode_prompts
 from domains.text.tokenizers import Tokenizer
 
-NGRAM = 3  # tokens at most that a guess looks up
-GUESSES = 4  # tokens that a draft guesses at once, unless lookup says otherwise
-LONGEST_CHARACTER = 4  # bytes at most that a character waits for
+MAX_NGRAM_SIZE = 3  # tokens that prompt lookup matches at most
+NUM_DRAFT_TOKENS = 4  # tokens that a draft model proposes at once, unless lookup says otherwise
+MAX_CHARACTER_BYTES = 4  # of UTF-8: an incomplete character is held back for at most so many tokens
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,17 @@ class Sampling:
     """How the next token is chosen.
 
     Attributes:
-        length: tokens to write.
-        temperature: scores are divided by it; 0 takes the likeliest token.
-        top_k: only so many of the likeliest tokens are drawn from; all of them if None.
-        top_p: only the fewest likeliest tokens that hold so much of the probability (Holtzman et al. 2019).
-        repetition_penalty: scores of tokens that are there already are divided by it, or multiplied where they are
+        length: tokens to generate.
+        temperature: logits are divided by it; 0 takes the most likely token.
+        top_k: sample from so many of the most likely tokens; from all if None.
+        top_p: sample from the fewest most likely tokens that hold so much of the probability (Holtzman et al. 2019).
+        repetition_penalty: logits of tokens that occurred before are divided by it, or multiplied where they are
             negative (Keskar et al. 2019).
-        seed: the same seed gives the same text on the same machine; row n of several draws by seed and n.
-        lookup: so many tokens are guessed at once, as what followed the last few tokens before (prompt lookup decoding,
-            Saxena 2023) or by a draft, and read together; the model decides on each, so the text stays what it is. For
-            one prompt.
+        seed: the same seed gives the same text on the same machine; row n of several samples by seed and n.
+        lookup: propose so many tokens at once, by prompt lookup (Saxena 2023) or a draft model, and read them together.
+            The model decides on each, so the text does not change. For one prompt.
     Raises:
-        ValueError: for values that cannot be.
+        ValueError: for a value out of its range.
     """
 
     length: int = 600
@@ -60,196 +59,205 @@ class Sampling:
 
 
 class _Row:
-    """One text: the window that the model sees of it, and what it takes to go on."""
+    """The state of one text: the window that the model sees, the tokens that occurred, and a random generator."""
 
     def __init__(self, adapter: Adapter, number: int, prompt: Sequence[int], seed: int):
-        L = adapter.context
-        memory = Memory(adapter.memory + bytes(prompt[:-L]), adapter.orders) if adapter.orders else None
-        self.number, self.context, self.recall = number, L, memory.append if memory else lambda _: []
-        self.window: list[Token] = [(token, self.recall(token)) for token in prompt[-L:]]
-        self.said, self.written = set(prompt), 0
-        self.draw = np.random.default_rng((seed, number))
+        L, orders = adapter.context, adapter.ngram_orders
+        lookup = NgramLookup(adapter.ngram_text + bytes(prompt[:-L]), orders) if orders else None
+        self.number, self.context, self.match = number, L, lookup.append if lookup else lambda _: []
+        self.window: list[Token] = [(token, self.match(token)) for token in prompt[-L:]]
+        self.seen_tokens, self.num_generated = set(prompt), 0
+        self.rng = np.random.default_rng((seed, number))
 
     def append(self, token: int) -> None:
-        self.window.append((token, self.recall(token)))
-        self.said.add(token)
-        self.written += 1
+        self.window.append((token, self.match(token)))
+        self.seen_tokens.add(token)
+        self.num_generated += 1
 
     def tokens(self) -> list[int]:
         return [token for token, _ in self.window]
 
-    def restart(self) -> None:
-        """A full window goes on with its last half."""
+    def truncate_window(self) -> None:
+        """Keep the last half of a full window."""
         if len(self.window) > self.context:
             self.window = self.window[-(self.context // 2) :]
 
 
-def repeated(tokens: list[int], count: int) -> list[int]:
-    """What followed the last few tokens when they stood here before; of the longest match, the latest."""
-    for n in range(min(NGRAM, len(tokens) - 1), 0, -1):
+def prompt_lookup(tokens: list[int], count: int) -> list[int]:
+    """Return what followed the last few tokens when they occurred before: of the longest match, the latest."""
+    for n in range(min(MAX_NGRAM_SIZE, len(tokens) - 1), 0, -1):
         for start in range(len(tokens) - n - 1, -1, -1):
             if tokens[start : start + n] == tokens[-n:]:
                 return tokens[start + n : start + n + count]
     return []
 
 
-class Draft:
-    """What a smaller model would write next: its likeliest tokens (speculative decoding, Leviathan et al. 2023).
+class DraftModel:
+    """Propose the most likely tokens of a smaller model (speculative decoding, Leviathan et al. 2023).
 
-    It keeps what it has read, as far as that still stands.
+    Its cache is kept from call to call, as far as the tokens are still the same.
     """
 
     def __init__(self, adapter: Adapter, capacity: int):
-        self.decoder, self.read = CachedDecoder(adapter.eval(), capacity), list[int]()
+        self.decoder, self.cached_tokens = CachedDecoder(adapter.eval(), capacity), list[int]()
 
     def __call__(self, tokens: list[int], count: int) -> list[int]:
-        stands = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.read, tokens[:-1], strict=False)))
-        self.decoder.crop(stands)
-        new, guesses = tokens[stands:], list[int]()
+        pairs = zip(self.cached_tokens, tokens[:-1], strict=False)
+        unchanged = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self.decoder.crop(unchanged)
+        new, proposed = tokens[unchanged:], list[int]()
         for _ in range(count):
             logits = self.decoder.step([[(token, []) for token in new]])  # (1, L, V)
             new = [int(logits[0, -1].argmax())]
-            guesses += new
-        self.read = [*tokens, *guesses][: self.decoder.length]
-        return guesses
+            proposed += new
+        self.cached_tokens = [*tokens, *proposed][: self.decoder.length]
+        return proposed
 
 
 @torch.inference_mode()
-def write(
+def generate_tokens(
     adapter: Adapter,
     prompts: Sequence[Sequence[int]],
-    how: Sampling,
+    sampling: Sampling,
     *,
     draft: Adapter | None = None,
     cached: bool = True,
-    ended: Callable[[int, int], bool] = lambda row, token: False,
+    should_stop: Callable[[int, int], bool] = lambda row, token: False,
 ) -> Iterator[tuple[int, int]]:
-    """(row, token), as they are made: the tokens that follow each prompt. Rows do not depend on each other.
+    """Yield (row, token): the tokens that follow each prompt, as they are made. Rows do not depend on each other.
 
-    The model sees a window of at most its context. When a row has filled it, the row goes on with the last half, read
-    anew, so the text does not depend on `cached`: what was read is kept from token to token, or all is read again.
+    The model sees a window of at most its context. When a row has filled it, the row goes on with the last half, which
+    is read anew. So the text does not depend on `cached`, which keeps keys and values instead of reading all again.
 
     Args:
-        draft: a smaller model with the same tokenizer, that guesses what comes next.
-        ended: asked after every token; a row goes no farther when it says so.
+        draft: a smaller model with the same tokenizer, that proposes tokens.
+        should_stop: called with the row and each token; True ends the row.
     Raises:
-        ValueError: for a prompt that is empty or not of the vocabulary, guesses that the model or batch cannot have, or
-            a draft that does not fit the model.
+        ValueError: for a prompt that is empty or not of the vocabulary, proposals that the model or batch cannot have,
+            or a draft that does not fit the model.
     """
-    count = how.lookup or (GUESSES if draft else 0)
+    count = sampling.lookup or (NUM_DRAFT_TOKENS if draft else 0)
     _check(adapter, prompts, count, draft)
     adapter.eval()
-    rows = [_Row(adapter, number, prompt, how.seed) for number, prompt in enumerate(prompts)]
-    capacity = min(adapter.context, max(map(len, prompts)) + how.length)
-    guesses = Draft(draft, capacity) if draft else repeated
-    decoder, guess, logits = None, [], torch.empty(0)
+    rows = [_Row(adapter, number, prompt, sampling.seed) for number, prompt in enumerate(prompts)]
+    capacity = min(adapter.context, max(map(len, prompts)) + sampling.length)
+    propose = DraftModel(draft, capacity) if draft else prompt_lookup
+    decoder, proposed, logits = None, [], torch.empty(0)
     while rows:
         if decoder is None or decoder.length == capacity:
             for row in rows:
-                row.restart()
-            decoder, guess = CachedDecoder(adapter, capacity) if cached else UncachedDecoder(adapter), []
+                row.truncate_window()
+            decoder, proposed = CachedDecoder(adapter, capacity) if cached else UncachedDecoder(adapter), []
             logits = decoder.prefill([row.window for row in rows])  # (B, 1, V)
         else:
-            guess = guesses(rows[0].tokens(), min(count, capacity - decoder.length - 1)) if count else []
-            logits = decoder.step([[row.window[-1], *((token, []) for token in guess)] for row in rows])  # (B, L, V)
-        gone, t = set[int](), 0
-        for t, following in enumerate(logits.unbind(1)):
-            for n, token in enumerate(choose(following, how, [row.said for row in rows], [row.draw for row in rows])):
+            proposed = propose(rows[0].tokens(), min(count, capacity - decoder.length - 1)) if count else []
+            logits = decoder.step([[row.window[-1], *((token, []) for token in proposed)] for row in rows])  # (B, L, V)
+        finished, t = set[int](), 0
+        for t, at_t in enumerate(logits.unbind(1)):
+            for n, token in enumerate(sample(at_t, sampling, [r.seen_tokens for r in rows], [r.rng for r in rows])):
                 rows[n].append(token)
                 yield rows[n].number, token
-                if rows[n].written == how.length or ended(rows[n].number, token):
-                    gone.add(n)
-            if gone or (t < len(guess) and rows[0].window[-1][0] != guess[t]):
+                if rows[n].num_generated == sampling.length or should_stop(rows[n].number, token):
+                    finished.add(n)
+            if finished or (t < len(proposed) and rows[0].window[-1][0] != proposed[t]):
                 break
-        if guess:
-            decoder.crop(decoder.length - len(guess) + t)
-        if gone and len(gone) < len(rows):
-            decoder.keep([n for n in range(len(rows)) if n not in gone])
-        rows = [row for n, row in enumerate(rows) if n not in gone]
+        if proposed:
+            decoder.crop(decoder.length - len(proposed) + t)
+        if finished and len(finished) < len(rows):
+            decoder.select_rows([n for n in range(len(rows)) if n not in finished])
+        rows = [row for n, row in enumerate(rows) if n not in finished]
 
 
-def generate(adapter: Adapter, prompt: Sequence[int], how: Sampling, *, cached: bool = True) -> Iterator[int]:
-    """The tokens that follow one prompt, by `write`."""
-    return (token for _, token in write(adapter, [prompt], how, cached=cached))
+def generate(adapter: Adapter, prompt: Sequence[int], sampling: Sampling, *, cached: bool = True) -> Iterator[int]:
+    """Yield the tokens that follow one prompt, by `generate_tokens`."""
+    return (token for _, token in generate_tokens(adapter, [prompt], sampling, cached=cached))
 
 
-def choose(scores: Tensor, how: Sampling, said: Sequence[set[int]], draws: Sequence[np.random.Generator]) -> list[int]:
-    """A token for every row, from the model's scores (B, V), what the rows have said, and their luck."""
-    scores = scores.float().cpu()
-    if how.repetition_penalty != 1:
-        there = torch.zeros(scores.shape, dtype=torch.bool)
-        for row, tokens in zip(there, said, strict=True):
+def sample(
+    logits: Tensor, sampling: Sampling, seen_tokens: Sequence[set[int]], rngs: Sequence[np.random.Generator]
+) -> list[int]:
+    """Return a token for every row, from logits (B, V).
+
+    Args:
+        seen_tokens: the tokens of each row so far, for the repetition penalty.
+        rngs: a random generator for each row.
+    """
+    logits = logits.float().cpu()
+    if sampling.repetition_penalty != 1:
+        seen = torch.zeros(logits.shape, dtype=torch.bool)
+        for row, tokens in zip(seen, seen_tokens, strict=True):
             row[list(tokens)] = True
-        lowered = torch.where(scores > 0, scores / how.repetition_penalty, scores * how.repetition_penalty)
-        scores = torch.where(there, lowered, scores)
-    if how.temperature == 0:
-        return scores.argmax(-1).tolist()
-    scores = scores / how.temperature
-    if how.top_k is not None and how.top_k < scores.shape[-1]:
-        lowest = scores.topk(how.top_k).values[:, -1:]
-        scores = scores.masked_fill(scores < lowest, -torch.inf)
-    shares = scores.double().softmax(-1)  # (B, V)
-    if how.top_p < 1:
-        ordered, order = shares.sort(-1, descending=True)
-        ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= how.top_p, 0.0)
-        shares = torch.zeros_like(shares).scatter(-1, order, ordered)
-    upto = shares.cumsum(-1)
-    spots = torch.tensor([[1 - draw.random()] for draw in draws])  # (B, 1), in (0, 1]
-    return (upto < spots * upto[:, -1:]).sum(-1).tolist()
+        penalized = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
+        logits = torch.where(seen, penalized, logits)
+    if sampling.temperature == 0:
+        return logits.argmax(-1).tolist()
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        lowest = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < lowest, -torch.inf)
+    probs = logits.double().softmax(-1)  # (B, V)
+    if sampling.top_p < 1:
+        ordered, order = probs.sort(-1, descending=True)
+        ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= sampling.top_p, 0.0)
+        probs = torch.zeros_like(probs).scatter(-1, order, ordered)
+    cumulative = probs.cumsum(-1)
+    uniform = torch.tensor([[1 - rng.random()] for rng in rngs])  # (B, 1), in (0, 1]
+    return (cumulative < uniform * cumulative[:, -1:]).sum(-1).tolist()
 
 
-class Speech:
+class StreamDetokenizer:
     """Tokens as text, as far as it is certain: whole characters, and nothing that may begin a stop string.
 
     Args:
         tokenizer: of the tokens.
-        stops: the text ends before any of them.
+        stop_strings: the text ends before any of them.
     Attributes:
-        ended: a stop string or the end of the document has come.
+        finished: a stop string or the end of the document has come.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()):
-        self.tokenizer, self.stops, self.ended = tokenizer, stops, False
-        self.before: list[int] = []  # the last token: some tokenizers write a word's space only behind another
-        self.waiting: list[int] = []
-        self.held = ""
+    def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str] = ()):
+        self.tokenizer, self.stop_strings, self.finished = tokenizer, stop_strings, False
+        self.previous: list[int] = []  # the last token: some tokenizers write a word's space only behind another
+        self.pending: list[int] = []  # tokens of a character that is not complete
+        self.held_back = ""  # what may begin a stop string
 
-    def hear(self, token: int) -> str:
-        """What one more token makes certain."""
-        if token == self.tokenizer.end:
-            self.ended = True
-            return self.rest()
-        self.waiting.append(token)
-        text = self._said()
-        if text.endswith("\ufffd") and len(self.waiting) < LONGEST_CHARACTER:
+    def push(self, token: int) -> str:
+        """Add a token; return the text that is certain now."""
+        if token == self.tokenizer.eos_token_id:
+            self.finished = True
+            return self.flush()
+        self.pending.append(token)
+        text = self._decode_pending()
+        if text.endswith("\ufffd") and len(self.pending) < MAX_CHARACTER_BYTES:
             return ""
-        self.before, self.waiting, self.held = [token], [], self.held + text
-        found = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]
+        self.previous, self.pending, self.held_back = [token], [], self.held_back + text
+        found = [at for stop in self.stop_strings if (at := self.held_back.find(stop)) >= 0]
         if found:
-            self.ended, self.held = True, self.held[: min(found)]
-            return self.rest()
-        sizes = range(1, min(len(self.held), max(map(len, self.stops), default=0)) + 1)
-        open_end = max((n for n in sizes if any(stop.startswith(self.held[-n:]) for stop in self.stops)), default=0)
-        said, self.held = self.held[: len(self.held) - open_end], self.held[len(self.held) - open_end :]
-        return said
+            self.finished, self.held_back = True, self.held_back[: min(found)]
+            return self.flush()
+        held, stops = self.held_back, self.stop_strings
+        sizes = range(1, min(len(held), max(map(len, stops), default=0)) + 1)
+        overlap = max((n for n in sizes if any(stop.startswith(held[-n:]) for stop in stops)), default=0)
+        self.held_back = held[len(held) - overlap :]
+        return held[: len(held) - overlap]
 
-    def rest(self) -> str:
-        """What was held back."""
-        text, self.held, self.waiting = self.held + self._said(), "", []
+    def flush(self) -> str:
+        """Return what was held back."""
+        text, self.held_back, self.pending = self.held_back + self._decode_pending(), "", []
         return text
 
-    def _said(self) -> str:
-        known = len(self.tokenizer.decode(self.before))
-        return self.tokenizer.decode([*self.before, *self.waiting])[known:]
+    def _decode_pending(self) -> str:
+        known = len(self.tokenizer.decode(self.previous))
+        return self.tokenizer.decode([*self.previous, *self.pending])[known:]
 
 
 @dataclass
-class Written:
-    """What came of some prompts.
+class GenerationResult:
+    """The continuations of some prompts.
 
     Attributes:
         texts: one for each prompt, without it.
-        tokens: how many were made, for all of them.
+        tokens: number of tokens generated, for all of them.
         seconds: from the first prompt to the last token.
     """
 
@@ -258,69 +266,74 @@ class Written:
     seconds: float
 
 
-def texts(
+def generate_text(
     adapter: Adapter,
     prompts: Sequence[str],
-    how: Sampling,
+    sampling: Sampling,
     *,
     draft: Adapter | None = None,
-    stops: Sequence[str] = (),
+    stop_strings: Sequence[str] = (),
     special: bool | None = None,
-    show: Callable[[int, str], None] = lambda row, text: None,
-) -> Written:
-    """Go on from prompts until a stop string, the end of the document, or `how.length` tokens.
+    on_text: Callable[[int, str], None] = lambda row, text: None,
+) -> GenerationResult:
+    """Continue prompts until a stop string, the end of the document, or `sampling.length` tokens.
 
     Args:
-        draft: as in `write`.
-        special: are special tokens read where a prompt spells them? As in `encode_prompts`.
-        show: called with every piece of text as soon as it is certain, and the number of its prompt.
+        draft: as in `generate_tokens`.
+        special: read the spelling of a special token as that token, as in `encode_prompts`.
+        on_text: called with the number of a prompt and every piece of its text, as soon as it is certain.
     Raises:
-        ValueError: for an empty prompt, one that the tokenizer cannot hold, an empty stop string, or a model without a
-            tokenizer.
+        ValueError: for an empty prompt, one that the tokenizer cannot encode, an empty stop string, or a model without
+            a tokenizer.
     """
     if adapter.tokenizer is None:
-        raise ValueError("this model has no tokenizer; domains.text.generate.write takes and gives numbers of tokens")
-    if not all(stops):
+        raise ValueError("this model has no tokenizer; domains.text.generate.generate_tokens takes and gives token ids")
+    if not all(stop_strings):
         raise ValueError("a stop string is empty; give at least one character")
-    began = time.perf_counter()
-    speeches = [Speech(adapter.tokenizer, stops) for _ in prompts]
+    start = time.perf_counter()
+    detokenizers = [StreamDetokenizer(adapter.tokenizer, stop_strings) for _ in prompts]
     parts: list[list[str]] = [[] for _ in prompts]
 
-    def say(row: int, text: str) -> None:
+    def emit(row: int, text: str) -> None:
         if text:
             parts[row].append(text)
-            show(row, text)
+            on_text(row, text)
 
     tokens, count = encode_prompts(adapter.tokenizer, prompts, special), 0
-    if long := [row for row in tokens if len(row) - len(adapter.tokenizer.first) > adapter.context]:
+    if long := [row for row in tokens if len(row) - len(adapter.tokenizer.prompt_prefix) > adapter.context]:
         warn_data(
             f"{len(long)} of {len(tokens)} prompts are longer than the context (first: {len(long[0]):,} tokens): "
             f"it sees the last {adapter.context:,}"
         )
-    for row, token in write(adapter, tokens, how, draft=draft, ended=lambda row, _: speeches[row].ended):
-        say(row, speeches[row].hear(token))
+    generated = generate_tokens(
+        adapter, tokens, sampling, draft=draft, should_stop=lambda row, _: detokenizers[row].finished
+    )
+    for row, token in generated:
+        emit(row, detokenizers[row].push(token))
         count += 1
-    for row, speech in enumerate(speeches):
-        say(row, speech.rest())
-    return Written(["".join(part) for part in parts], count, time.perf_counter() - began)
+    for row, detokenizer in enumerate(detokenizers):
+        emit(row, detokenizer.flush())
+    return GenerationResult(["".join(part) for part in parts], count, time.perf_counter() - start)
 
 
-def _check(adapter: Adapter, prompts: Sequence[Sequence[int]], guesses: int, draft: Adapter | None) -> None:
+def _check(adapter: Adapter, prompts: Sequence[Sequence[int]], num_proposed: int, draft: Adapter | None) -> None:
     for prompt in prompts:
         if not len(prompt):
             raise ValueError("the prompt is empty; give at least one character to go on from")
-        if not 0 <= min(prompt) <= max(prompt) < adapter.vocabulary:
+        if not 0 <= min(prompt) <= max(prompt) < adapter.vocab_size:
             raise ValueError(
-                f"the prompt's tokens {min(prompt)} to {max(prompt)} must lie in 0 to {adapter.vocabulary - 1}"
+                f"the prompt's tokens {min(prompt)} to {max(prompt)} must lie in 0 to {adapter.vocab_size - 1}"
             )
     models = [adapter] if draft is None else [adapter, draft]
-    if guesses and (len(prompts) > 1 or any(m.orders or m.config.mixer is not Mixer.softmax for m in models)):
-        shown = " and ".join(f"data.recall={list(m.orders)} with {m.config.mixer.value}" for m in models)
+    if num_proposed and (
+        len(prompts) > 1 or any(m.ngram_orders or m.config.mixer is not Mixer.softmax for m in models)
+    ):
+        shown = " and ".join(f"data.ngram_lookup={list(m.ngram_orders)} with {m.config.mixer.value}" for m in models)
         raise ValueError(
-            "guesses (lookup, draft) are for one prompt, and models without recall, with model.mixer=softmax; here are "
-            f"{len(prompts)}, {shown}"
+            "guesses (lookup, draft) are for one prompt, and models without n-gram lookup, with model.mixer=softmax; "
+            f"here are {len(prompts)}, {shown}"
         )
-    if draft and _tokens(draft) != _tokens(adapter):
+    if draft and _vocabulary(draft) != _vocabulary(adapter):
         raise ValueError(
             "the draft has another tokenizer than the model; train one with data.tokenizer=file and "
             "data.tokenizer_path=… of the model's run"
@@ -332,5 +345,5 @@ def _check(adapter: Adapter, prompts: Sequence[Sequence[int]], guesses: int, dra
         )
 
 
-def _tokens(adapter: Adapter) -> tuple[int, dict | None]:
-    return adapter.vocabulary, adapter.tokenizer.spec() if adapter.tokenizer else None
+def _vocabulary(adapter: Adapter) -> tuple[int, dict | None]:
+    return adapter.vocab_size, adapter.tokenizer.spec() if adapter.tokenizer else None

@@ -1,8 +1,8 @@
 """Llama-family models in GGUF files (llama.cpp), quantised or not, by the package gguf: an extra.
 
-    theirs, state, tokenizer = read_gguf(Path("model.gguf"))        # as transformers has them
+    theirs, state, tokenizer = read_gguf(Path("model.gguf"))        # in the format of transformers
 
-Source: the specification of GGUF, and llama.cpp's convert_hf_to_gguf.py, whose steps are taken back.
+Source: the specification of GGUF, and llama.cpp's convert_hf_to_gguf.py, whose steps are reversed.
 
 Shapes: D head width · C width
 """
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from core.convert import half_split
-from domains.text.config_json import number, whole
+from domains.text.config_json import number, positive_int
 from domains.text.rope import our_position, yarn_attention
-from domains.text.tokenizers import Subwords, byte_pairs, framed
+from domains.text.tokenizers import Subwords, bpe_from_merges, with_prompt_tokens
 
 NAMES = {  # theirs -> transformers'
     "token_embd": "model.embed_tokens",
@@ -45,8 +45,8 @@ SIZES = {  # transformers' -> theirs, behind "llama."
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
-# What else "llama." may say: read below, or without effect on a model of ours where it is one of these values.
-READ = ("attention.head_count_kv", "rope.freq_base", "vocab_size", "rope.scale_linear")
+# Other settings of "llama.": read below, or without effect on our model if they have one of these values.
+OTHER_SETTINGS = ("attention.head_count_kv", "rope.freq_base", "vocab_size", "rope.scale_linear")
 NEUTRAL = {
     "rope.scaling.finetuned": (True, False),
     "rope.scaling.yarn_ext_factor": (1, -1),
@@ -73,20 +73,21 @@ ROPE = {  # llama.cpp's, behind "rope.scaling." -> transformers'
     "yarn_beta_fast": "beta_fast",
     "yarn_beta_slow": "beta_slow",
 }
-SIZE = ("attn_factor", "yarn_attn_factor")  # of what is turned; either name
-TOKENS, KINDS, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
-CONTROL, USER_DEFINED = 3, 4  # the kinds of a token that no text spells, and of one that every text does
+ATTENTION_FACTORS = ("attn_factor", "yarn_attn_factor")  # factors of the rotated queries and keys; either name
+TOKENS, TOKEN_TYPES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
+CONTROL, USER_DEFINED = 3, 4  # types of tokens that no text spells, and that every text may spell
 WEIGHT = re.compile(r"(?:blk\.(\d+)\.)?(?P<part>\w+)\.(weight|bias)")
-BOS, EOS = 11, 11  # of byte pairs, where a file does not say (llama-vocab.cpp)
-DIGITS = {"smollm": True, "gpt-2": False, "default": False}  # is each digit a word of its own? by pre-tokenizer
+BOS, EOS = 11, 11  # of byte pairs, if the file gives none (llama-vocab.cpp)
+# Whether numbers are split into digits, by pre-tokenizer:
+SPLIT_DIGITS = {"smollm": True, "gpt-2": False, "default": False}
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Subwords]:
-    """What a config.json would say, the weights in float32 under the names of LlamaForCausalLM, and the tokenizer.
+    """Return the content of a config.json, the weights in float32 under the names of LlamaForCausalLM, and the
+    tokenizer.
 
     Raises:
-        ValueError: without the package, or for a file that is none, of another architecture, or of a tokenizer that is
-            not known here.
+        ValueError: without the package, or for another kind of file, another architecture, or an unknown tokenizer.
     """
     try:
         package: Any = import_module("gguf")
@@ -94,70 +95,77 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Subwords]:
         raise ValueError("GGUF files need the package gguf: pip install -e '.[gguf]'") from error
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    with _reading(path):
+    with _gguf_errors(path):
         file = package.GGUFReader(path)
-        known = {name: field.contents() for name, field in file.fields.items()}
-    if known.get("general.architecture") != "llama":
-        raise ValueError(f"{path} holds a {known.get('general.architecture')}; possible: llama, which SmolLM2 is, too")
-    if known.get("split.count", 1) not in (0, 1):
-        raise ValueError(f"{path} is one of {known['split.count']} files of a model; join them: gguf-split --merge")
-    theirs = config(known, tied="output.weight" not in {t.name for t in file.tensors})
-    pieces = tokenizer(known)
-    with _reading(path):
+        metadata = {name: field.contents() for name, field in file.fields.items()}
+    if metadata.get("general.architecture") != "llama":
+        raise ValueError(
+            f"{path} holds a {metadata.get('general.architecture')}; possible: llama, which SmolLM2 is, too"
+        )
+    if metadata.get("split.count", 1) not in (0, 1):
+        raise ValueError(f"{path} is one of {metadata['split.count']} files of a model; join them: gguf-split --merge")
+    theirs = read_config(metadata, tied="output.weight" not in {t.name for t in file.tensors})
+    tokenizer = read_tokenizer(metadata)
+    with _gguf_errors(path):
         arrays = {t.name: package.quants.dequantize(t.data, t.tensor_type) for t in file.tensors}
     if (divisors := arrays.pop("rope_freqs.weight", None)) is not None:
-        theirs["rope_parameters"] = by_divisors(theirs["rope_parameters"], divisors.flatten().tolist())
-    return theirs, weights(arrays, theirs), pieces
+        theirs["rope_parameters"] = with_frequency_divisors(theirs["rope_parameters"], divisors.flatten().tolist())
+    return theirs, rename_weights(arrays, theirs), tokenizer
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _gguf_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, IndexError, KeyError, TypeError, OSError, NotImplementedError) as error:
         raise ValueError(f"{path} is no GGUF file, cut short, or quantised in an unknown way ({error})") from error
 
 
-def _needed(known: dict[str, Any], names: Iterable[str]) -> None:
-    if missing := [name for name in names if name not in known]:
+def _require(metadata: dict[str, Any], names: Iterable[str]) -> None:
+    if missing := [name for name in names if name not in metadata]:
         raise ValueError(f"the GGUF file does not say its {', '.join(missing)}")
 
 
-def config(known: dict[str, Any], tied: bool) -> dict[str, Any]:
-    """As a config.json.
+def read_config(metadata: dict[str, Any], tied: bool) -> dict[str, Any]:
+    """Return the configuration as a config.json.
 
     Raises:
-        ValueError: for what is missing, what no Llama of ours can follow, and what is not known here.
+        ValueError: for missing, unsupported and unknown settings.
     """
-    _needed(known, [f"llama.{name}" for name in SIZES.values()] + [TOKENS])
-    said = {name.removeprefix("llama."): value for name, value in known.items() if name.startswith("llama.")}
-    theirs = {ours: said[name] for ours, name in SIZES.items()}
-    theirs |= {"model_type": "llama", "vocab_size": len(known[TOKENS]), "tie_word_embeddings": tied}
-    theirs["num_key_value_heads"] = said.get("attention.head_count_kv", theirs["num_attention_heads"])
-    theirs["rope_parameters"] = rope(said)
-    our_position(theirs)  # refuses what it cannot be
+    _require(metadata, [f"llama.{name}" for name in SIZES.values()] + [TOKENS])
+    settings = {name.removeprefix("llama."): value for name, value in metadata.items() if name.startswith("llama.")}
+    theirs = {ours: settings[name] for ours, name in SIZES.items()}
+    theirs |= {"model_type": "llama", "vocab_size": len(metadata[TOKENS]), "tie_word_embeddings": tied}
+    theirs["num_key_value_heads"] = settings.get("attention.head_count_kv", theirs["num_attention_heads"])
+    theirs["rope_parameters"] = read_rope(settings)
+    our_position(theirs)  # raises for unsupported values
     width = _head_width(theirs)
-    widths = dict.fromkeys(("rope.dimension_count", "attention.key_length", "attention.value_length"), (width,))
-    understood = {*SIZES.values(), *READ, *(f"rope.scaling.{name}" for name in (*ROPE, *SIZE))}
-    for name in sorted(said.keys() - understood):
-        possible = (NEUTRAL | widths).get(name)
-        if possible is None or said[name] not in possible:
+    head_widths = dict.fromkeys(("rope.dimension_count", "attention.key_length", "attention.value_length"), (width,))
+    supported = {*SIZES.values(), *OTHER_SETTINGS, *(f"rope.scaling.{name}" for name in (*ROPE, *ATTENTION_FACTORS))}
+    for name in sorted(settings.keys() - supported):
+        possible = (NEUTRAL | head_widths).get(name)
+        if possible is None or settings[name] not in possible:
             here = f"possible here: {' or '.join(map(str, possible))}" if possible else "it is not known here"
-            raise ValueError(f"the GGUF file says llama.{name}={said[name]!r:.40}, which cannot be imported; {here}")
+            raise ValueError(
+                f"the GGUF file says llama.{name}={settings[name]!r:.40}, which cannot be imported; {here}"
+            )
     return theirs
 
 
 def _head_width(theirs: dict[str, Any]) -> int:
-    C, heads = whole("embedding_length", theirs["hidden_size"]), whole("head_count", theirs["num_attention_heads"])
-    return C // heads
+    C = positive_int("embedding_length", theirs["hidden_size"])
+    return C // positive_int("head_count", theirs["num_attention_heads"])
 
 
-def rope(said: dict[str, Any]) -> dict[str, Any]:
-    """The rope_parameters of transformers. A factor alone is linear, in `rope.scale_linear` too (llama-model.cpp)."""
-    base = said.get("rope.freq_base", 10_000.0)
-    scaling = {theirs: said[f"rope.scaling.{name}"] for name, theirs in ROPE.items() if f"rope.scaling.{name}" in said}
-    kind, factor = scaling.get("rope_type", "linear"), scaling.get("factor") or said.get("rope.scale_linear") or 1.0
-    sizes = [said[f"rope.scaling.{name}"] for name in SIZE if said.get(f"rope.scaling.{name}")]
+def read_rope(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the rope_parameters of transformers. A factor alone is linear, in `rope.scale_linear` too
+    (llama-model.cpp)."""
+    base = settings.get("rope.freq_base", 10_000.0)
+    scaling = {
+        theirs: settings[f"rope.scaling.{name}"] for name, theirs in ROPE.items() if f"rope.scaling.{name}" in settings
+    }
+    kind, factor = scaling.get("rope_type", "linear"), scaling.get("factor") or settings.get("rope.scale_linear") or 1.0
+    sizes = [settings[f"rope.scaling.{name}"] for name in ATTENTION_FACTORS if settings.get(f"rope.scaling.{name}")]
     plain = kind == "none" or (kind == "linear" and factor == 1)
     if kind == "yarn":
         scaling |= {"attention_factor": number("attn_factor", sizes[0]) * yarn_attention(factor)} if sizes else {}
@@ -170,16 +178,19 @@ def rope(said: dict[str, Any]) -> dict[str, Any]:
     return {"rope_theta": base, **scaling, "factor": factor}
 
 
-def by_divisors(parameters: dict[str, Any], divisors: list[float]) -> dict[str, Any]:
-    """Those of a Llama 3, whose `rope_freqs` divide each frequency: a LongRoPE that is alike for all lengths."""
+def with_frequency_divisors(parameters: dict[str, Any], divisors: list[float]) -> dict[str, Any]:
+    """Return the parameters of a Llama 3, whose `rope_freqs` divide each frequency: a LongRoPE that is the same for all
+    lengths.
+    """
     if parameters["rope_type"] != "default":
         raise ValueError(f"the GGUF file scales its rotation twice, by rope_freqs and by {parameters['rope_type']}")
     alike = {"short_factor": divisors, "long_factor": divisors, "attention_factor": 1.0}
     return parameters | {"rope_type": "longrope", **alike}
 
 
-def weights(arrays: dict[str, np.ndarray], theirs: dict[str, Any]) -> dict[str, Tensor]:
-    """Under transformers' names; queries and keys turn halves of a head, as there, and not neighbouring features."""
+def rename_weights(arrays: dict[str, np.ndarray], theirs: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights under transformers' names; queries and keys rotate halves of a head, not neighbouring
+    features."""
     state, heads = {}, {"attn_q": theirs["num_attention_heads"], "attn_k": theirs["num_key_value_heads"]}
     for name, array in arrays.items():
         found = WEIGHT.fullmatch(name)
@@ -193,38 +204,43 @@ def weights(arrays: dict[str, np.ndarray], theirs: dict[str, Any]) -> dict[str, 
                     f"the GGUF file has {len(weight)} rows in {name}, which {heads[part]} heads cannot share"
                 )
             weight = weight[half_split(heads[part], len(weight) // heads[part])]  # (H · D, C)
-        place = "" if block is None else f"model.layers.{block}."
-        state[f"{place}{NAMES[part]}.{kind}"] = weight
+        prefix = "" if block is None else f"model.layers.{block}."
+        state[f"{prefix}{NAMES[part]}.{kind}"] = weight
     return state
 
 
-def tokenizer(known: dict[str, Any]) -> Subwords:
-    """Byte pairs as GPT-2 has them."""
-    kind, before = known.get("tokenizer.ggml.model"), known.get("tokenizer.ggml.pre", "default")
-    if kind != "gpt2" or before not in DIGITS:
-        raise ValueError(f"the GGUF file has a tokenizer {kind} ({before}); possible: gpt2 ({', '.join(DIGITS)})")
-    _needed(known, (TOKENS, KINDS, MERGES))
-    tokens, kinds = known[TOKENS], known[KINDS]
-    merges = [tuple(merge.split(" ")) for merge in known[MERGES]]
-    if len(tokens) != len(kinds) or any(len(merge) != 2 for merge in merges):
+def read_tokenizer(metadata: dict[str, Any]) -> Subwords:
+    """Return byte pairs like GPT-2's."""
+    kind, before = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
+    if kind != "gpt2" or before not in SPLIT_DIGITS:
+        raise ValueError(f"the GGUF file has a tokenizer {kind} ({before}); possible: gpt2 ({', '.join(SPLIT_DIGITS)})")
+    _require(metadata, (TOKENS, TOKEN_TYPES, MERGES))
+    tokens, token_types = metadata[TOKENS], metadata[TOKEN_TYPES]
+    merges = [tuple(merge.split(" ")) for merge in metadata[MERGES]]
+    if len(tokens) != len(token_types) or any(len(merge) != 2 for merge in merges):
         raise ValueError(
-            f"the GGUF file has {len(tokens)} tokens and {len(kinds)} kinds of them, or merges of no pairs"
+            f"the GGUF file has {len(tokens)} tokens and {len(token_types)} kinds of them, or merges of no pairs"
         )
-    made = byte_pairs(
+    result = bpe_from_merges(
         {token: number for number, token in enumerate(tokens)},
         merges,
-        [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL],
-        [token for token, kind in zip(tokens, kinds, strict=True) if kind == USER_DEFINED],
-        digits=DIGITS[before],
+        [token for token, kind in zip(tokens, token_types, strict=True) if kind == CONTROL],
+        [token for token, kind in zip(tokens, token_types, strict=True) if kind == USER_DEFINED],
+        digits=SPLIT_DIGITS[before],
     )
-    return framed(made, _asked(known, "bos", BOS), _asked(known, "eos", EOS), known.get("tokenizer.chat_template"))
+    return with_prompt_tokens(
+        result,
+        _special_token(metadata, "bos", BOS),
+        _special_token(metadata, "eos", EOS),
+        metadata.get("tokenizer.chat_template"),
+    )
 
 
-def _asked(known: dict[str, Any], which: str, default: int) -> list[int]:
-    """The token that begins or ends a text, if the file says that one does."""
-    if not known.get(f"tokenizer.ggml.add_{which}_token", False):
+def _special_token(metadata: dict[str, Any], which: str, default: int) -> list[int]:
+    """Return the token that begins or ends a text, if the file asks for one."""
+    if not metadata.get(f"tokenizer.ggml.add_{which}_token", False):
         return []
-    token = known.get(f"tokenizer.ggml.{which}_token_id", default)
-    if not isinstance(token, int) or not 0 <= token < len(known[TOKENS]):
-        raise ValueError(f"the GGUF file has no token {token}, its {which}_token_id, among {len(known[TOKENS])}")
+    token = metadata.get(f"tokenizer.ggml.{which}_token_id", default)
+    if not isinstance(token, int) or not 0 <= token < len(metadata[TOKENS]):
+        raise ValueError(f"the GGUF file has no token {token}, its {which}_token_id, among {len(metadata[TOKENS])}")
     return [token]

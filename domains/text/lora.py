@@ -1,6 +1,6 @@
-"""Fine-tuning by a small change to each matrix: low-rank adapters (LoRA, Hu et al. 2021).
+"""Fine-tuning with low-rank adapters (LoRA, Hu et al. 2021).
 
-    attend train domain=text init=FOLDER model.lora=8 …         only the changes are trained
+    attend train domain=text init=FOLDER model.lora_rank=8 …         trains the adapters alone
     adapter.merged()                                            the same model without them, for export
 
 Shapes: I features in · O features out · R rank
@@ -12,53 +12,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ALPHA = 16.0  # the change is scaled by this over R, so that the learning rate need not follow the rank
+ALPHA = 16.0  # the product is scaled by this over R: one learning rate fits all ranks
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-class LowRank(nn.Linear):
-    """(W + α/R · B A) x: W and its bias stay as they are, A (R, I) and B (O, R) are trained, B from 0 on.
+class LoRALinear(nn.Linear):
+    """(W + α/R · B A) x: W and its bias are frozen, A (R, I) and B (O, R) are trained, B from 0 on.
 
-    Its other names are those of nn.Linear, so that weights from before fit.
+    Its other parameters have the names of nn.Linear, so that existing weights fit.
     """
 
     def __init__(self, base: nn.Linear, rank: int):
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
         self.weight, self.bias, self.scale = base.weight, base.bias, ALPHA / rank
-        self.down = nn.Parameter(torch.randn(rank, base.in_features) * base.in_features**-0.5)
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features) * base.in_features**-0.5)
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) + F.linear(F.linear(input, self.down), self.up) * self.scale
+        return super().forward(input) + F.linear(F.linear(input, self.lora_A), self.lora_B) * self.scale
 
     @torch.no_grad()
-    def plain(self) -> nn.Linear:
-        """The linear layer that computes the same."""
+    def merge(self) -> nn.Linear:
+        """Return the linear layer that computes the same."""
         layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        layer.weight, layer.bias = nn.Parameter(self.weight + self.scale * self.up @ self.down), self.bias
+        layer.weight, layer.bias = nn.Parameter(self.weight + self.scale * self.lora_B @ self.lora_A), self.bias
         return layer
 
 
-def attach(blocks: nn.Module, rank: int) -> None:
-    """Give every linear layer a change of this rank.
+def add_lora(blocks: nn.Module, rank: int) -> None:
+    """Give every linear layer a low-rank adapter of this rank.
 
     Raises:
         ValueError: for a rank below 1.
     """
     if rank < 1:
-        raise ValueError(f"model.lora={rank} must be at least 1, the rank of the change; null trains everything")
+        raise ValueError(f"model.lora_rank={rank} must be at least 1, the rank of the change; null trains everything")
     for parent, name, layer in _layers(blocks, nn.Linear):
-        setattr(parent, name, LowRank(layer, rank))
+        setattr(parent, name, LoRALinear(layer, rank))
 
 
-def merge(blocks: nn.Module) -> None:
-    """Make plain layers of them again, with the change inside."""
-    for parent, name, layer in _layers(blocks, LowRank):
-        setattr(parent, name, layer.plain())
+def merge_lora(blocks: nn.Module) -> None:
+    """Replace low-rank adapters by plain layers that compute the same."""
+    for parent, name, layer in _layers(blocks, LoRALinear):
+        setattr(parent, name, layer.merge())
 
 
 def _layers(blocks: nn.Module, kind: type[Layer]) -> list[tuple[nn.Module, str, Layer]]:
-    """Every layer of a kind: its parent, its name there, and itself."""
+    """Return every layer of a kind: its parent, its name there, and itself."""
     return [
         (parent, name, layer)
         for parent in blocks.modules()

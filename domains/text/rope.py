@@ -1,4 +1,5 @@
-"""Rotary positions as transformers configures them, both ways: `rope_parameters`, before its version 5 `rope_scaling`.
+"""Rotary positions in the configuration of transformers, both ways: `rope_parameters`, or `rope_scaling` before version
+5.
 
 Source: modeling_rope_utils.py of transformers 5.
 """
@@ -9,12 +10,12 @@ from math import log
 from typing import Any
 
 from core.config import PositionConfig, PositionKind, RotaryScaling, ScalingKind
-from domains.text.config_json import Theirs, number, yes
+from domains.text.config_json import HfConfig, boolean, number
 
 Rope = Mapping[str, Any]
 TYPE, CONTEXT = ("rope_type", "type"), "original_max_position_embeddings"
 
-# What each rope_type may say, beside its type and rope_theta; ours -> theirs.
+# The settings of each rope_type, beside its type and rope_theta; ours -> theirs.
 FIELDS = {
     "default": {},
     "linear": {"factor": "factor"},
@@ -34,19 +35,19 @@ FIELDS = {
     },
     "longrope": {"factors": "short_factor", "attention_factor": "attention_factor"},
 }
-# Of these, what is not one of our fields, and what says nothing about the frequencies.
-ALSO = {"yarn": {"mscale", "mscale_all_dim"}, "longrope": {"long_factor", "factor", CONTEXT}}
-SILENT = {*TYPE, "rope_theta", "partial_rotary_factor", "finetuned"}
+# Settings that are no fields of ours, and settings that do not change the frequencies.
+EXTRA_FIELDS = {"yarn": {"mscale", "mscale_all_dim"}, "longrope": {"long_factor", "factor", CONTEXT}}
+NEUTRAL_FIELDS = {*TYPE, "rope_theta", "partial_rotary_factor", "finetuned"}
 REQUIRED = {"linear": {"factor"}, "llama3": {"factor", "low_freq_factor", "high_freq_factor"}, "yarn": {"factor"}}
 REQUIRED |= {"longrope": {"short_factor", "long_factor"}}
 
 
-def our_position(theirs: Theirs) -> PositionConfig:
-    """The rotary position of a Llama's config.json.
+def our_position(theirs: HfConfig) -> PositionConfig:
+    """Return the rotary position of a Llama's config.json.
 
     Raises:
-        ValueError: for what we have no like of: another rope_type, a part of each head that is turned, numbers that are
-            none.
+        ValueError: for what has no counterpart here: another rope_type, a part of each head that is rotated, values
+            that are no numbers.
     """
     rope = theirs.get("rope_scaling") or theirs.get("rope_parameters") or {}
     if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
@@ -62,25 +63,25 @@ def our_position(theirs: Theirs) -> PositionConfig:
 
 
 def their_rope(position: PositionConfig, context: int) -> dict[str, Any]:
-    """The rope_parameters of a model whose position is ours."""
+    """Return the rope_parameters of a model with our position."""
     scaling = position.scaling
     if scaling is None:
         return {"rope_type": "default", "rope_theta": position.base}
     kind = "longrope" if scaling.kind is ScalingKind.factors else scaling.kind.value
-    said = {theirs: getattr(scaling, ours) for ours, theirs in FIELDS[kind].items()}
+    parameters = {theirs: getattr(scaling, ours) for ours, theirs in FIELDS[kind].items()}
     if kind == "longrope":
-        said |= {"long_factor": said["short_factor"], CONTEXT: context, "factor": 1.0}
-    return {"rope_type": kind, "rope_theta": position.base, **said}
+        parameters |= {"long_factor": parameters["short_factor"], CONTEXT: context, "factor": 1.0}
+    return {"rope_type": kind, "rope_theta": position.base, **parameters}
 
 
-def _scaling(rope: Rope, theirs: Theirs) -> RotaryScaling | None:
+def _scaling(rope: Rope, theirs: HfConfig) -> RotaryScaling | None:
     kind = next((rope[name] for name in TYPE if rope.get(name)), "default")
     if not isinstance(kind, str) or kind not in FIELDS:
         possible = ", ".join(FIELDS)
         raise ValueError(
             f"rope_type={kind!r:.40} cannot be imported: its frequencies are not known here; possible: {possible}"
         )
-    if unknown := sorted(rope.keys() - SILENT - set(FIELDS[kind].values()) - ALSO.get(kind, set())):
+    if unknown := sorted(rope.keys() - NEUTRAL_FIELDS - set(FIELDS[kind].values()) - EXTRA_FIELDS.get(kind, set())):
         raise ValueError(f"rope_type={kind!r} cannot be imported with {', '.join(unknown)}, which is not known here")
     if missing := sorted(name for name in REQUIRED.get(kind, ()) if rope.get(name) is None):
         raise ValueError(f"rope_type={kind!r} needs {', '.join(missing)}")
@@ -89,22 +90,23 @@ def _scaling(rope: Rope, theirs: Theirs) -> RotaryScaling | None:
     if kind == "longrope":
         return _longrope(rope, theirs)
     given = {ours: rope[name] for ours, name in FIELDS[kind].items() if rope.get(name) is not None}
-    made = RotaryScaling(ScalingKind(kind))
+    scaling = RotaryScaling(ScalingKind(kind))
     for name, value in given.items():
         if name == "truncate":
-            yes(rope, name, True)
+            boolean(rope, name, True)
         elif name != "original_context":
             given[name] = number(name, value)
-    made = replace(made, **given)
+    scaling = replace(scaling, **given)
     if "original_context" in FIELDS[kind]:
-        made.original_context = _context(rope, theirs)
+        scaling.original_context = _context(rope, theirs)
     if kind == "yarn" and "attention_factor" not in given:
-        made.attention_factor = yarn_attention(made.factor, rope.get("mscale"), rope.get("mscale_all_dim"))
-    return made
+        scaling.attention_factor = yarn_attention(scaling.factor, rope.get("mscale"), rope.get("mscale_all_dim"))
+    return scaling
 
 
 def yarn_attention(factor: float, mscale: float | None = None, mscale_all: float | None = None) -> float:
-    """1 + ln(factor) / 10, as YaRN recommends (Peng et al. 2023, section 3.4); DeepSeek has a ratio of two of these."""
+    """Return 1 + ln(factor) / 10, as YaRN recommends (Peng et al. 2023, section 3.4); DeepSeek uses a ratio of two of
+    these."""
 
     scale = number("factor", factor)
 
@@ -116,8 +118,9 @@ def yarn_attention(factor: float, mscale: float | None = None, mscale_all: float
     return size(1.0)
 
 
-def _longrope(rope: Rope, theirs: Theirs) -> RotaryScaling:
-    """LongRoPE that divides alike in short and in long texts; what changes with the length is refused."""
+def _longrope(rope: Rope, theirs: HfConfig) -> RotaryScaling:
+    """Return a LongRoPE that divides short and long texts alike; frequencies that change with the length are
+    refused."""
     short, long = (_numbers(name, rope[name]) for name in ("short_factor", "long_factor"))
     original, most = _context(rope, theirs), number("max_position_embeddings", theirs.get("max_position_embeddings"))
     if short != long and most > original:
@@ -132,12 +135,13 @@ def _longrope(rope: Rope, theirs: Theirs) -> RotaryScaling:
     return RotaryScaling(ScalingKind.factors, factors=short, attention_factor=number("attention_factor", attention))
 
 
-def _context(rope: Rope, theirs: Theirs) -> int:
-    """Tokens of the context at first: what config.json says beside the rotation comes first, as there."""
-    said = theirs.get(CONTEXT) or rope.get(CONTEXT) or theirs.get("max_position_embeddings")
-    if isinstance(said, bool) or not isinstance(said, int) or said < 2:
-        raise ValueError(f"{CONTEXT}={said!r} must be a whole number of tokens")
-    return said
+def _context(rope: Rope, theirs: HfConfig) -> int:
+    """Return the original context length: config.json's own value comes before that of the rope settings, as in
+    transformers."""
+    length = theirs.get(CONTEXT) or rope.get(CONTEXT) or theirs.get("max_position_embeddings")
+    if isinstance(length, bool) or not isinstance(length, int) or length < 2:
+        raise ValueError(f"{CONTEXT}={length!r} must be a whole number of tokens")
+    return length
 
 
 def _numbers(name: str, values: Any) -> list[float]:

@@ -1,4 +1,4 @@
-"""Where text comes from: documents, each a name and its text in pieces, so that no document has to fit into memory."""
+"""Sources of text: documents, each a name and its text in chunks, so that no document has to fit into memory."""
 
 import hashlib
 import os
@@ -16,87 +16,99 @@ from domains.config import data_home
 from domains.data_warnings import warn_left_out
 from domains.files import walk_files
 from domains.text.config import DataConfig, Source
-from domains.text.encoding import PIECE, Findings, copies, encoding_of, mended, no_text, pieces
-from domains.text.tokenizers import END
+from domains.text.encoding import (
+    CHUNK_SIZE,
+    ReadReport,
+    detect_encoding,
+    find_duplicates,
+    read_chunks,
+    reason_not_text,
+    replace_undecodable,
+)
+from domains.text.tokenizers import DOCUMENT_SEPARATOR
 
 Documents = Iterator[tuple[str, Iterator[str]]]
 
 
 @dataclass
-class Texts:
-    """Documents to read, as often as one likes.
+class DocumentSource:
+    """Documents that can be read again and again.
 
     Attributes:
-        read: gives them, in order; notes in its argument, if there is one, what it changed or guessed.
-        mark: what identifies them, for the cache; None if what is made of them is not worth keeping.
-        end: what stands between two documents.
+        read: yields them in order; records in its argument, if there is one, what it changed or guessed.
+        fingerprint: identifies them, for the cache; None if the tokens are not worth caching.
+        separator: between two documents.
     """
 
-    read: Callable[[Findings | None], Documents]
-    mark: str | None
-    end: str = END
+    read: Callable[[ReadReport | None], Documents]
+    fingerprint: str | None
+    separator: str = DOCUMENT_SEPARATOR
 
 
-def open_texts(config: DataConfig) -> Texts:
-    """What a configuration names.
+def open_documents(config: DataConfig) -> DocumentSource:
+    """Return the source that a configuration names.
 
     Raises:
-        ValueError: if it is not there; it says what to do.
+        ValueError: if it does not exist; it says what to do.
     """
     match config.source:
         case Source.python_docs:
             if config.path is not None:
                 raise ValueError(f"data.path={config.path} is not read by data=python_docs; say data=files")
-            return Texts(lambda _: ((name, iter([topics[name] + "\n"])) for name in sorted(topics)), None, end="")
+            return DocumentSource(
+                lambda _: ((name, iter([topics[name] + "\n"])) for name in sorted(topics)), None, separator=""
+            )
         case Source.files:
-            return _files(_given(config, "a text file or a folder of them"))
+            return _from_files(_required_path(config, "a text file or a folder of them"))
         case Source.url:
-            return _files(_downloaded(config))
+            return _from_files(_download(config))
         case Source.datasets:
-            return _datasets(config)
+            return _from_datasets(config)
 
 
-def home() -> Path:
-    """Where downloads and tokenised text are kept."""
+def cache_dir() -> Path:
+    """Return the folder of downloads and tokenized text."""
     return data_home() / "text"
 
 
-def _given(config: DataConfig, what: str) -> str:
+def _required_path(config: DataConfig, what: str) -> str:
     if config.path is None:
         raise ValueError(f"data.source={config.source.value} needs data.path=…, {what}")
     return config.path
 
 
-def _files(path: str | Path) -> Texts:
-    """A document a file; what is no text in a folder is left out, and said."""
+def _from_files(path: str | Path) -> DocumentSource:
+    """Return the files as documents; warn of files in a folder that are not text."""
     root = Path(path)
     if not root.exists():
         raise ValueError(f"data.path={path} does not exist; give a text file or a folder of them")
-    files = _readable(root)
+    files = _text_files(root)
     names = [str(file.relative_to(root)) if root.is_dir() else file.name for file in files]
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     encodings: dict[Path, str] = {}
 
-    def read(findings: Findings | None) -> Documents:
-        if findings is not None:
-            findings.copies = copies(files, names)
-            encodings.update((file, encoding_of(file)) for file in files)
-            findings.latin1 = [name for file, name in zip(files, names, strict=True) if encodings[file] == "latin-1"]
+    def read(report: ReadReport | None) -> Documents:
+        if report is not None:
+            report.duplicates = find_duplicates(files, names)
+            encodings.update((file, detect_encoding(file)) for file in files)
+            report.latin1_files = [
+                name for file, name in zip(files, names, strict=True) if encodings[file] == "latin-1"
+            ]
         for file, name in zip(files, names, strict=True):
-            yield name, pieces(file, name, encodings[file], findings or Findings())
+            yield name, read_chunks(file, name, encodings[file], report or ReadReport())
 
-    return Texts(read, repr(stats))
+    return DocumentSource(read, repr(stats))
 
 
-def _readable(root: Path) -> list[Path]:
-    """The text files at a path. Raises ValueError if there are none; an empty file alone is for others to judge."""
+def _text_files(root: Path) -> list[Path]:
+    """Return the text files at a path. Raise ValueError if there are none; a single empty file is returned."""
     try:
         found = walk_files(root) if root.is_dir() else [root]
     except OSError as error:
         raise ValueError(f"data.path={root} cannot be read: {error}") from error
     left, files = defaultdict(list), []
     for file in found:
-        reason = no_text(file)
+        reason = reason_not_text(file)
         if reason is None or (reason == "empty" and file == root):
             files.append(file)
         else:
@@ -111,18 +123,18 @@ def _readable(root: Path) -> list[Path]:
     return files
 
 
-def _downloaded(config: DataConfig) -> Path:
-    """The file at data.path, or that of data.url; either way with the right checksum, where one is given."""
+def _download(config: DataConfig) -> Path:
+    """Return the file at data.path, or of data.url; either way with the right checksum, if one is given."""
     if config.path is None and config.url is None:
         raise ValueError("data.source=url needs data.url=…, or data.path=… for a file that is here already")
     url = config.url or ""
-    kept = home() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16]  # many a file is called input.txt
+    kept = cache_dir() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16]  # many a file is called input.txt
     file = Path(config.path) if config.path else kept / (Path(url.rstrip("/")).name or "text")
     if not file.is_file() and config.path:
         raise ValueError(f"data.path={config.path} is no file")
     if not file.is_file():
         _fetch(url, file, config.sha256)
-    found = _digest(file)
+    found = _sha256(file)
     if config.sha256 and found != config.sha256:
         hint = "give data.sha256=null if it is meant" if config.path else "remove it"
         raise ValueError(f"{file} has the SHA-256 sum {found}, and not data.sha256={config.sha256}; {hint}")
@@ -130,7 +142,7 @@ def _downloaded(config: DataConfig) -> Path:
 
 
 def _fetch(url: str, file: Path, sha256: str | None) -> None:
-    """Download under another name first: a file that is there is whole."""
+    """Download under another name first: an existing file is complete."""
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"data.url={url} must begin with https:// (or http://); a file that is here is data.path=FILE")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -138,48 +150,48 @@ def _fetch(url: str, file: Path, sha256: str | None) -> None:
         new = Path(folder) / file.name
         try:
             with urlopen(url, timeout=30) as stream, new.open("wb") as out:
-                while block := stream.read(PIECE):
+                while block := stream.read(CHUNK_SIZE):
                     out.write(block)
         except (URLError, OSError, ValueError) as error:
             raise ValueError(
                 f"{url} cannot be downloaded ({error}); put that file into {file.parent}, or say data.path=FILE"
             ) from error
-        found = _digest(new)
+        found = _sha256(new)
         if sha256 and found != sha256:
             raise ValueError(f"{url} has the SHA-256 sum {found}, and not data.sha256={sha256}; it was not kept")
         os.replace(new, file)
 
 
-def _digest(file: Path) -> str:
+def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _datasets(config: DataConfig) -> Texts:
-    """Rows of a Hugging Face data set, its splits joined: a document a row."""
-    path = _given(config, "the name of a data set, or of a loader such as json with data.files=…")
+def _from_datasets(config: DataConfig) -> DocumentSource:
+    """Return a Hugging Face data set, its splits joined: each row is a document."""
+    path = _required_path(config, "the name of a data set, or of a loader such as json with data.files=…")
     try:
         package = import_module("datasets")
     except ModuleNotFoundError as error:
         raise ValueError("data.source=datasets needs the package datasets: pip install -e '.[datasets]'") from error
     try:
-        parts = package.load_dataset(path, data_files=config.files)
+        splits = package.load_dataset(path, data_files=config.files)
     except (OSError, ValueError, ConnectionError) as error:
         raise ValueError(f"datasets cannot load {path!r} (data.files={config.files}): {error}") from error
-    for split, part in parts.items():
-        if config.column not in part.column_names:
-            raise ValueError(f"{path} has no column {config.column!r} in {split}; possible: {part.column_names}")
+    for split, rows in splits.items():
+        if config.column not in rows.column_names:
+            raise ValueError(f"{path} has no column {config.column!r} in {split}; possible: {rows.column_names}")
 
-    def read(findings: Findings | None) -> Documents:
-        findings = findings or Findings()
-        for split, part in parts.items():
-            for number, row in enumerate(part):
+    def read(report: ReadReport | None) -> Documents:
+        report = report or ReadReport()
+        for split, rows in splits.items():
+            for number, row in enumerate(rows):
                 text = row[config.column]
                 if not isinstance(text, str):
                     raise ValueError(
                         f"{path} has no text in column {config.column!r} of row {number} of {split}, but {text!r:.40}; "
-                        f"give another data.column (possible: {part.column_names}), or leave out such rows"
+                        f"give another data.column (possible: {rows.column_names}), or leave out such rows"
                     )
-                yield f"{split} {number}", iter([mended(text, split, findings)])
+                yield f"{split} {number}", iter([replace_undecodable(text, split, report)])
 
-    return Texts(read, repr([config.column, *((split, part._fingerprint) for split, part in parts.items())]))
+    return DocumentSource(read, repr([config.column, *((split, rows._fingerprint) for split, rows in splits.items())]))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 
-def frame(post: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """The tokens that a post-processor puts before and behind a text."""
+def prompt_tokens(post: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Return the tokens that a post-processor puts before and behind a text."""
     match post.get("type"):
         case "TemplateProcessing":
             texts = [n for n, piece in enumerate(post["single"]) if "Sequence" in piece]
@@ -23,13 +23,13 @@ def frame(post: dict[str, Any]) -> tuple[list[int], list[int]]:
         case "BertProcessing" | "RobertaProcessing":
             return [post["cls"][1]], [post["sep"][1]]
         case "Sequence":
-            frames = [frame(one) for one in post["processors"]]
+            frames = [prompt_tokens(one) for one in post["processors"]]
             return [*chain(*(first for first, _ in reversed(frames)))], [*chain(*(last for _, last in frames))]
     return [], []
 
 
-def template(first: Sequence[int], last: Sequence[int], names: Mapping[int, str]) -> dict[str, Any]:
-    """The post-processor that puts these tokens before and behind a text."""
+def template_processing(first: Sequence[int], last: Sequence[int], names: Mapping[int, str]) -> dict[str, Any]:
+    """Return the post-processor that puts these tokens before and behind a text."""
     before, after = ([{"SpecialToken": {"id": names[t], "type_id": 0}} for t in tokens] for tokens in (first, last))
     a, b = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
@@ -41,31 +41,31 @@ def template(first: Sequence[int], last: Sequence[int], names: Mapping[int, str]
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """Return tokenizer_config.json, {} where there is none. Raises ValueError if it is no JSON."""
+    """Return tokenizer_config.json, {} if there is none. Raise ValueError for invalid JSON."""
     file = folder / "tokenizer_config.json"
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}") from error
-    if not isinstance(told, dict):
+    if not isinstance(config, dict):
         raise ValueError(f"{file} holds no settings")
-    return told
+    return config
 
 
-def spelling(token: Any) -> str | None:
-    """A token as a tokenizer_config.json writes it: its spelling, alone or among its properties."""
+def token_text(token: Any) -> str | None:
+    """Return the spelling of a token in tokenizer_config.json, alone or among its properties."""
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
 
 
-def chat_template_of(told: dict[str, Any], folder: Path) -> str | None:
-    """The file chat_template.jinja, or what tokenizer_config.json says: one template, or the default of several."""
+def read_chat_template(config: dict[str, Any], folder: Path) -> str | None:
+    """Return chat_template.jinja, or the template of tokenizer_config.json: the only one, or the default of several."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
-    template = told.get("chat_template")
+    template = config.get("chat_template")
     if isinstance(template, list):
         named = [one.get("template") for one in template if isinstance(one, dict) and one.get("name") == "default"]
         template = named[0] if named else None

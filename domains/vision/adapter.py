@@ -18,22 +18,22 @@ from domains.patches import conv_stem
 from domains.vision.config import ModelConfig, Pool, Stem
 from domains.vision.pooling import AttentionPool
 
-FEW, MANY = 36, 1024  # tokens: fewer, or so many, are warned of
+MIN_PATCHES, MAX_PATCHES = 36, 1024  # tokens: fewer, or so many, are warned of
 
 
 class Adapter(DomainAdapter):
-    """Image patches as tokens (Dosovitskiy et al. 2020), and their mean or a class token as the image.
+    """An image classifier on patches (Dosovitskiy et al. 2020), from their mean, a class token or attention pooling.
 
-    Class token and registers come first and have no position.
+    Class token and registers are the prefix tokens: they come first and have no position.
 
     Args:
         config: sizes and choices.
-        position: how patches know where they are.
-        spec: {"classes", "channels", "size", "mean", "std"} of the data, pixels in [0, 1]; "ranges" says what became
-            0 … 1 in images of more than 8 bits, by mode.
+        position: the position encoding of patches.
+        spec: {"classes", "channels", "size", "mean", "std"} of the data, pixels in [0, 1]; "ranges" is the range that
+            became 0 … 1 in images of more than 8 bits, by mode.
     Raises:
-        ValueError: if the image is no whole number of patches, or model.pool=token without a class token, or a range
-            has no width.
+        ValueError: if the image is no whole number of patches, for model.pool=token without a class token, or an empty
+            range.
     """
 
     metric_names = ("accuracy", "loss")
@@ -48,35 +48,35 @@ class Adapter(DomainAdapter):
         if config.pool is Pool.token and not config.class_token:
             raise ValueError("model.pool=token needs model.class_token=true; possible without: mean, mean_then_norm")
         self.config, self.classes = config, spec["classes"]
-        self.images = (channels, Y, X)
-        self.ranges = {mode: (float(low), float(high)) for mode, (low, high) in spec.get("ranges", {}).items()}
-        if any(low >= high for low, high in self.ranges.values()):
-            raise ValueError(f"the ranges of pixels {self.ranges} have no width")
+        self.image_shape = (channels, Y, X)
+        self.value_ranges = {mode: (float(low), float(high)) for mode, (low, high) in spec.get("ranges", {}).items()}
+        if any(low >= high for low, high in self.value_ranges.values()):
+            raise ValueError(f"the ranges of pixels {self.value_ranges} have no width")
         self.grid = (Y // p, X // p)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec["mean"]).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec["std"]).view(-1, 1, 1))
-        if min(Y, X) >= 28 and self.grid[0] * self.grid[1] < FEW:
+        if min(Y, X) >= 28 and self.grid[0] * self.grid[1] < MIN_PATCHES:
             warnings.warn(
                 f"patches of {p}×{p} leave {self.grid[0] * self.grid[1]} tokens of an image of {Y}×{X} pixels: "
                 "little to see; a smaller model.patch_size will do better",
                 stacklevel=2,
             )
         if config.stem is Stem.conv:
-            self.patch = conv_stem(channels, config.dim, p)
+            self.patch_embed = conv_stem(channels, config.dim, p)
         else:
-            self.patch = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
-        self.extra = config.class_token + config.registers
-        if self.extra:
-            self.first = nn.Parameter(torch.randn(self.extra, config.dim) * 0.02)
+            self.patch_embed = nn.Conv2d(channels, config.dim, kernel_size=p, stride=p)
+        self.num_prefix_tokens = config.class_token + config.reg_tokens
+        if self.num_prefix_tokens:
+            self.prefix_tokens = nn.Parameter(torch.randn(self.num_prefix_tokens, config.dim) * 0.02)
         self.transformer = Transformer(config, make_position(position, config, self.grid))
-        self.gather = AttentionPool(config) if config.pool is Pool.attention else None
-        self.norm = nn.Identity()
+        self.attn_pool = AttentionPool(config) if config.pool is Pool.attention else None
+        self.fc_norm = nn.Identity()
         if config.pool is Pool.mean_then_norm:
-            self.norm, self.transformer.norm = self.transformer.norm, self.norm
-        self.classify = nn.Linear(config.dim, len(self.classes))
-        if p < 8 and self.grid[0] * self.grid[1] >= MANY:
+            self.fc_norm, self.transformer.norm = self.transformer.norm, self.fc_norm
+        self.classifier = nn.Linear(config.dim, len(self.classes))
+        if p < 8 and self.grid[0] * self.grid[1] >= MAX_PATCHES:
             warnings.warn(
                 f"patches of {p}×{p} make {self.grid[0] * self.grid[1]} tokens of an image of {Y}×{X} pixels, which is "
                 "slow; a larger model.patch_size, such as 8, is many times faster",
@@ -84,23 +84,23 @@ class Adapter(DomainAdapter):
             )
 
     def tokens(self, batch: Batch) -> Tokens:
-        pixels = (batch["images"] - self.mean).div_(self.std).to(next(self.patch.parameters()).dtype)
-        x = self.patch(pixels).flatten(2).mT  # (B, h·w, C)
-        if self.extra:
-            x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1)  # (B, L, C)
-        return Tokens(x, positions=grid_positions(self.grid, self.extra, x))  # (L, 2)
+        pixels = (batch["images"] - self.mean).div_(self.std).to(next(self.patch_embed.parameters()).dtype)
+        x = self.patch_embed(pixels).flatten(2).mT  # (B, h·w, C)
+        if self.num_prefix_tokens:
+            x = torch.cat([self.prefix_tokens.expand(x.shape[0], -1, -1), x], 1)  # (B, L, C)
+        return Tokens(x, positions=grid_positions(self.grid, self.num_prefix_tokens, x))  # (L, 2)
 
     def head(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        patches = hidden[:, self.extra :]
+        patches = hidden[:, self.num_prefix_tokens :]
         match self.config.pool:
             case Pool.token:
                 pooled = hidden[:, 0]  # (B, C)
             case Pool.attention:
-                assert self.gather is not None
-                pooled = self.gather(patches)
+                assert self.attn_pool is not None
+                pooled = self.attn_pool(patches)
             case Pool.mean | Pool.mean_then_norm:
-                pooled = self.norm(patches.mean(1))
-        return self.classify(pooled)  # (B, K)
+                pooled = self.fc_norm(patches.mean(1))
+        return self.classifier(pooled)  # (B, K)
 
     def loss(self, predictions: Tensor, batch: Batch) -> Loss:
         targets = batch.get("targets", batch["labels"])  # (B, K) where images are mixed

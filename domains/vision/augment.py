@@ -1,4 +1,4 @@
-"""What training images go through, each by a random generator of its own.
+"""Augmentation of training images, each with a random generator of its own.
 
 Shapes: B batch · C channels · Y rows · X columns, in pixels · K classes
 """
@@ -16,54 +16,55 @@ from torch import Tensor
 from domains.adapter import Batch
 from domains.vision.config import Augment
 
-TURN = 10  # degrees
-SCALE = 0.1  # log of the factor
-MOVE = 1  # pixel
+MAX_DEGREES = 10
+MAX_LOG_SCALE = 0.1
+MAX_TRANSLATION = 1  # pixels
 
 
-def augmented(images: Tensor, how: Augment, rngs: Sequence[np.random.Generator]) -> Tensor:
-    """(B, C, Y, X) in [0, 1], and as many generators."""
-    match how:
+def augment(images: Tensor, kind: Augment, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Augment images (B, C, Y, X) in [0, 1], with a generator for each."""
+    match kind:
         case Augment.none:
             return images
         case Augment.affine:
-            return distorted(images, rngs)
+            return random_affine(images, rngs)
         case Augment.crop:
-            return shifted(images, rngs)
+            return random_crop_flip(images, rngs)
         case Augment.rand:
-            return rand_augmented(images, rngs)
+            return rand_augment(images, rngs)
 
 
-def distorted(images: Tensor, rngs: Iterator[np.random.Generator] | Sequence[np.random.Generator]) -> Tensor:
-    """Every other image, by chance, turned, scaled and moved a little; the border is repeated."""
+def random_affine(images: Tensor, rngs: Iterator[np.random.Generator] | Sequence[np.random.Generator]) -> Tensor:
+    """Rotate, scale and translate half of the images a little; the border is repeated."""
     B, _, Y, X = images.shape
     strength = np.zeros((B, 4), np.float32)
     for row, rng in zip(strength, rngs, strict=True):
         if rng.random() < 0.5:
             row[:] = rng.uniform(-1, 1, 4)
-    turn, size = np.deg2rad(TURN) * strength[:, 0], np.exp(SCALE * strength[:, 1])
-    across, down = 2 * MOVE * strength[:, 2] / X, 2 * MOVE * strength[:, 3] / Y  # an image is 2 wide here
-    cos, sin = np.cos(turn) / size, np.sin(turn) / size
-    where = torch.from_numpy(np.stack([cos, -sin, across, sin, cos, down], -1).reshape(B, 2, 3).astype(np.float32))
-    grid = F.affine_grid(where, list(images.shape), align_corners=False)
+    angle, scale = np.deg2rad(MAX_DEGREES) * strength[:, 0], np.exp(MAX_LOG_SCALE * strength[:, 1])
+    dx = 2 * MAX_TRANSLATION * strength[:, 2] / X  # affine_grid counts an image as 2 wide
+    dy = 2 * MAX_TRANSLATION * strength[:, 3] / Y
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    theta = torch.from_numpy(np.stack([cos, -sin, dx, sin, cos, dy], -1).reshape(B, 2, 3).astype(np.float32))
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def shifted(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
-    """Mirrored by chance, and moved by up to an eighth of its side; what comes in is black (He et al. 2016)."""
+def random_crop_flip(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Flip at random, and shift by up to an eighth of the side; the padding is black (He et al. 2016)."""
     B, _, Y, X = images.shape
-    most = max(1, Y // 8)
-    draws = np.array([[rng.integers(2), *rng.integers(0, 2 * most + 1, 2)] for rng in rngs])  # (B, 3)
-    mirror, down, across = torch.from_numpy(draws).view(B, 3, 1, 1, 1).unbind(1)  # (B, 1, 1, 1) each
-    rows = down + torch.arange(Y).view(-1, 1)  # (B, 1, Y, 1)
+    max_shift = max(1, Y // 8)
+    draws = np.array([[rng.integers(2), *rng.integers(0, 2 * max_shift + 1, 2)] for rng in rngs])  # (B, 3)
+    flip, dy, dx = torch.from_numpy(draws).view(B, 3, 1, 1, 1).unbind(1)  # (B, 1, 1, 1) each
+    rows = dy + torch.arange(Y).view(-1, 1)  # (B, 1, Y, 1)
     columns = torch.arange(X)
-    columns = across + torch.where(mirror.bool(), X - 1 - columns, columns)  # (B, 1, 1, X)
-    padded = F.pad(images, (most, most, most, most))
+    columns = dx + torch.where(flip.bool(), X - 1 - columns, columns)  # (B, 1, 1, X)
+    padded = F.pad(images, (max_shift, max_shift, max_shift, max_shift))
     return padded[torch.arange(B).view(-1, 1, 1, 1), torch.arange(images.shape[1]).view(1, -1, 1, 1), rows, columns]
 
 
-def rand_augmented(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
-    """timm's training transform, with crops mild enough for small images."""
+def rand_augment(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Apply timm's training transform, with crops mild enough for small images."""
     from timm.data import create_transform  # pyright: ignore[reportPrivateImportUsage] # here: it takes seconds to load
     from torchvision.transforms.functional import to_pil_image
 
@@ -79,15 +80,15 @@ def rand_augmented(images: Tensor, rngs: Sequence[np.random.Generator]) -> Tenso
         mean=(0.0,) * C,
         std=(1.0,) * C,
     )
-    changed = []
+    transformed = []
     for image, rng in zip(images, rngs, strict=True):
-        with drawing_from(rng):
-            changed.append(transform(to_pil_image(image)))
-    return torch.stack(changed)
+        with global_rngs_from(rng):
+            transformed.append(transform(to_pil_image(image)))
+    return torch.stack(transformed)
 
 
-def mixed(batch: Batch, classes: int, mixup: float, cutmix: float, rng: np.random.Generator) -> Batch:
-    """Pairs of images laid over each other, and targets (B, K) that say how much of each is there.
+def mixup_cutmix(batch: Batch, classes: int, mixup: float, cutmix: float, rng: np.random.Generator) -> Batch:
+    """Mix pairs of images, and return targets (B, K) with the share of each.
 
     Raises:
         ValueError: for an odd number of images.
@@ -97,22 +98,22 @@ def mixed(batch: Batch, classes: int, mixup: float, cutmix: float, rng: np.rando
     if (B := len(batch["labels"])) % 2:
         raise ValueError(f"data.mixup and data.cutmix mix pairs, not {B} images; give each process an even batch")
     mix = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes)
-    with drawing_from(rng):
+    with global_rngs_from(rng):
         images, targets = mix(batch["images"].clone(), batch["labels"])
     return batch | {"images": images, "targets": targets}
 
 
 @contextmanager
-def drawing_from(rng: np.random.Generator):
-    """What draws from the global generators of Python, numpy and torch draws from `rng`, and they stay as they were."""
+def global_rngs_from(rng: np.random.Generator):
+    """Seed the global generators of Python, numpy and torch from `rng`, and restore them at the end."""
     seed = int(rng.integers(2**32))
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.manual_seed(seed)
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
-        torch.set_rng_state(before[2])
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])

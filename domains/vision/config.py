@@ -1,4 +1,4 @@
-"""What configures the vision domain: plain dataclasses, free of torch."""
+"""Configuration of the vision domain: plain dataclasses, free of torch."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,20 +9,20 @@ from core.config import TransformerConfig
 
 class Source(Enum):
     digits = "digits"  # scikit-learn's 1,797 handwritten digits, 8×8 pixels, in splits that are always the same
-    folder = "folder"  # images in one sub-folder a class; the sub-folders name the classes
+    folder = "folder"  # a sub-folder of images for each class, named like the class
     fashion_mnist = "fashion_mnist"  # these four are torchvision's, downloaded once
     mnist = "mnist"
     cifar10 = "cifar10"
     cifar100 = "cifar100"
-    timm = "timm"  # whatever timm.data.create_dataset knows by data.name, but for streams
+    timm = "timm"  # every data set of timm.data.create_dataset, by data.name, except streams
 
 
 class Augment(Enum):
-    """What training images go through."""
+    """Augmentation of training images."""
 
     none = "none"
-    affine = "affine"  # every other one turned, scaled and moved a little
-    crop = "crop"  # mirrored by chance, and cut out of a padded copy
+    affine = "affine"  # half of them rotated, scaled and translated a little
+    crop = "crop"  # random horizontal flips, and random crops of a padded image
     rand = "rand"  # timm's: resized crops, RandAugment, random erasing
 
 
@@ -30,36 +30,36 @@ class OnError(Enum):
     """What to do with a file that is no image."""
 
     error = "error"
-    skip = "skip"  # leave it out, and say so
+    skip = "skip"  # leave it out, with a warning
 
 
 @dataclass
 class DataConfig:
-    """Which images, and how they are shown to the model."""
+    """Which images, and how they are prepared."""
 
     domain: str = "vision"
     source: Source = Source.digits
-    path: str | None = None  # of a folder, or where downloads are kept
+    path: str | None = None  # of a folder, or of downloads
     name: str | None = None  # of a data set of timm, such as hfds/cifar10
     size: int | None = None  # pixels a side; that of the images themselves if None
     val_share: float = 0.1  # of the training images, where the data bring no validation split
     test_share: float = 0.2  # of all images, where the data bring no test split
-    split_seed: int = 0  # of what is drawn; the same for every seed of training, so that seeds can be compared
-    on_error: OnError = OnError.error  # what becomes of a file that is no image
+    split_seed: int = 0  # of drawn splits; independent of the training seed, so that runs of several seeds compare
+    on_error: OnError = OnError.error  # what to do with a file that is no image
     batch_size: int = 64  # images a step, on all devices together
     workers: int = 0  # processes that prepare batches; 0: the training itself
-    augment: Augment = Augment.affine  # what training images go through
-    mixup: float = 0.0  # α of Mixup (Zhang et al. 2018): two images laid over each other; 0 leaves it out
+    augment: Augment = Augment.affine  # augmentation of training images
+    mixup: float = 0.0  # α of Mixup (Zhang et al. 2018): two images blended; 0 for none
     cutmix: float = 0.0  # α of CutMix (Yun et al. 2019): a part of one in another
 
 
 class Pool(Enum):
-    """What stands for the whole image."""
+    """How patches become one vector for the whole image."""
 
     mean = "mean"  # of the patches, each normalised
     mean_then_norm = "mean_then_norm"  # timm's fc_norm
     token = "token"  # the class token
-    attention = "attention"  # a learned query gathers the patches (timm's map, SigLIP)
+    attention = "attention"  # a learned query attends to the patches (timm's map, SigLIP)
 
 
 class Stem(Enum):
@@ -75,9 +75,9 @@ class ModelConfig(TransformerConfig):
 
     needs: ClassVar[frozenset[str]] = frozenset({"full"})  # of a mixer (core/config.py)
     domain: str = "vision"
-    patch_size: int = 2  # pixels a side of what makes a token
+    patch_size: int = 2  # pixels along a side of a patch
     stem: Stem = Stem.patch  # how pixels become patches
-    pool: Pool = Pool.mean  # what stands for the whole image
-    class_token: bool = False  # a token that is no patch, for pool=token
-    registers: int = 0  # further tokens that are no patches (Darcet et al. 2024)
-    label_smoothing: float = 0.1  # share of the target that all classes get alike, in training
+    pool: Pool = Pool.mean  # how patches become one vector
+    class_token: bool = False  # add a class token, for pool=token
+    reg_tokens: int = 0  # register tokens (Darcet et al. 2024)
+    label_smoothing: float = 0.1  # share of the target that is spread over all classes, in training

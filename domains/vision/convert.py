@@ -1,4 +1,4 @@
-"""Vision transformers of timm as adapters of ours, with the same logits, and back.
+"""Conversion of timm's vision transformers to our adapter, with the same logits, and back.
 
     adapter = from_timm(timm.create_model("deit3_small_patch16_224", checkpoint_path=...))
     theirs.load_state_dict(unload(adapter, timm_table(theirs)))
@@ -23,13 +23,13 @@ ACTIVATIONS = {"GELU": Activation.gelu, "GELUTanh": Activation.gelu_tanh, "ReLU"
 
 
 def from_timm(theirs: Any, classes: list[str] | None = None) -> Adapter:
-    """An adapter with the weights and the logits of a timm model.
+    """Return an adapter with the weights and the logits of a timm model.
 
     Args:
         theirs: a `VisionTransformer` or `Eva` of timm.
         classes: names of its outputs; their numbers if None.
     Raises:
-        ValueError: for a model that has parts which an adapter lacks; it names them.
+        ValueError: for a model with parts that an adapter lacks; it names them.
     """
     model, position = timm_config(theirs)
     spec = {
@@ -45,7 +45,7 @@ def from_timm(theirs: Any, classes: list[str] | None = None) -> Adapter:
 
 
 def timm_config(theirs: Any) -> tuple[ModelConfig, PositionConfig]:
-    """What configures an adapter of the same shape."""
+    """Return the configuration of an adapter of the same shape."""
     if not hasattr(theirs, "blocks") or not hasattr(theirs, "patch_embed"):
         raise ValueError(
             f"{type(theirs).__name__} is no plain vision transformer; possible: timm's ViT and Eva families"
@@ -78,23 +78,23 @@ def timm_config(theirs: Any) -> tuple[ModelConfig, PositionConfig]:
         patch_size=theirs.patch_embed.patch_size[0],
         pool=pools[pool],
         class_token=theirs.cls_token is not None,
-        registers=0 if theirs.reg_token is None else theirs.reg_token.shape[1],
+        reg_tokens=0 if theirs.reg_token is None else theirs.reg_token.shape[1],
     )
     return model, _position(theirs)
 
 
 def timm_table(theirs: Any) -> Table:
-    """What is called how, for this model."""
+    """Return the table of names for this model."""
     state, rope = theirs.state_dict(), getattr(theirs, "rope", None)
     C, learned = theirs.embed_dim, theirs.pos_embed is not None
     table = [
-        *_pair("patch_embed.proj", "patch", state),
-        *_pair("head", "classify", state),
-        *_pair("norm_pre", "transformer.embed_norm", state),
-        *_pair("norm", "transformer.norm", state),
-        *_pair("fc_norm", "norm", state),
-        *_gathering(state),
-        Row(*_first(theirs, rope)),
+        *_weight_and_bias("patch_embed.proj", "patch_embed", state),
+        *_weight_and_bias("head", "classifier", state),
+        *_weight_and_bias("norm_pre", "transformer.embed_norm", state),
+        *_weight_and_bias("norm", "transformer.norm", state),
+        *_weight_and_bias("fc_norm", "fc_norm", state),
+        *_attn_pool_rows(state),
+        Row(*_prefix_row(theirs, rope)),
     ]
     if isinstance(rope, RotaryEmbeddingMixed):
         order = torch.tensor([1, 0] if rope.grid_indexing == "xy" else [0, 1])
@@ -105,17 +105,19 @@ def timm_table(theirs: Any) -> Table:
         a, b = f"blocks.{n}", f"transformer.blocks.{n}"
         qkv = f"{b}.mixer.qkv"
         table += [
-            *_pair(f"{a}.norm1", f"{b}.norm1", state),
-            *_pair(f"{a}.norm2", f"{b}.norm2", state),
-            *_pair(f"{a}.attn.proj", f"{b}.mixer.out", state),
-            *_pair(f"{a}.mlp.fc1", f"{b}.feed_forward.up", state),
-            *_pair(f"{a}.mlp.fc2", f"{b}.feed_forward.out", state),
+            *_weight_and_bias(f"{a}.norm1", f"{b}.norm1", state),
+            *_weight_and_bias(f"{a}.norm2", f"{b}.norm2", state),
+            *_weight_and_bias(f"{a}.attn.proj", f"{b}.mixer.out", state),
+            *_weight_and_bias(f"{a}.mlp.fc1", f"{b}.feed_forward.up", state),
+            *_weight_and_bias(f"{a}.mlp.fc2", f"{b}.feed_forward.out", state),
             Row(f"{a}.attn.qkv.weight", f"{qkv}.weight", turned),
         ]
         if f"{a}.attn.qkv.bias" in state:
             table.append(Row(f"{a}.attn.qkv.bias", f"{qkv}.bias", turned))
         elif f"{a}.attn.q_bias" in state:  # EVA's keys have none
-            table.append(Row((f"{a}.attn.q_bias", f"{a}.attn.v_bias"), f"{qkv}.bias", _keyless(C).then(turned)))
+            table.append(
+                Row((f"{a}.attn.q_bias", f"{a}.attn.v_bias"), f"{qkv}.bias", _without_key_bias(C).then(turned))
+            )
         else:
             table.append(Row((), f"{qkv}.bias", absent(3 * C)))
         for side in "12":
@@ -125,8 +127,8 @@ def timm_table(theirs: Any) -> Table:
     return table
 
 
-def _gathering(state: dict[str, Tensor]) -> list[Row]:
-    """The rows of attention pooling, if it is there."""
+def _attn_pool_rows(state: dict[str, Tensor]) -> list[Row]:
+    """Return the rows of attention pooling, if the model has it."""
     if "attn_pool.latent" not in state:
         return []
     names = {
@@ -138,12 +140,12 @@ def _gathering(state: dict[str, Tensor]) -> list[Row]:
         "mlp.fc2": "feed_forward.out",
     }
     width = state["attn_pool.latent"].shape[-1]
-    rows = [Row("attn_pool.latent", "gather.query", shaped((1, 1, width), (1, width)))]
-    return rows + [row for a, b in names.items() for row in _pair(f"attn_pool.{a}", f"gather.{b}", state)]
+    rows = [Row("attn_pool.latent", "attn_pool.query", shaped((1, 1, width), (1, width)))]
+    return rows + [row for a, b in names.items() for row in _weight_and_bias(f"attn_pool.{a}", f"attn_pool.{b}", state)]
 
 
-def _pair(theirs: str, ours: str, state: dict[str, Tensor]) -> list[Row]:
-    """Weight and bias of a layer that is there; a bias that they leave out is 0."""
+def _weight_and_bias(theirs: str, ours: str, state: dict[str, Tensor]) -> list[Row]:
+    """Return the rows of a layer's weight and bias, if it exists; a missing bias of theirs is 0."""
     if f"{theirs}.weight" not in state:
         return []
     weight = state[f"{theirs}.weight"]
@@ -151,51 +153,54 @@ def _pair(theirs: str, ours: str, state: dict[str, Tensor]) -> list[Row]:
     return [Row(f"{theirs}.weight", f"{ours}.weight"), Row(bias[0], f"{ours}.bias", bias[1])]
 
 
-def _first(theirs: Any, rope: Any) -> tuple[tuple[str, ...], tuple[str, ...], Transform]:
-    """The row of the tokens that come first and of the learned table, which in theirs may hold places for them, too.
+def _prefix_row(theirs: Any, rope: Any) -> tuple[tuple[str, ...], tuple[str, ...], Transform]:
+    """Return the row of the prefix tokens and of the learned positions; theirs may have positions for prefix tokens,
+    too.
 
-    Ours stand nowhere, so what the table would add to them is part of them.
+    Ours have none, so the positions of theirs are added to the tokens.
     """
     counts = {
         name: getattr(theirs, name).shape[1] for name in ("cls_token", "reg_token") if getattr(theirs, name) is not None
     }
     P, learned = sum(counts.values()), theirs.pos_embed is not None
-    placed = P if learned and not theirs.no_embed_class else 0
+    num_positions = P if learned and not theirs.no_embed_class else 0
 
-    def into(tensors):
-        places = tensors[-1][0] if learned else None  # (placed + patches, C)
+    def forward(tensors):
+        positions = tensors[-1][0] if learned else None  # (num_positions + patches, C)
         tokens = [t[0] for t in tensors[: len(counts)]]
         first = [torch.cat(tokens)] if P else []  # (P, C)
-        if places is None:
+        if positions is None:
             return first
-        return [*(t + places[:placed] if placed else t for t in first), places[placed:]]
+        return [*(t + positions[:num_positions] if num_positions else t for t in first), positions[num_positions:]]
 
-    def back(tensors):
+    def inverse(tensors):
         tokens = [t[None] for t in tensors[0].split(list(counts.values()))] if P else []
         if learned:
-            places = tensors[-1]
-            tokens.append(torch.cat([places.new_zeros(placed, places.shape[1]), places])[None])
+            positions = tensors[-1]
+            tokens.append(torch.cat([positions.new_zeros(num_positions, positions.shape[1]), positions])[None])
         return tokens
 
     names = (*counts, "pos_embed") if learned else tuple(counts)
-    ours = (("first",) if P else ()) + ((f"transformer.position.{'table.' if rope else ''}table",) if learned else ())
-    return names, ours, Transform(into, back)
+    ours = (("prefix_tokens",) if P else ()) + (
+        (f"transformer.position.{'table.' if rope else ''}table",) if learned else ()
+    )
+    return names, ours, Transform(forward, inverse)
 
 
-def _keyless(dim: int) -> Transform:
-    """The biases of queries and values; keys need none, since softmax does not see what all keys of a query share."""
+def _without_key_bias(dim: int) -> Transform:
+    """Return the biases of queries and values; keys need none: softmax ignores what all keys of a query share."""
 
-    def back(ours):
+    def inverse(ours):
         q, _, v = ours[0].split(dim)
         return [q, v]
 
-    return Transform(lambda theirs: [torch.cat([theirs[0], torch.zeros(dim), theirs[1]])], back)
+    return Transform(lambda theirs: [torch.cat([theirs[0], torch.zeros(dim), theirs[1]])], inverse)
 
 
 def _qkv_order(theirs: Any, rope: Any) -> Tensor:
-    """The order of their rows of queries, keys and values.
+    """Return the order of their rows of queries, keys and values.
 
-    Ours turn features (d, d + D/2), the first half of them by the row; theirs turn (2d, 2d + 1) and, where they count
+    Ours rotate features (d, d + D/2), the first half of them by the row; theirs rotate (2d, 2d + 1) and, if they count
     x before y, the first half by the column.
     """
     C, H = theirs.embed_dim, theirs.blocks[0].attn.num_heads

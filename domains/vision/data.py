@@ -8,16 +8,16 @@ import torch
 from domains.adapter import Batch
 from domains.data import DomainData
 from domains.sampling import Rngs
-from domains.vision.augment import augmented, mixed
+from domains.vision.augment import augment, mixup_cutmix
 from domains.vision.config import DataConfig
-from domains.vision.dataset import PART, check_varied
+from domains.vision.dataset import READ_BATCH_SIZE, check_varied
 from domains.vision.sources import open_images
 
-ENOUGH = 5000  # images that mean and deviation of the pixels are taken from, at most
+MAX_STATS_IMAGES = 5000  # images that mean and deviation of the pixels are taken from, at most
 
 
 class Data(DomainData):
-    """Whatever `data.source` names."""
+    """The images of `data.source`."""
 
     config: DataConfig
 
@@ -28,10 +28,11 @@ class Data(DomainData):
             self.images = images
 
     def spec(self):
-        """Class names, sizes, and mean and deviation of each channel over the training images; ranges by mode, if some
-        images have more than 8 bits."""
+        """Class names, sizes, mean and standard deviation of each channel over the training images; ranges by mode, if
+        some images have more than 8 bits.
+        """
         images, sums, count = self.images, torch.zeros(2, self.images.shape[0], dtype=torch.float64), 0
-        for part in self.sampled(ENOUGH):
+        for part in self.evenly_spaced(MAX_STATS_IMAGES):
             pixels = images.read(images.splits["train"][part]).double()
             sums += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
             count += pixels[:, 0].numel()
@@ -46,11 +47,11 @@ class Data(DomainData):
             **ranges,
         }
 
-    def sampled(self, most: int) -> Iterator[list[int]]:
-        """The numbers of at most so many training images, at even distances, in parts that any memory holds."""
+    def evenly_spaced(self, most: int) -> Iterator[list[int]]:
+        """Yield the numbers of at most so many training images, evenly spaced, in batches that fit into memory."""
         size = self.size("train")
         chosen = np.linspace(0, size - 1, min(size, most)).astype(int)
-        for part in np.array_split(chosen, -(-len(chosen) // PART)):
+        for part in np.array_split(chosen, -(-len(chosen) // READ_BATCH_SIZE)):
             yield part.tolist()
 
     def size(self, split):
@@ -63,7 +64,7 @@ class Data(DomainData):
         if rngs is None:
             return batch
         draws, c = list(rngs), self.config
-        batch["images"] = augmented(images, c.augment, draws)
+        batch["images"] = augment(images, c.augment, draws)
         if c.mixup or c.cutmix:
-            batch = mixed(batch, len(self.images.classes), c.mixup, c.cutmix, draws[0])
+            batch = mixup_cutmix(batch, len(self.images.classes), c.mixup, c.cutmix, draws[0])
         return batch

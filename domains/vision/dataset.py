@@ -1,4 +1,4 @@
-"""The data set that every source of images gives: labels, class names, splits, and pixels on demand.
+"""The data set of every source of images: labels, class names, splits, and pixels on demand.
 
 Shapes: N images · B of them · C channels · Y rows · X columns, in pixels
 """
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from domains.data import SPLITS
 from domains.vision.config import DataConfig
-from domains.vision.modes import Range
+from domains.vision.image_modes import ValueRange
 
-PART = 256  # images read at once
-ALIKE = 2.5 / 255  # images whose pixels differ by no more are the same
+READ_BATCH_SIZE = 256  # images read at once
+SAME_TOLERANCE = 2.5 / 255  # images whose pixels differ by no more are the same
 
 
 @dataclass
-class Images:
-    """A data set.
+class ImageDataset:
+    """A data set of images.
 
     Attributes:
         labels: (N,), int64.
@@ -28,7 +28,7 @@ class Images:
         splits: "train", "val" and "test" -> indices.
         shape: (C, Y, X) of every image.
         read: indices -> (B, C, Y, X), float32 in [0, 1].
-        ranges: what became 0 … 1 in images of more than 8 bits, by mode.
+        ranges: the range that became 0 … 1 in images of more than 8 bits, by mode.
     """
 
     labels: np.ndarray
@@ -36,27 +36,27 @@ class Images:
     splits: dict[str, np.ndarray]
     shape: tuple[int, int, int]
     read: Callable[[Sequence[int] | np.ndarray], Tensor]
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    ranges: Mapping[str, ValueRange] = field(default_factory=dict)
 
 
-def drawn_splits(config: DataConfig, labels: np.ndarray, where: np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of each split, drawn by class where the data bring none.
+def make_splits(config: DataConfig, labels: np.ndarray, split_names: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the indices of each split, drawn by class if the data have none.
 
     Args:
-        where: (N,), the split of each image, or another word.
+        split_names: (N,), the split of each image, or another word.
     Raises:
         ValueError: if there are too few images to draw from.
     """
-    given = {split: np.flatnonzero(where == split) for split in SPLITS}
+    given = {split: np.flatnonzero(split_names == split) for split in SPLITS}
     rest = given["train"] if len(given["train"]) else np.arange(len(labels))
     if not len(given["test"]):
-        rest, given["test"] = stratified(rest, labels, config.test_share, config.split_seed)
+        rest, given["test"] = stratified_split(rest, labels, config.test_share, config.split_seed)
     if not len(given["val"]):
-        rest, given["val"] = stratified(rest, labels, config.val_share, config.split_seed)
+        rest, given["val"] = stratified_split(rest, labels, config.val_share, config.split_seed)
     return given | {"train": rest}
 
 
-def stratified(indices: np.ndarray, labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(indices: np.ndarray, labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         kept, drawn = train_test_split(indices, test_size=share, stratify=labels[indices], random_state=seed)
     except ValueError as error:
@@ -67,16 +67,16 @@ def stratified(indices: np.ndarray, labels: np.ndarray, share: float, seed: int)
     return np.asarray(kept), np.asarray(drawn)
 
 
-def check_varied(images: Images) -> None:
-    """Raises ValueError if all images of a split look the same, though they are of several classes.
+def check_varied(images: ImageDataset) -> None:
+    """Raise ValueError if all images of a split look the same, although they are of several classes.
 
-    It reads on only as long as they do.
+    It stops reading at the first difference.
     """
     for split, indices in images.splits.items():
         if len(set(images.labels[indices].tolist())) < 2:
             continue
         first = images.read(indices[:1])
-        if all((images.read(part) - first).abs().max() <= ALIKE for part in _parts(indices[::-1].copy())):
+        if all((images.read(part) - first).abs().max() <= SAME_TOLERANCE for part in _parts(indices[::-1].copy())):
             raise ValueError(
                 f"all {len(indices)} images of the {split} split are read as the same picture, with pixels from "
                 f"{255 * first.min():.0f} to {255 * first.max():.0f} of 255, though they are of several classes; look "
@@ -85,7 +85,7 @@ def check_varied(images: Images) -> None:
 
 
 def _parts(indices: np.ndarray) -> Iterator[np.ndarray]:
-    """One, then the others in parts that any memory holds."""
+    """Yield one index, then the others in batches that fit into memory."""
     yield indices[:1]
-    for start in range(1, len(indices), PART):
-        yield indices[start : start + PART]
+    for start in range(1, len(indices), READ_BATCH_SIZE):
+        yield indices[start : start + READ_BATCH_SIZE]

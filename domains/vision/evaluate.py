@@ -1,4 +1,4 @@
-"""How well held-out images are told apart, beside a baseline that needs no network, and what the model looked at.
+"""Accuracy on held-out images, beside a baseline without a network, and maps of the model's attention.
 
 Shapes: B batch · N images of the split · P numbers of an image · K classes · M bins of confidence
 """
@@ -21,39 +21,39 @@ from domains.calibration import reliability
 from domains.data_warnings import listed
 from domains.vision.adapter import Adapter
 from domains.vision.data import Data
-from domains.vision.figures import draw_confusion, draw_maps, draw_reliability, short
-from domains.vision.maps import all_maps, can_look
+from domains.vision.figures import draw_confusion, draw_maps, draw_reliability, shorten
+from domains.vision.maps import attention_maps, has_attention
 
-BINS = 15  # of confidence, as in Guo et al. 2017
-ENOUGH = 0.5  # seconds of forward passes, to time them
-SHOWN = 10  # images whose maps are drawn
+NUM_BINS = 15  # of confidence, as in Guo et al. 2017
+TIMING_SECONDS = 0.5  # seconds of forward passes, to time them
+MAX_SHOWN = 10  # images whose maps are drawn
 SVM_IMAGES, SVM_NUMBERS = 5_000, 4_096  # training images, and numbers of each, up to which an SVM takes seconds
 MEAN_IMAGES = 20_000  # training images that the class means are taken from, at most
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *, flips: bool = False) -> Evaluation:
-    """Accuracy, loss and calibration on a split, the throughput, and maps of what was looked at.
+    """Measure accuracy, loss and calibration on a split, and the throughput; draw attention maps.
 
-    The baseline is a support-vector machine on the pixels where the training images are few and small, and otherwise
-    the class whose mean image is nearest.
+    The baseline is a support-vector machine on the pixels if the training images are few and small, and otherwise the
+    class with the nearest mean image.
 
-    Writes classes.csv, confusion.csv, confusion.png and reliability.png, and rollout.png where the mixer has attention:
+    Writes classes.csv, confusion.csv, confusion.png and reliability.png, and rollout.png if the mixer has attention:
     maps of one image of each of the first 10 classes.
 
     Args:
-        flips: predict from each image and its mirror image, at twice the cost; for images that could as well be
-            mirrored, and a model that has seen such.
+        flips: average predictions over each image and its mirror image, at twice the cost; for data and models where
+            mirror images are as likely.
     Raises:
         ValueError: for an unknown or empty split.
     """
     check_classes(adapter, data)
-    logs, labels = predicted(adapter, data, split, flips)
-    chance, guess = logs.exp().max(-1)
+    logs, labels = predict_split(adapter, data, split, flips)
+    confidence, guess = logs.exp().max(-1)
     right = guess == labels
     K, classes = len(adapter.classes), adapter.classes
     confusion = torch.bincount(labels * K + guess, minlength=K * K).view(K, K)  # (true, predicted)
-    bins = reliability(chance.numpy(), right.numpy(), BINS)
-    rival, its_accuracy = baseline(data, split)
+    bins = reliability(confidence.numpy(), right.numpy(), NUM_BINS)
+    baseline_name, baseline_accuracy = baseline(data, split)
     metrics: dict[str, Any] = {
         name: value.double().mean().item() for name, value in adapter.metrics(logs, {"labels": labels}).items()
     }
@@ -65,24 +65,24 @@ def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test", *,
         "accuracy_by_class": write_classes(folder / "classes.csv", confusion, classes),
         "images": len(labels),
         "flips": flips,
-        "baseline": {"name": rival, "accuracy": its_accuracy},
+        "baseline": {"name": baseline_name, "accuracy": baseline_accuracy},
         "throughput": throughput(adapter, data, split),
     }
     write_confusion(folder / "confusion.csv", confusion, classes)
     draw_confusion(confusion.numpy(), classes, folder / "confusion.png")
     draw_reliability(bins.counts, bins.confidence, bins.accuracy, bins.error, folder / "reliability.png")
     figures = [folder / "confusion.png", folder / "reliability.png"]
-    if can_look(adapter):
-        shown = first_of_each_class(labels, K)[:SHOWN]
+    if has_attention(adapter):
+        shown = first_of_each_class(labels, K)[:MAX_SHOWN]
         draw_examples(adapter, data.batch(split, shown), guess[shown], folder / "rollout.png")
         figures.insert(0, folder / "rollout.png")
-    score = Score("accuracy", metrics["accuracy"], rival, its_accuracy)
-    error = Score("error", 1 - score.value, rival, 1 - its_accuracy, lower_is_better=True)
+    score = Score("accuracy", metrics["accuracy"], baseline_name, baseline_accuracy)
+    error = Score("error", 1 - score.value, baseline_name, 1 - baseline_accuracy, lower_is_better=True)
     return Evaluation([score], metrics, figures, error)
 
 
 def check_classes(adapter: Adapter, data: Data) -> None:
-    """Raises ValueError if the run's data have other classes now than it was trained on."""
+    """Raise ValueError if the run's data have other classes now than in training."""
     known, found = [normalize("NFC", name) for name in adapter.classes], data.images.classes
     if known != found:
         gone, new = (listed(sorted(set(a) - set(b))) or "none" for a, b in ((known, found), (found, known)))
@@ -90,28 +90,28 @@ def check_classes(adapter: Adapter, data: Data) -> None:
 
 
 def draw_examples(adapter: Adapter, batch: Batch, guesses: Int[Tensor, " B"], path: Path) -> None:
-    """Maps of a few images, under the classes that were guessed, and the true ones where those were wrong."""
-    images, names = batch["images"].to(adapter.device), [short(name) for name in adapter.classes]
+    """Draw maps of a few images with the predicted class, and the true class of wrong ones."""
+    images, names = batch["images"].to(adapter.device), [shorten(name) for name in adapter.classes]
     pairs = list(zip(guesses.tolist(), batch["labels"].tolist(), strict=True))
     titles = [names[guess] if guess == true else f"{names[guess]}\n(is {names[true]})" for guess, true in pairs]
-    draw_maps(images, all_maps(adapter, images), titles, [guess != true for guess, true in pairs], path)
+    draw_maps(images, attention_maps(adapter, images), titles, [guess != true for guess, true in pairs], path)
 
 
 @torch.inference_mode()
-def predicted(
+def predict_split(
     adapter: Adapter, data: Data, split: str, flips: bool = False
 ) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
-    """log P(class) and the true class of every image of a split."""
+    """Return log P(class) and the true class of every image of a split."""
     adapter.eval()
     logs, labels = [], []
     for batch in data.eval_dataloader(split):
-        logs.append(log_chances(adapter, batch["images"].to(adapter.device), flips).cpu())
+        logs.append(log_probabilities(adapter, batch["images"].to(adapter.device), flips).cpu())
         labels.append(batch["labels"])
     return torch.cat(logs), torch.cat(labels)
 
 
-def log_chances(adapter: Adapter, images: Float[Tensor, "B C Y X"], flips: bool = False) -> Float[Tensor, "B K"]:
-    """log P(class); with flips, P is the mean of those of the image and of its mirror image."""
+def log_probabilities(adapter: Adapter, images: Float[Tensor, "B C Y X"], flips: bool = False) -> Float[Tensor, "B K"]:
+    """Return log P(class); with flips, P is the mean over the image and its mirror image."""
     views = [images, images.flip(-1)] if flips else [images]
     each = torch.stack([adapter({"images": view}) for view in views])
     each = each.to(torch.promote_types(each.dtype, torch.float32)).log_softmax(-1)  # 16 bits are too few for an average
@@ -119,12 +119,12 @@ def log_chances(adapter: Adapter, images: Float[Tensor, "B C Y X"], flips: bool 
 
 
 def throughput(adapter: Adapter, data: Data, split: str) -> dict[str, Any]:
-    """Images per second of the forward pass alone, images on the device already; the median over half a second."""
+    """Measure images per second of the forward pass alone, with images on the device: the median over half a second."""
     images = data.batch(split, range(min(data.config.batch_size, data.size(split))))["images"].to(adapter.device)
     seconds: list[float] = []
     with torch.inference_mode():
         adapter.eval()({"images": images}).cpu()  # to warm up
-        while len(seconds) < 3 or sum(seconds) < ENOUGH:
+        while len(seconds) < 3 or sum(seconds) < TIMING_SECONDS:
             began = perf_counter()
             adapter({"images": images}).cpu()  # the host waits for the device
             seconds.append(perf_counter() - began)
@@ -136,12 +136,12 @@ def throughput(adapter: Adapter, data: Data, split: str) -> dict[str, Any]:
 
 
 def first_of_each_class(labels: Int[Tensor, " N"], classes: int) -> list[int]:
-    """Indices of one image of every class that occurs."""
+    """Return the index of one image of every class that occurs."""
     return [int((labels == c).nonzero()[0]) for c in range(classes) if (labels == c).any()]
 
 
 def write_classes(path: Path, confusion: Int[Tensor, "K K"], classes: list[str]) -> dict[str, float]:
-    """A line for each class: images, the share of them that is found, and of the guesses at it that are right.
+    """Write a line for each class: images, recall as accuracy, and precision.
 
     Returns:
         The accuracy of each class that has images.
@@ -163,27 +163,27 @@ def write_confusion(path: Path, confusion: Int[Tensor, "K K"], classes: list[str
 
 
 def baseline(data: Data, split: str) -> tuple[str, float]:
-    """The name of the baseline, and its accuracy."""
+    """Return the name of the baseline, and its accuracy."""
     if data.size("train") <= SVM_IMAGES and prod(data.images.shape) <= SVM_NUMBERS:
         return "support-vector machine", svm_accuracy(data, split)
-    return "nearest class mean", mean_accuracy(data, split)
+    return "nearest class mean", nearest_mean_accuracy(data, split)
 
 
 def svm_accuracy(data: Data, split: str) -> float:
-    """A support-vector machine with a Gaussian kernel on the same pixels, trained on the same images."""
+    """Return the accuracy of a Gaussian-kernel support-vector machine on the same pixels and training images."""
     parts = (data.batch(s, range(data.size(s))) for s in ("train", split))
     (x, y), (held_x, held_y) = ((part["images"].flatten(1).numpy(), part["labels"].numpy()) for part in parts)
     return float(SVC(gamma="scale").fit(x, y).score(held_x, held_y))
 
 
-def mean_accuracy(data: Data, split: str) -> float:
-    """The class whose mean training image is nearest: argmin ‖x - μ‖² = argmax x·μ - ‖μ‖² / 2.
+def nearest_mean_accuracy(data: Data, split: str) -> float:
+    """Return the accuracy of the nearest mean training image: argmin ‖x - μ‖² = argmax x·μ - ‖μ‖² / 2.
 
-    Means are of at most 20,000 training images, at even distances.
+    Means are of at most 20,000 training images, evenly spaced.
     """
     K = len(data.images.classes)
     sums, counts = torch.zeros(K, prod(data.images.shape)), torch.zeros(K, 1)
-    for part in data.sampled(MEAN_IMAGES):
+    for part in data.evenly_spaced(MEAN_IMAGES):
         batch = data.batch("train", part)
         sums.index_add_(0, batch["labels"], batch["images"].flatten(1))
         counts.index_add_(0, batch["labels"], torch.ones(len(batch["labels"]), 1))

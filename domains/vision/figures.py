@@ -1,4 +1,4 @@
-"""The pictures of the vision domain.
+"""The figures of the vision domain.
 
 Shapes: B batch · C channels · Y, X pixels · h, w patches along a side · K classes · M bins
 """
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 rcParams["text.parse_math"] = False  # names of classes and files are names, also with $ in them
-NUMBERS = 20  # classes; a confusion matrix of more shows shades alone
-TICKS = 25  # names along its sides
-TITLE = 14  # letters above an image
+MAX_NUMBERED_CLASSES = 20  # classes; a confusion matrix of more shows shades alone
+MAX_TICKS = 25  # names along its sides
+MAX_TITLE = 14  # letters above an image
 
 
 def draw_maps(
@@ -27,7 +27,7 @@ def draw_maps(
     wrong: Sequence[bool],
     path: Path,
 ) -> None:
-    """A column for each image: the image, and each of its maps laid over it, from its smallest number to its largest.
+    """Draw a column for each image: the image, and each of its maps as an overlay, from its minimum to its maximum.
 
     Titles of images with a wrong prediction are red. They may have several lines.
     """
@@ -56,19 +56,19 @@ def draw_maps(
     figure.savefig(path)
 
 
-def short(text: str) -> str:
-    """What fits above an image: the start and the end, for files often differ in their last letters alone."""
-    return text if len(text) <= TITLE else f"{text[: TITLE // 2 - 1]}…{text[-TITLE // 2 :]}"
+def shorten(text: str) -> str:
+    """Return a text that fits above an image: the start and the end, for file names often differ at the end."""
+    return text if len(text) <= MAX_TITLE else f"{text[: MAX_TITLE // 2 - 1]}…{text[-MAX_TITLE // 2 :]}"
 
 
 def draw_confusion(counts: Int[np.ndarray, "K K"], classes: Sequence[str], path: Path) -> None:
-    """A table of true (rows) against predicted classes (columns), shaded by the root of the share of the row, so that
-    rare mistakes show.
+    """Draw a table of true (rows) against predicted classes (columns), shaded by the root of the share of the row, so
+    that rare mistakes show.
 
-    Of more than 20 classes, shades alone, and names of some.
+    Of more than 20 classes, only shades and some of the names.
     """
     K = len(classes)
-    numbers = K <= NUMBERS
+    numbers = K <= MAX_NUMBERED_CLASSES
     side = 2.2 + 0.45 * K if numbers else 9.0
     figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
     ax = figure.subplots()
@@ -77,8 +77,8 @@ def draw_confusion(counts: Int[np.ndarray, "K K"], classes: Sequence[str], path:
     for true, guess in zip(*np.nonzero(counts), strict=True) if numbers else ():
         color = "white" if share[true, guess] > 0.3 else "black"
         ax.text(guess, true, str(counts[true, guess]), ha="center", va="center", color=color, fontsize=8)
-    shown = range(0, K, -(-K // TICKS))
-    names = [short(classes[n]) for n in shown]
+    shown = range(0, K, -(-K // MAX_TICKS))
+    names = [shorten(classes[n]) for n in shown]
     ax.set_xticks(shown, names, rotation=90 if max(map(len, names)) > 3 else 0)
     ax.set_yticks(shown, names)
     ax.set_xlabel("predicted")
@@ -95,7 +95,7 @@ def draw_reliability(
     error: float,
     path: Path,
 ) -> None:
-    """Accuracy against confidence, above how many images there are at each confidence (Guo et al. 2017, figure 1).
+    """Draw accuracy against confidence, above the number of images at each confidence (Guo et al. 2017, figure 1).
 
     Args:
         images, confidence, accuracy: of bins of equal width; an empty bin is left out.

@@ -1,4 +1,4 @@
-"""A folder with a sub-folder of images for each class, as torchvision's ImageFolder reads, and folders of splits above.
+"""A folder with a sub-folder of images for each class, as in torchvision's ImageFolder, or folders of splits above.
 
 Shapes: C channels · Y rows · X columns, in pixels
 """
@@ -19,43 +19,51 @@ from domains.data import SPLITS
 from domains.data_warnings import listed, warn_data, warn_left_out
 from domains.files import walk_files
 from domains.vision.config import DataConfig, OnError
-from domains.vision.dataset import Images, drawn_splits
-from domains.vision.decode import Decoded, decode, no_images, opened, read_image, say_remarks, sorted_out
-from domains.vision.modes import GREY, Range, value_range
+from domains.vision.dataset import ImageDataset, make_splits
+from domains.vision.decode import (
+    DecodedImage,
+    decode_image,
+    no_images_message,
+    open_image,
+    read_image,
+    separate_images,
+    warn_remarks,
+)
+from domains.vision.image_modes import GREY_MODES, ValueRange, value_range
 
-IN_MEMORY = 2**30  # bytes of decoded pixels that are kept
-NAMES = {  # of split folders
+MAX_BYTES_IN_MEMORY = 2**30  # bytes of decoded pixels that are kept
+SPLIT_NAMES = {  # of split folders
     "train": "train|training|trn",
     "val": "val|valid|validation|validate|dev|development|eval|evaluation",
     "test": "test|testing|tst|holdout",
 }
 
 
-class Found(NamedTuple):
+class FolderImage(NamedTuple):
     file: Path
     name: str  # of its class
     split: str  # "all" where no folders are splits
 
 
-def open_folder(config: DataConfig) -> Images:
-    """The data set below `data.path`.
+def open_folder(config: DataConfig) -> ImageDataset:
+    """Return the data set below `data.path`.
 
     Raises:
-        ValueError: if there is none, or what it would be is not clear.
+        ValueError: if there is none, or it is ambiguous.
     """
     root = Path(config.path or "")
     if config.path is None or not root.is_dir():
         wrong = "data.path is needed" if config.path is None else f"data.path={config.path} is no folder"
         raise ValueError(f"{wrong}; give a folder with a sub-folder of images for each class")
-    splits = split_folders(root)
+    splits = find_split_folders(root)
     found = find_images(root, splits)
     class_names(root, found)  # says what is wrong before all files are read
     files = [one.file for one in found]
-    shape = _shape(files, config)
-    good, pixels, ranges = _decoded(root, files, shape, config.on_error)
+    shape = _common_shape(files, config)
+    good, pixels, ranges = _decode_all(root, files, shape, config.on_error)
     found, files = [found[n] for n in good], [files[n] for n in good]
     classes = class_names(root, found)
-    _say_classes(root, splits, found, classes)
+    _warn_classes(root, splits, found, classes)
     labels, where = np.array([classes.index(one.name) for one in found]), np.array([one.split for one in found])
 
     def read(indices: Sequence[int] | np.ndarray) -> Tensor:
@@ -63,18 +71,20 @@ def open_folder(config: DataConfig) -> Images:
             return torch.from_numpy(pixels[np.asarray(indices)]).float() / 255
         return torch.from_numpy(np.stack([read_image(files[n], shape, ranges) for n in indices])).float() / 255
 
-    return Images(labels, classes, drawn_splits(config, labels, where), shape, read, ranges)
+    return ImageDataset(labels, classes, make_splits(config, labels, where), shape, read, ranges)
 
 
-def split_of(name: str) -> str | None:
-    """The split that a folder of this name holds, in any case: train, Training, TEST, val_set …"""
+def split_from_name(name: str) -> str | None:
+    """Return the split that a folder name means, in any case: train, Training, TEST, val_set …"""
     plain = normalize("NFC", name).strip().casefold()
-    names = (split for split, known in NAMES.items() if re.fullmatch(f"({known})[ _-]?(set|split|data|images)?", plain))
+    names = (
+        split for split, known in SPLIT_NAMES.items() if re.fullmatch(f"({known})[ _-]?(set|split|data|images)?", plain)
+    )
     return next(names, None)
 
 
-def split_folders(root: Path) -> dict[str, str]:
-    """Names of sub-folders -> the splits that they hold; empty where the sub-folders are classes.
+def find_split_folders(root: Path) -> dict[str, str]:
+    """Return names of sub-folders -> their splits; empty if the sub-folders are classes.
 
     A single folder named like a split that holds images itself, beside others, is a class: trains, beside cars.
 
@@ -82,7 +92,7 @@ def split_folders(root: Path) -> dict[str, str]:
         ValueError: for two folders of one split, and for splits without one to train on.
     """
     folders = _folders(root)
-    named = {folder.name: split for folder in folders if (split := split_of(folder.name))}
+    named = {folder.name: split for folder in folders if (split := split_from_name(folder.name))}
     for split in SPLITS:
         if len(twice := [name for name in named if named[name] == split]) > 1:
             raise ValueError(f"{root} has several folders of the {split} split, {listed(twice)}; keep one of them")
@@ -97,15 +107,15 @@ def split_folders(root: Path) -> dict[str, str]:
     return named
 
 
-def find_images(root: Path, splits: dict[str, str]) -> list[Found]:
-    """All images in class folders, those to train on first, in order of their paths; what else lies there is said.
+def find_images(root: Path, splits: dict[str, str]) -> list[FolderImage]:
+    """Return all images in class folders, training images first, sorted by path; warn of other files.
 
     Raises:
-        ValueError: if there are none in the folder or a split, for images that lie in no class folder, and for splits
-            that lie below the classes.
+        ValueError: if there are none in the folder or a split, for images outside of class folders, and for splits
+            below the classes.
     """
     every = walk_files(root)
-    files, left = sorted_out(every, root)
+    files, left = separate_images(every, root)
     found, below = [], {}
     for file in files:
         top, *inside = file.relative_to(root).parts
@@ -115,8 +125,8 @@ def find_images(root: Path, splits: dict[str, str]) -> list[Found]:
         inside = inside if splits else [top, *inside]
         if len(inside) < 2:
             raise ValueError(f"{file} lies in no sub-folder; each class needs a sub-folder of its own, named after it")
-        found.append(Found(file, _class_name(inside[0]), splits.get(top, "all")))
-        if len(inside) > 2 and (split := split_of(inside[1])):
+        found.append(FolderImage(file, _class_name(inside[0]), splits.get(top, "all")))
+        if len(inside) > 2 and (split := split_from_name(inside[1])):
             below[split] = inside[1]
     if len(below) > 1:
         way = f"put splits above classes, as in {next(iter(below.values()))}/{found[0].name}"
@@ -125,7 +135,7 @@ def find_images(root: Path, splits: dict[str, str]) -> list[Found]:
         raise ValueError(f"{root} has folders {listed([*below.values()])} below those of its classes; {way}")
     for top in splits or [""]:
         if not any(one.split == splits.get(top, "all") for one in found):
-            raise ValueError(no_images(root / top, left))
+            raise ValueError(no_images_message(root / top, left))
     warn_left_out(len(every), left, root)
     return sorted(found, key=lambda one: ("all", *SPLITS).index(one.split))
 
@@ -138,15 +148,15 @@ def _class_name(folder: str) -> str:
     return normalize("NFC", folder)
 
 
-def class_names(root: Path, found: Sequence[Found]) -> list[str]:
-    """The names of the folders that images lie in.
+def class_names(root: Path, found: Sequence[FolderImage]) -> list[str]:
+    """Return the names of the folders with images.
 
     Raises:
-        ValueError: if there is one alone, or one that is not among those to train on.
+        ValueError: if there is only one, or one without training images.
     """
     trained, every = {one.name for one in found if one.split in ("train", "all")}, {one.name for one in found}
     if strange := sorted(every - trained):
-        near = "".join(f"; {a!r} and {b!r} are two classes" for a, b in _alike(every))
+        near = "".join(f"; {a!r} and {b!r} are two classes" for a, b in _similar_names(every))
         raise ValueError(
             f"{root} has no training images of {listed(strange)}; add some, or remove the others of these{near}"
         )
@@ -155,16 +165,16 @@ def class_names(root: Path, found: Sequence[Found]) -> list[str]:
     return sorted(trained)
 
 
-def _alike(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Names that differ in case or in blanks alone, in pairs."""
+def _similar_names(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of names that differ in case or spaces only."""
     groups = defaultdict(list)
     for name in sorted(names):
         groups["".join(name.casefold().split())].append(name)
     return [(group[0], other) for group in groups.values() for other in group[1:]]
 
 
-def _say_classes(root: Path, splits: dict[str, str], found: Sequence[Found], classes: Sequence[str]) -> None:
-    """Say which class folders gave no image, and which names look the same."""
+def _warn_classes(root: Path, splits: dict[str, str], found: Sequence[FolderImage], classes: Sequence[str]) -> None:
+    """Warn of class folders without images, and of names that look the same."""
     given = {(one.split, one.name) for one in found}
     folders = [(top, folder) for top in splits or [""] for folder in _folders(root / top)]
     empty = [
@@ -173,34 +183,34 @@ def _say_classes(root: Path, splits: dict[str, str], found: Sequence[Found], cla
         if (splits.get(top, "all"), normalize("NFC", folder.name)) not in given
     ]
     warn_left_out(len(folders), {"without an image": empty}, root, "class folders")
-    if alike := _alike(classes):
+    if alike := _similar_names(classes):
         (a, b), count = alike[0], len(alike)
         warn_data(f"{count} pairs of classes in {root} differ in case or blanks alone, and stay apart: {a!r} and {b!r}")
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The sub-folders, but for those that `walk_files` passes over."""
+    """Return the sub-folders, except those that `walk_files` skips."""
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir())
     return [path for path in inside if not path.name.startswith(".") and path.name != "__MACOSX"]
 
 
-def _shape(files: list[Path], config: DataConfig) -> tuple[int, int, int]:
-    """Grey if all images are, and of their size, unless data.size says another.
+def _common_shape(files: list[Path], config: DataConfig) -> tuple[int, int, int]:
+    """Return the shape of all images: grey if all are; their own size, or data.size.
 
     Raises:
-        ValueError: if their sizes differ and none is given.
+        ValueError: if their sizes differ and data.size is not set.
     """
 
     def header(file: Path) -> tuple[tuple[int, int], str] | None:
         try:
-            with opened(file) as image:
+            with open_image(file) as image:
                 return image.size, image.mode
         except ValueError:
-            return None  # `_decoded` says so, or skips it
+            return None  # `_decode_all` says so, or skips it
 
     with ThreadPoolExecutor() as pool:
         headers = {known for known in pool.map(header, files) if known}
-    channels = 1 if headers and {mode for _, mode in headers} <= GREY else 3
+    channels = 1 if headers and {mode for _, mode in headers} <= GREY_MODES else 3
     if config.size:
         return channels, config.size, config.size
     sizes = {size for size, _ in headers}
@@ -212,46 +222,46 @@ def _shape(files: list[Path], config: DataConfig) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _decoded(
+def _decode_all(
     root: Path, files: list[Path], shape: tuple[int, int, int], on_error: OnError
-) -> tuple[list[int], np.ndarray | None, dict[str, Range]]:
-    """Every file is opened once, and those of more than 8 bits again, when the range of all of them is known.
+) -> tuple[list[int], np.ndarray | None, dict[str, ValueRange]]:
+    """Decode every file once, and those of more than 8 bits again, when the range of all of them is known.
 
     Returns:
-        Indices of those that are images, their pixels if they fit the memory, and ranges by mode.
+        Indices of the images, their pixels if they fit into memory, and ranges by mode.
     Raises:
-        ValueError: for the first that is no image, unless they are to be skipped.
+        ValueError: for the first file that is no image, unless they are to be skipped.
     """
-    keep = len(files) * int(np.prod(shape)) <= IN_MEMORY
+    keep = len(files) * int(np.prod(shape)) <= MAX_BYTES_IN_MEMORY
 
-    def attempt(file: Path, ranges: dict[str, Range]) -> Decoded | ValueError:
+    def try_decode(file: Path, ranges: dict[str, ValueRange]) -> DecodedImage | ValueError:
         try:
-            image = decode(file, shape, ranges)
+            image = decode_image(file, shape, ranges)
             return image if keep else image._replace(pixels=image.pixels[:, :1, :1].copy())  # a view would keep all
         except ValueError as error:
             return error
 
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda file: attempt(file, {}), files))
+        results = list(pool.map(lambda file: try_decode(file, {}), files))
         ranges = _ranges(results)
-        deep = [n for n, result in enumerate(results) if isinstance(result, Decoded) and result.extent]
-        for n, again in zip(deep, pool.map(lambda n: attempt(files[n], ranges), deep), strict=True):
+        deep = [n for n, result in enumerate(results) if isinstance(result, DecodedImage) and result.extrema]
+        for n, again in zip(deep, pool.map(lambda n: try_decode(files[n], ranges), deep), strict=True):
             results[n] = again
     bad = [result for result in results if isinstance(result, ValueError)]
     if bad and on_error is OnError.error:
         raise ValueError(f"{bad[0]} ({len(bad)} such files); data.on_error=skip leaves them out")
     warn_left_out(len(files), {"that cannot be read": bad}, root)
-    good = {n: result for n, result in enumerate(results) if isinstance(result, Decoded)}
+    good = {n: result for n, result in enumerate(results) if isinstance(result, DecodedImage)}
     if not good:
         raise ValueError(f"none of the {len(files)} files can be read as an image")
-    say_remarks([files[n] for n in good], [*good.values()], root)
+    warn_remarks([files[n] for n in good], [*good.values()], root)
     return list(good), np.stack([image.pixels for image in good.values()]) if keep else None, ranges
 
 
-def _ranges(results: Sequence[Decoded | ValueError]) -> dict[str, Range]:
+def _ranges(results: Sequence[DecodedImage | ValueError]) -> dict[str, ValueRange]:
     """Return the range that is scaled to 0 … 255, for each mode of more than 8 bits."""
-    extents = [result.extent for result in results if isinstance(result, Decoded) and result.extent]
+    extrema = [result.extrema for result in results if isinstance(result, DecodedImage) and result.extrema]
     return {
-        mode: value_range(min(e.low for e in extents if e.mode == mode), max(e.high for e in extents if e.mode == mode))
-        for mode in sorted({extent.mode for extent in extents})
+        mode: value_range(min(e.low for e in extrema if e.mode == mode), max(e.high for e in extrema if e.mode == mode))
+        for mode in sorted({extrema.mode for extrema in extrema})
     }

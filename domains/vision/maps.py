@@ -1,9 +1,9 @@
-"""Which patches a prediction drew on, as maps.
+"""Maps of the patches that a prediction depends on.
 
-    seen = look(adapter, images)
-    on_patches(adapter, rollout(seen.attention))                            # through all blocks
-    on_patches(adapter, gradient_rollout(seen.attention, seen.gradient))    # for the class that was predicted
-    on_patches(adapter, seen.attention[-1])                                 # of each head of the last block
+    record = record_attention(adapter, images)
+    to_patch_grid(adapter, rollout(record.attention))                              # through all blocks
+    to_patch_grid(adapter, gradient_rollout(record.attention, record.gradient))    # for the predicted class
+    to_patch_grid(adapter, record.attention[-1])                                   # of each head of the last block
 
 Shapes: B batch · C channels · Y, X pixels · h, w patches along a side · L tokens · H heads · D head width · K classes
 """
@@ -21,21 +21,23 @@ from domains.vision.adapter import Adapter
 from domains.vision.config import Pool
 
 
-class Seen(NamedTuple):
-    """What one pass shows of the attention in each block, first block first."""
+class AttentionRecord(NamedTuple):
+    """The attention of one forward pass in each block, first block first."""
 
     logits: Tensor  # (B, K)
     attention: list[Tensor]  # (B, H, L, L)
     gradient: list[Tensor]  # (B, H, L, L): of a class's logit, by the attention
 
 
-def can_look(adapter: Adapter) -> bool:
-    """Whether its mixer has attention to look at."""
+def has_attention(adapter: Adapter) -> bool:
+    """Return whether the mixer has attention weights."""
     return adapter.config.mixer in HAS_ATTENTION_MAPS
 
 
-def look(adapter: Adapter, images: Float[Tensor, "B C Y X"], classes: Int[Tensor, " B"] | None = None) -> Seen:
-    """Attention in all blocks, and the gradient of a class's logit by it.
+def record_attention(
+    adapter: Adapter, images: Float[Tensor, "B C Y X"], classes: Int[Tensor, " B"] | None = None
+) -> AttentionRecord:
+    """Return the attention in all blocks, and the gradient of a class's logit by it.
 
         heads = A v,   so   ∂logit/∂A = ∂logit/∂heads vᵀ        exact, and the fused kernels still run
 
@@ -45,7 +47,7 @@ def look(adapter: Adapter, images: Float[Tensor, "B C Y X"], classes: Int[Tensor
     Raises:
         ValueError: if the mixer has no attention.
     """
-    if not can_look(adapter):
+    if not has_attention(adapter):
         possible = ", ".join(mixer.value for mixer in HAS_ATTENTION_MAPS)
         raise ValueError(f"model.mixer={adapter.config.mixer.value} has no attention to look at; possible: {possible}")
     adapter.eval()
@@ -57,37 +59,38 @@ def look(adapter: Adapter, images: Float[Tensor, "B C Y X"], classes: Int[Tensor
 
     probe = Probe("*.attention", "*.v", edit={"*.heads": keep})
     with torch.inference_mode(False), torch.enable_grad():  # validation loops switch gradients off
-        start = images.detach().clone().requires_grad_()  # so that there is a gradient where all weights are frozen
-        logits = adapter({"images": start}, probe=probe)  # (B, K)
-        chosen = logits.argmax(-1) if classes is None else classes
-        slopes = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), heads)  # (B, H, L, D) each
+        inputs = images.detach().clone().requires_grad_()  # so that there is a gradient where all weights are frozen
+        logits = adapter({"images": inputs}, probe=probe)  # (B, K)
+        targets = logits.argmax(-1) if classes is None else classes
+        grads = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), heads)  # (B, H, L, D) each
     gradient = []
-    for number, slope in enumerate(slopes):
+    for number, grad in enumerate(grads):
         v = probe[f"{number}.v"]  # (B, G, L, D)
-        gradient.append(slope @ v.repeat_interleave(slope.shape[1] // v.shape[1], dim=1).mT)
-    return Seen(logits.detach(), probe.attention, gradient)
+        gradient.append(grad @ v.repeat_interleave(grad.shape[1] // v.shape[1], dim=1).mT)
+    return AttentionRecord(logits.detach(), probe.attention, gradient)
 
 
-def on_patches(adapter: Adapter, flow: Float[Tensor, "*B L L"]) -> Float[Tensor, "*B h w"]:
-    """What the pooled image draws on each patch, from what each token (row) draws on each token (column).
+def to_patch_grid(adapter: Adapter, flow: Float[Tensor, "*B L L"]) -> Float[Tensor, "*B h w"]:
+    """Return how much the pooled image depends on each patch, from how much each token (row) does on each token
+    (column).
 
-    The row of the class token where that is pooled, otherwise the mean over the patches' rows. Columns of the class
-    token and of registers are left out.
+    The row of the class token if that is pooled, otherwise the mean over the patches' rows. Columns of prefix tokens
+    are left out.
     """
-    rows = flow[..., :1, :] if adapter.config.pool is Pool.token else flow[..., adapter.extra :, :]
-    return rows.mean(-2)[..., adapter.extra :].unflatten(-1, adapter.grid)
+    rows = flow[..., :1, :] if adapter.config.pool is Pool.token else flow[..., adapter.num_prefix_tokens :, :]
+    return rows.mean(-2)[..., adapter.num_prefix_tokens :].unflatten(-1, adapter.grid)
 
 
-def all_maps(adapter: Adapter, images: Float[Tensor, "B C Y X"]) -> dict[str, Float[Tensor, "B h w"]]:
-    """Rollout, gradient-weighted rollout for the predicted class, and each head of the last block, by name.
+def attention_maps(adapter: Adapter, images: Float[Tensor, "B C Y X"]) -> dict[str, Float[Tensor, "B h w"]]:
+    """Return rollout, gradient-weighted rollout for the predicted class, and each head of the last block, by name.
 
-    One image after the other: the attention of all blocks takes far more memory than the maps.
+    Images are processed one by one: the attention of all blocks takes far more memory than the maps.
     """
     maps: dict[str, list[Tensor]] = {}
     for image in images.split(1):
-        _, attention, gradient = look(adapter, image)
+        _, attention, gradient = record_attention(adapter, image)
         flows = {"rollout": rollout(attention), "gradient": gradient_rollout(attention, gradient)}
         flows |= {f"head {number}": head for number, head in enumerate(attention[-1].unbind(1), 1)}
         for name, flow in flows.items():
-            maps.setdefault(name, []).append(on_patches(adapter, flow))
+            maps.setdefault(name, []).append(to_patch_grid(adapter, flow))
     return {name: torch.cat(parts) for name, parts in maps.items()}

@@ -1,4 +1,4 @@
-"""How patches become one vector.
+"""Attention pooling of patches to one vector.
 
 Shapes: B batch · L patches · C width · H heads · D head width
 """
@@ -13,7 +13,7 @@ from core.layers import FeedForward, make_norm
 
 
 class AttentionPool(nn.Module):
-    """One learned query gathers all patches: y = out(attend(q, k, v)), then y + feed-forward(norm y).
+    """One learned query attends to all patches: y = out(attend(q, k, v)), then y + feed-forward(norm y).
 
     Source: Zhai et al. 2022, "Scaling vision transformers", appendix; timm's AttentionPoolLatent.
     """

@@ -34,7 +34,7 @@ from domains.rl.trajectories import read
 from domains.text.config import DataConfig as TextConfig
 from domains.text.config import Source as TextSource
 from domains.text.corpus import open_corpus
-from domains.text.tokenizers import read as read_tokenizer
+from domains.text.tokenizers import read_tokenizer
 from domains.vision.config import DataConfig as ImageConfig
 from domains.vision.config import OnError
 from domains.vision.config import Source as ImageSource
@@ -146,7 +146,7 @@ def png(side: tuple[int, int] = (7, 5)) -> bytes:
 
 
 def text(path: Path) -> object:
-    return open_corpus(TextConfig(source=TextSource.files, path=str(path), recall=[]))
+    return open_corpus(TextConfig(source=TextSource.files, path=str(path), ngram_lookup=[]))
 
 
 def checkpoint(path: Path) -> None:
@@ -414,7 +414,7 @@ def test_one_very_long_episode_among_many_takes_no_memory(folder, monkeypatch):
     rest = {"rewards": np.zeros(20_000, np.float32), "terminated": ends, "truncated": ~ends & False}
     (folder / "long.npz").write_bytes(trajectories(**long, **rest, episode_length=lengths))
     with pytest.raises(ValueError, match="with every episode as long as its longest one, takes more than"):
-        read(folder / "long.npz")
+        read_tokenizer(folder / "long.npz")
 
 
 def test_a_sequence_of_ten_million_residues_is_read(folder):

@@ -23,9 +23,9 @@ from domains.text.config import TokenizerKind
 from domains.text.convert import from_transformers
 from domains.text.corpus import open_corpus
 from domains.text.gguf import read_gguf
-from domains.text.predict import read as read_prompt
+from domains.text.predict import read_prompt
 from domains.text.prompts import encode_prompts
-from domains.text.tokenizers import read as read_tokenizer
+from domains.text.tokenizers import read_tokenizer
 
 pytest.importorskip("tokenizers", reason="pip install -e '.[bpe]'")
 CALM = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture)
@@ -57,7 +57,7 @@ TOLD = {"bos_token": "</s>", "eos_token": {"content": "</s>"}, "chat_template": 
 
 
 def text(path: Path) -> object:
-    return open_corpus(TextConfig(source=TextSource.files, path=str(path), recall=[]))
+    return open_corpus(TextConfig(source=TextSource.files, path=str(path), ngram_lookup=[]))
 
 
 def prompt(path: Path) -> object:
@@ -159,7 +159,7 @@ def told_apart(path: Path) -> object:
     source = path.parent / "letters.txt"
     source.write_text("aBab bA\n" * 40)
     how = {"tokenizer": TokenizerKind.file, "tokenizer_path": str(path)}
-    return open_corpus(TextConfig(source=TextSource.files, path=str(source), recall=[], **how))
+    return open_corpus(TextConfig(source=TextSource.files, path=str(source), ngram_lookup=[], **how))
 
 
 def two_files(path: Path) -> object:

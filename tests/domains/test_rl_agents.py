@@ -387,7 +387,7 @@ def test_a_start_means_the_same_by_the_same_returns(files, tmp_path):
 
 
 def test_of_another_domain_the_core_alone_is_taken(tmp_path):
-    spec = {"context": 13, "vocabulary": 31, "orders": [], "memory": ""}
+    spec = {"context": 13, "vocab_size": 31, "ngram_orders": [], "ngram_text": ""}
     text = Text(TextConfig(dim=12, num_heads=3, depth=2), PositionConfig(), spec)
     write_config(tmp_path, compose("config", ["domain=text"]), spec)
     write_weights(tmp_path, text.state_dict())

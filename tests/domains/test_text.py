@@ -1,4 +1,4 @@
-"""The text domain: memory, windows, causality, generation, and what its commands write."""
+"""The text domain: n-gram lookup, windows, causality, generation, and what its commands write."""
 
 import csv
 import json
@@ -14,11 +14,11 @@ from core.config import PositionConfig, PositionKind
 from domains.adapter import mean_loss, mean_metrics
 from domains.text.adapter import Adapter
 from domains.text.config import DataConfig, ModelConfig
-from domains.text.data import IGNORED, Data
+from domains.text.data import IGNORE_INDEX, Data
 from domains.text.evaluate import evaluate, read_curves
 from domains.text.figures import picture
 from domains.text.generate import Sampling, generate
-from domains.text.ngram_lookup import NOTHING, Memory, recalled
+from domains.text.ngram_lookup import NO_MATCH, NgramLookup, ngram_matches
 from domains.text.predict import predict
 from experiments.config import OptimizerConfig, OptimizerName
 from experiments.training.optimizers import make_optimizer
@@ -29,7 +29,7 @@ ORDERS = [2, 3, 7]
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    data = Data(DataConfig(context=CONTEXT, recall=ORDERS, batch_size=BATCH))
+    data = Data(DataConfig(context=CONTEXT, ngram_lookup=ORDERS, batch_size=BATCH))
     data.setup()
     return data
 
@@ -42,18 +42,18 @@ def make_adapter(data: Data, kind: PositionKind = PositionKind.rotary) -> Adapte
     """Small, and with weights that make every part matter."""
     torch.manual_seed(3)
     adapter = Adapter(ModelConfig(dim=24, depth=2, num_heads=3, qk_norm=True), PositionConfig(kind=kind), data.spec())
-    torch.nn.init.normal_(adapter.next.weight, std=0.5)
+    torch.nn.init.normal_(adapter.lm_head.weight, std=0.5)
     return adapter.eval()
 
 
 def spec_of(vocabulary: int) -> dict[str, Any]:
-    return {"context": CONTEXT, "vocabulary": vocabulary, "orders": [], "memory": ""}
+    return {"context": CONTEXT, "vocab_size": vocabulary, "ngram_orders": [], "ngram_text": ""}
 
 
 @pytest.fixture(scope="module")
 def trained(data) -> Adapter:
     adapter = make_adapter(data)
-    torch.nn.init.zeros_(adapter.next.weight)
+    torch.nn.init.zeros_(adapter.lm_head.weight)
     optimizer = make_optimizer(adapter, OptimizerConfig(name=OptimizerName.muon, lr=1e-2))
     rng = np.random.default_rng(0)
     for _ in range(60):
@@ -64,24 +64,24 @@ def trained(data) -> Adapter:
     return adapter.eval()
 
 
-# What a text recalls
+# N-gram lookup
 
 
-def test_recall_by_hand():
+def test_ngram_matches_by_hand():
     text = b"abcabdabc"
-    found = recalled(np.frombuffer(text, np.uint8), [1, 2, 3])
-    what = [[chr(v) if v != NOTHING else "-" for v in row] for row in found]
+    found = ngram_matches(np.frombuffer(text, np.uint8), [1, 2, 3])
+    what = [[chr(v) if v != NO_MATCH else "-" for v in row] for row in found]
     #                a    b    c    a    b    d    a    b    c
     assert [r[0] for r in what] == ["-", "-", "-", "b", "c", "-", "b", "d", "a"]
     assert [r[1] for r in what] == ["-", "-", "-", "-", "c", "-", "-", "d", "a"]
     assert [r[2] for r in what] == ["-", "-", "-", "-", "-", "-", "-", "-", "a"]
 
 
-def test_memory_recalls_byte_by_byte_what_the_whole_text_does():
+def test_the_lookup_byte_by_byte_is_that_of_the_whole_text():
     text = bytes(np.random.default_rng(1).integers(0, 3, 997).astype(np.uint8))
-    whole = recalled(np.frombuffer(text, np.uint8), [1, 2, 5, 11])
-    memory = Memory(text[:101], [1, 2, 5, 11])
-    assert [memory.append(byte) for byte in text[101:]] == whole[101:].tolist()
+    whole = ngram_matches(np.frombuffer(text, np.uint8), [1, 2, 5, 11])
+    lookup = NgramLookup(text[:101], [1, 2, 5, 11])
+    assert [lookup.append(byte) for byte in text[101:]] == whole[101:].tolist()
 
 
 def test_keys_of_real_text_do_not_collide(data):
@@ -89,15 +89,15 @@ def test_keys_of_real_text_do_not_collide(data):
     for i in range(len(text) - 1):
         gram = text[i - 6 : i + 1] if i >= 6 else None
         if i % 11 == 0:
-            want = text[last[gram] + 1] if gram in last else NOTHING
-            assert data.recalled[i, 2] == want
+            want = text[last[gram] + 1] if gram in last else NO_MATCH
+            assert data.ngram_matches[i, 2] == want
         last[gram] = i if gram else None
 
 
 @pytest.mark.parametrize("orders", [[0, 3], [5, 3], [3, 3]])
 def test_orders_that_cannot_be(orders):
     with pytest.raises(ValueError, match="increasing order"):
-        recalled(np.zeros(7, np.uint8), orders)
+        ngram_matches(np.zeros(7, np.uint8), orders)
 
 
 # Data
@@ -115,10 +115,10 @@ def test_training_never_touches_the_other_splits(data):
     batch = data.batch("train", [0, data.size("train") - 1])
     end = data.bounds["train"][1]
     shapes = {name: tuple(value.shape) for name, value in batch.items()}
-    assert shapes == {"tokens": (2, CONTEXT), "recalled": (2, CONTEXT, 3), "targets": (2, CONTEXT)}
+    assert shapes == {"tokens": (2, CONTEXT), "ngram_matches": (2, CONTEXT, 3), "targets": (2, CONTEXT)}
     assert batch["tokens"][0].tolist() == tokens_of(data)[:CONTEXT].tolist()
     assert batch["targets"][1].tolist() == tokens_of(data)[end - CONTEXT : end].tolist()
-    assert len(data.spec()["memory"]) == end
+    assert len(data.spec()["ngram_text"]) == end
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -126,7 +126,7 @@ def test_every_byte_of_a_split_is_predicted_once_with_half_a_context_before_it(d
     predicted = []
     for batch in data.eval_dataloader(split):
         for row, targets in zip(batch["tokens"], batch["targets"], strict=True):
-            scored = targets != IGNORED
+            scored = targets != IGNORE_INDEX
             assert scored.nonzero()[0] >= CONTEXT - CONTEXT // 2 - 1
             assert scored[-1]
             assert row[1:][scored[:-1]].equal(targets[:-1][scored[:-1]])  # a target is the next byte
@@ -136,9 +136,9 @@ def test_every_byte_of_a_split_is_predicted_once_with_half_a_context_before_it(d
 
 
 def test_setup_may_run_twice(data):
-    before = data.recalled
+    before = data.ngram_matches
     data.setup()
-    assert data.recalled is before
+    assert data.ngram_matches is before
 
 
 @pytest.mark.parametrize("context", [1, 10**6])
@@ -155,28 +155,28 @@ def test_the_future_never_moves_a_prediction(data):
     batch = data.batch("train", [1009, 2003])
     other = {name: value.clone() for name, value in batch.items()}
     other["tokens"][:, cut:] = 65
-    other["recalled"][:, cut:] = 66
+    other["ngram_matches"][:, cut:] = 66
     with torch.inference_mode():
         ours, theirs = adapter(batch), adapter(other)
     assert torch.equal(ours[:, :cut], theirs[:, :cut])
     assert not torch.allclose(ours[:, cut:], theirs[:, cut:])
 
 
-def test_recalled_bytes_matter_at_every_order(data):
+def test_matched_bytes_matter_at_every_order(data):
     adapter = make_adapter(data)
     batch = data.batch("train", [1009])
     for order in range(len(ORDERS)):
-        other = dict(batch, recalled=batch["recalled"].clone())
-        other["recalled"][:, -1, order] = 7
+        other = dict(batch, ngram_matches=batch["ngram_matches"].clone())
+        other["ngram_matches"][:, -1, order] = 7
         with torch.inference_mode():
             assert not torch.allclose(adapter(batch)[:, -1], adapter(other)[:, -1])
 
 
-def test_without_recall():
-    data = Data(DataConfig(context=CONTEXT, recall=[], batch_size=BATCH))
+def test_without_ngram_lookup():
+    data = Data(DataConfig(context=CONTEXT, ngram_lookup=[], batch_size=BATCH))
     data.setup()
     batch = data.batch("train", [5, 7, 11])
-    assert batch["recalled"].shape == (3, CONTEXT, 0)
+    assert batch["ngram_matches"].shape == (3, CONTEXT, 0)
     adapter = make_adapter(data)
     assert adapter(batch).shape == (3, CONTEXT, 256)
     mean_loss(adapter.loss(adapter(batch), batch)).backward()
@@ -185,7 +185,7 @@ def test_without_recall():
 
 def test_a_tied_head_is_the_embedding_and_starts_without_an_opinion():
     torch.manual_seed(5)
-    adapter = Adapter(ModelConfig(dim=24, num_heads=3, tied=True), PositionConfig(), spec_of(101))
+    adapter = Adapter(ModelConfig(dim=24, num_heads=3, tie_word_embeddings=True), PositionConfig(), spec_of(101))
     tokens = torch.randint(101, (3, CONTEXT + 1))
     batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}
     assert mean_loss(adapter.loss(adapter(batch), batch)).item() == pytest.approx(log(101), abs=0.1)
@@ -199,14 +199,14 @@ def test_a_tied_head_is_the_embedding_and_starts_without_an_opinion():
     assert torch.equal(after[blind][:, 8:], before[blind][:, 8:])
 
 
-def test_bytes_alone_can_be_recalled():
-    with pytest.raises(ValueError, match=r"not a vocabulary of 101; set data\.recall=\[\]"):
-        Adapter(ModelConfig(), PositionConfig(), spec_of(101) | {"orders": ORDERS})
+def test_ngram_lookup_needs_bytes():
+    with pytest.raises(ValueError, match=r"not a vocabulary of 101; set data\.ngram_lookup=\[\]"):
+        Adapter(ModelConfig(), PositionConfig(), spec_of(101) | {"ngram_orders": ORDERS})
 
 
 def test_measures_count_scored_bytes_and_start_at_eight_bits(data):
     adapter = make_adapter(data)
-    torch.nn.init.zeros_(adapter.next.weight)
+    torch.nn.init.zeros_(adapter.lm_head.weight)
     batch = data.batch("test", [0, 1])
     values = adapter.metrics(adapter(batch), batch)
     assert values["bits_per_byte"].shape == (2 * (CONTEXT // 2),)
@@ -227,7 +227,9 @@ def test_cached_text_is_the_uncached_text(data, kind):
 
 def test_text_of_any_vocabulary():
     torch.manual_seed(7)
-    adapter = Adapter(ModelConfig(dim=24, num_heads=3, tied=True), PositionConfig(PositionKind.rotary), spec_of(1009))
+    adapter = Adapter(
+        ModelConfig(dim=24, num_heads=3, tie_word_embeddings=True), PositionConfig(PositionKind.rotary), spec_of(1009)
+    )
     how = Sampling(length=2 * CONTEXT, temperature=1.0)
     written = list(generate(adapter, [1008, 0, 257], how))
     assert written == list(generate(adapter, [1008, 0, 257], how, cached=False))
@@ -244,7 +246,7 @@ def test_generation_sees_what_training_sees(trained, data):
     batch = {name: value[:, :-1] for name, value in data.batch("train", [spot]).items()}
     with torch.inference_mode():
         want = trained(batch)[0, -1].argmax().item()
-    spec = dict(data.spec(), memory=data.spec()["memory"][:spot])
+    spec = dict(data.spec(), ngram_text=data.spec()["ngram_text"][:spot])
     short = Adapter(trained.config, PositionConfig(kind=PositionKind.rotary), spec)
     short.load_state_dict(trained.state_dict())
     prompt = tokens_of(data)[spot : spot + CONTEXT - 1].tobytes()
@@ -310,7 +312,7 @@ def test_a_title_is_text_as_it_stands(prompt, tmp_path):
 
 
 def test_an_empty_split_says_which_are_not():
-    data = Data(DataConfig(context=CONTEXT, recall=[], test=0))
+    data = Data(DataConfig(context=CONTEXT, ngram_lookup=[], test=0))
     data.setup()
     with pytest.raises(ValueError, match="the test split is empty; possible: train, val"):
         data.eval_dataloader("test")
@@ -334,6 +336,6 @@ def test_predict_writes_nothing_for_an_empty_prompt(trained, tmp_path):
 
 
 def test_predict_needs_a_tokenizer(tmp_path):
-    with pytest.raises(ValueError, match=r"no tokenizer; domains\.text\.generate\.write"):
+    with pytest.raises(ValueError, match=r"no tokenizer; domains\.text\.generate\.generate_tokens"):
         predict(Adapter(ModelConfig(), PositionConfig(), spec_of(101)), "The ", tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -24,10 +24,10 @@ from domains.text.config import DataConfig, ModelConfig, Source, TokenizerKind
 from domains.text.corpus import open_corpus
 from domains.text.data import Data
 from domains.text.evaluate import write_documents
-from domains.text.generate import Sampling, texts
-from domains.text.predict import read as read_prompt
-from domains.text.sources import PIECE
-from domains.text.tokenizers import END, Bytes, Characters, learnt, load, read
+from domains.text.generate import Sampling, generate_text
+from domains.text.predict import read_prompt
+from domains.text.sources import CHUNK_SIZE
+from domains.text.tokenizers import DOCUMENT_SEPARATOR, Bytes, Characters, load_tokenizer, read_tokenizer, train_bpe
 
 TEXT = "Où est le garçon ? 北京は大きい。 The cat sat on the mat, and the dog on the log.\n" * 41
 
@@ -38,7 +38,7 @@ def _home(tmp_path, monkeypatch):
 
 
 def configured(path: Path, **changes) -> DataConfig:
-    return DataConfig(source=Source.files, path=str(path), recall=[], context=17, **changes)
+    return DataConfig(source=Source.files, path=str(path), ngram_lookup=[], context=17, **changes)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def book(tmp_path) -> Path:
 # tokenizers
 
 
-MAKERS = {"bytes": Bytes, "characters": lambda: Characters(TEXT), "pairs": lambda: learnt([TEXT], 307)}
+MAKERS = {"bytes": Bytes, "characters": lambda: Characters(TEXT), "pairs": lambda: train_bpe([TEXT], 307)}
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
@@ -59,31 +59,31 @@ def test_a_tokenizer_gives_back_its_text_and_knows_its_bytes(make):
     tokenizer = make()
     tokens = tokenizer.encode(TEXT)
     assert tokenizer.decode(tokens.tolist()) == TEXT
-    assert 0 <= tokens.min() <= tokens.max() < tokenizer.size
-    assert tokenizer.widths()[tokens].sum() == len(TEXT.encode())
-    assert np.array_equal(load(tokenizer.spec()).encode(TEXT), tokens)
+    assert 0 <= tokens.min() <= tokens.max() < tokenizer.vocab_size
+    assert tokenizer.bytes_per_token()[tokens].sum() == len(TEXT.encode())
+    assert np.array_equal(load_tokenizer(tokenizer.spec()).encode(TEXT), tokens)
 
 
 def test_byte_pairs_are_fewer_than_bytes():
-    assert len(learnt([TEXT], 307).encode(TEXT)) < 0.6 * len(TEXT.encode())
+    assert len(train_bpe([TEXT], 307).encode(TEXT)) < 0.6 * len(TEXT.encode())
 
 
 def test_gpt2s_two_files_and_a_tokenizer_json(tmp_path):
-    made = learnt([TEXT], 307)
-    made.pieces.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = train_bpe([TEXT], 307)
+    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "two").mkdir()
-    made.pieces.model.save(str(tmp_path / "two"))
+    tokenizer.backend.model.save(str(tmp_path / "two"))
     for path in (tmp_path, tmp_path / "tokenizer.json", tmp_path / "two"):
-        assert np.array_equal(read(path).encode("the cat"), made.encode("the cat"))
+        assert np.array_equal(read_tokenizer(path).encode("the cat"), tokenizer.encode("the cat"))
     with pytest.raises(ValueError, match=r"holds no tokenizer: give a tokenizer\.json"):
-        read(tmp_path / "home")
+        read_tokenizer(tmp_path / "home")
 
 
 def test_a_prompt_that_the_tokenizer_lacks():
-    spec = {"context": 17, "vocabulary": 3, "tokenizer": Characters("abc").spec(), "orders": [], "memory": ""}
+    spec = {"context": 17, "vocab_size": 3, "tokenizer": Characters("abc").spec(), "ngram_orders": [], "ngram_text": ""}
     adapter = Adapter(ModelConfig(dim=8, depth=1, num_heads=2), PositionConfig(PositionKind.rotary), spec)
     with pytest.raises(ValueError, match="the tokenizer has no 'z', 'é'; it knows the 3 characters"):
-        texts(adapter, ["azé"], Sampling(3))
+        generate_text(adapter, ["azé"], Sampling(3))
 
 
 # corpus
@@ -91,7 +91,7 @@ def test_a_prompt_that_the_tokenizer_lacks():
 
 @pytest.mark.parametrize("kind", [TokenizerKind.bytes, TokenizerKind.characters, TokenizerKind.bpe])
 def test_splits_are_the_text_in_order(book, kind):
-    config = configured(book, tokenizer=kind, vocabulary=307, val=0.2, test=700)
+    config = configured(book, tokenizer=kind, vocab_size=307, val=0.2, test=700)
     corpus = open_corpus(config)
     parts = [corpus.text(*corpus.bounds[split]) for split in SPLITS]
     assert "".join(parts) == TEXT
@@ -110,16 +110,16 @@ def test_a_folder_is_documents_with_an_end_between(tmp_path):
     (folder / ".git" / "config").write_text("hidden")
     with pytest.warns(DataWarning, match=r"^1 of 3 files in .* was left out: 1 binary, .* \(first: c\.bin\)$"):
         corpus = open_corpus(configured(folder))
-    assert corpus.names == ["a.txt", "b.txt"]
-    assert corpus.text(0, len(corpus.tokens)) == "One.\n" * 20 + END + "Two.\n" * 20
-    assert corpus.documents.tolist() == [0, 100]
+    assert corpus.document_names == ["a.txt", "b.txt"]
+    assert corpus.text(0, len(corpus.tokens)) == "One.\n" * 20 + DOCUMENT_SEPARATOR + "Two.\n" * 20
+    assert corpus.document_starts.tolist() == [0, 100]
 
 
 def test_lines_end_alike_whatever_system_wrote_them(tmp_path):
     path = tmp_path / "gutenberg.txt"
-    path.write_bytes(("\ufeff" + "One é.\r\n\r\n" * (PIECE // 11 + 3) + "old Mac\rend").encode())
+    path.write_bytes(("\ufeff" + "One é.\r\n\r\n" * (CHUNK_SIZE // 11 + 3) + "old Mac\rend").encode())
     corpus = open_corpus(configured(path))
-    assert corpus.text(0, len(corpus.tokens)) == "One é.\n\n" * (PIECE // 11 + 3) + "old Mac\nend"
+    assert corpus.text(0, len(corpus.tokens)) == "One é.\n\n" * (CHUNK_SIZE // 11 + 3) + "old Mac\nend"
     path.write_bytes("\ufeffOne.\r\nTwo".encode())
     assert read_prompt(str(path)) == "One.\nTwo"
 
@@ -149,7 +149,7 @@ def test_what_was_interrupted_is_never_read(book, monkeypatch, tmp_path):
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(domains.text.corpus, "_to_disk", cut)
+            patched.setattr(domains.text.corpus, "_fsync", cut)
             with pytest.raises(KeyboardInterrupt):
                 open_corpus(configured(book))
         assert list((tmp_path / "home" / "text").iterdir()) == []
@@ -161,7 +161,7 @@ def test_what_was_interrupted_is_never_read(book, monkeypatch, tmp_path):
 def test_tokens_are_made_once_and_again_when_the_text_changes(book, monkeypatch):
     open_corpus(configured(book))
     with monkeypatch.context() as patched:
-        patched.setattr(domains.text.corpus, "_tokenised", None)  # would fail
+        patched.setattr(domains.text.corpus, "_tokenize", None)  # would fail
         open_corpus(configured(book))
     book.write_text(TEXT + "More.")
     corpus = open_corpus(configured(book))
@@ -180,7 +180,7 @@ from domains.text.config import DataConfig, Source
 from domains.text.corpus import open_corpus
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + 48 * 2**20,) * 2)
-corpus = open_corpus(DataConfig(source=Source.files, path=sys.argv[1], recall=[]))
+corpus = open_corpus(DataConfig(source=Source.files, path=sys.argv[1], ngram_lookup=[]))
 print(len(corpus.tokens), corpus.text(77 * 2**20, 77 * 2**20 + 6).strip())
 """
     if not Path("/proc/self/statm").exists():
@@ -199,7 +199,7 @@ print(len(corpus.tokens), corpus.text(77 * 2**20, 77 * 2**20 + 6).strip())
         (b"long enough " * 20, {"val": 0}, "data.val=0 leaves no token to validate on"),
         (b"long enough " * 20, {"stride": 99}, "data.stride=99 must lie between 1 and data.context=17"),
         (b"long enough " * 20, {"tokenizer": TokenizerKind.file}, "needs data.tokenizer_path="),
-        (b"long enough " * 20, {"tokenizer": TokenizerKind.bpe, "vocabulary": 7}, "must be at least 257"),
+        (b"long enough " * 20, {"tokenizer": TokenizerKind.bpe, "vocab_size": 7}, "must be at least 257"),
         (None, {}, "data.path=.* does not exist; give a text file or a folder"),
     ],
 )
@@ -230,7 +230,7 @@ def server(tmp_path):
 
 
 def test_a_download_is_kept_if_its_checksum_is_right(server, tmp_path):
-    config = DataConfig(source=Source.url, url=f"{server}/book.txt", sha256="0" * 64, recall=[])
+    config = DataConfig(source=Source.url, url=f"{server}/book.txt", sha256="0" * 64, ngram_lookup=[])
     with pytest.raises(ValueError, match=r"and not data\.sha256=000.*; it was not kept"):
         open_corpus(config)
     assert not list((tmp_path / "home").rglob("*.txt"))
@@ -238,7 +238,7 @@ def test_a_download_is_kept_if_its_checksum_is_right(server, tmp_path):
     assert open_corpus(config).text(0, 2) == TEXT[:1] + "\ufffd"  # ù is two bytes
     (tmp_path / "www" / "book.txt").unlink()
     assert open_corpus(config).text(0, 1) == "O"  # it is here now
-    other = DataConfig(source=Source.url, url=f"{server}/other.txt", recall=[])
+    other = DataConfig(source=Source.url, url=f"{server}/other.txt", ngram_lookup=[])
     with pytest.raises(
         ValueError, match=r"cannot be downloaded .*404.*; put that file into .*/downloads/\w{16}, or say"
     ):
@@ -251,13 +251,15 @@ def test_a_download_is_kept_if_its_checksum_is_right(server, tmp_path):
 def test_files_of_one_name_from_two_addresses_are_two_files(server, tmp_path):
     (tmp_path / "www" / "b").mkdir()
     (tmp_path / "www" / "b" / "book.txt").write_text("Another book.\n" * 7)
-    configs = [DataConfig(source=Source.url, url=f"{server}/{name}", recall=[]) for name in ("book.txt", "b/book.txt")]
+    configs = [
+        DataConfig(source=Source.url, url=f"{server}/{name}", ngram_lookup=[]) for name in ("book.txt", "b/book.txt")
+    ]
     assert [open_corpus(config).text(0, 1) for config in configs + configs] == ["O", "A", "O", "A"]
 
 
 def test_a_checksum_of_another_file(book):
     with pytest.raises(ValueError, match=r"book\.txt has the SHA-256 sum .*; give data\.sha256=null if it is meant"):
-        open_corpus(DataConfig(source=Source.url, path=str(book), sha256="0" * 64, recall=[]))
+        open_corpus(DataConfig(source=Source.url, path=str(book), sha256="0" * 64, ngram_lookup=[]))
 
 
 class Rows(list):
@@ -271,7 +273,7 @@ def table(monkeypatch):
     rows = Rows({"text": "The sea.\n" * 7, "title": "A ship.\n" * 5, "year": year} for year in (1997, None))
     package = SimpleNamespace(load_dataset=lambda path, data_files: {"train": rows})
     monkeypatch.setitem(sys.modules, "datasets", package)
-    return DataConfig(source=Source.datasets, path="mine", recall=[])
+    return DataConfig(source=Source.datasets, path="mine", ngram_lookup=[])
 
 
 def test_another_column_is_another_text(table):
@@ -304,7 +306,7 @@ def test_a_path_needs_a_source_that_reads_it(book):
     [(5, [], []), (6, ["4.txt", "5.txt"], []), (7, ["4.txt", "5.txt"], ["5.txt", "6.txt"])],
 )
 def test_documents_are_listed_where_all_of_a_split_have_names(tmp_path, monkeypatch, named, val, test):
-    monkeypatch.setattr(domains.text.corpus, "NAMED", named)
+    monkeypatch.setattr(domains.text.corpus, "MAX_DOCUMENT_NAMES", named)
     folder = tmp_path / "folder"
     folder.mkdir()
     for n in range(7):
@@ -332,14 +334,14 @@ def test_packed_documents_do_not_see_each_other(tmp_path):
     adapter = Adapter(
         ModelConfig(dim=16, depth=2, num_heads=2), PositionConfig(PositionKind.rotary), data.spec()
     ).eval()
-    torch.nn.init.normal_(adapter.next.weight)
+    torch.nn.init.normal_(adapter.lm_head.weight)
     batch = data.batch("train", [3, 100, 211])
-    assert batch["places"].max() < 13
+    assert batch["positions"].max() < 13
     before = adapter(batch)
     for row in range(3):
         own = batch["documents"][row]
         first = {name: tensor[row : row + 1, own == own[-1]] for name, tensor in batch.items() if tensor.dim() == 2}
-        first["recalled"] = batch["recalled"][row : row + 1, own == own[-1]]
+        first["ngram_matches"] = batch["ngram_matches"][row : row + 1, own == own[-1]]
         assert 0 < first["tokens"].shape[1] < 17
         assert torch.allclose(adapter(first)[0], before[row, own == own[-1]], atol=1e-5)
 
@@ -348,11 +350,11 @@ def test_low_rank_adapters_alone_are_trained_and_merge_away(book):
     data = Data(configured(book))
     data.setup()
     torch.manual_seed(0)
-    config = ModelConfig(dim=16, depth=2, num_heads=2, lora=3)
+    config = ModelConfig(dim=16, depth=2, num_heads=2, lora_rank=3)
     adapter = Adapter(config, PositionConfig(PositionKind.rotary), data.spec())
-    torch.nn.init.normal_(adapter.next.weight)
+    torch.nn.init.normal_(adapter.lm_head.weight)
     trained = {name for name, p in adapter.named_parameters() if p.requires_grad}
-    assert trained == {name for name, _ in adapter.named_parameters() if name.endswith((".down", ".up"))}
+    assert trained == {name for name, _ in adapter.named_parameters() if name.endswith((".lora_A", ".lora_B"))}
     batch = data.batch("train", range(5))
     before = adapter(batch).detach()
     optimizer = torch.optim.Adam([p for p in adapter.parameters() if p.requires_grad], 0.02)
@@ -363,9 +365,9 @@ def test_low_rank_adapters_alone_are_trained_and_merge_away(book):
     after = adapter.eval()(batch)
     assert (after - before).abs().max() > 0.1
     merged = adapter.merged().eval()
-    assert not any("down" in name.split(".")[-1] for name in merged.state_dict())
+    assert not any("lora" in name for name in merged.state_dict())
     assert torch.allclose(merged(batch), after, atol=1e-5)
     plain = Adapter(ModelConfig(dim=16, depth=2, num_heads=2), PositionConfig(PositionKind.rotary), data.spec())
     plain.load_state_dict(merged.state_dict())
-    with pytest.raises(ValueError, match=r"model\.lora=0 must be at least 1"):
-        Adapter(ModelConfig(lora=0), PositionConfig(PositionKind.rotary), data.spec())
+    with pytest.raises(ValueError, match=r"model\.lora_rank=0 must be at least 1"):
+        Adapter(ModelConfig(lora_rank=0), PositionConfig(PositionKind.rotary), data.spec())

@@ -11,8 +11,8 @@ import pytest
 from domains.data_warnings import DataWarning, record_data_warnings
 from domains.text.config import DataConfig, Source, TokenizerKind
 from domains.text.corpus import open_corpus
-from domains.text.predict import read as read_prompt
-from domains.text.tokenizers import learnt
+from domains.text.predict import read_prompt
+from domains.text.tokenizers import train_bpe
 
 TEXT = "Où est le garçon ? 北京は大きい。 The cat sat on the mat, and the dog on the log.\n" * 41
 
@@ -23,7 +23,7 @@ def _home(tmp_path, monkeypatch):
 
 
 def configured(path: Path, **changes) -> DataConfig:
-    return DataConfig(source=Source.files, path=str(path), recall=[], context=17, **changes)
+    return DataConfig(source=Source.files, path=str(path), ngram_lookup=[], context=17, **changes)
 
 
 def test_broken_utf8_is_counted_and_named(tmp_path):
@@ -78,7 +78,7 @@ def test_what_is_no_text_is_left_out_and_said(tmp_path):
     (folder / "dead.txt").symlink_to(tmp_path / "nowhere.txt")
     with record_data_warnings(show=False) as found:
         corpus = open_corpus(configured(folder))
-    assert corpus.names == ["a.txt", "linked/z.txt"]
+    assert corpus.document_names == ["a.txt", "linked/z.txt"]
     assert len(found) == 2
     assert found[0].endswith("1 leading nowhere (first: " + str(folder / "dead.txt") + ")")
     left = found[1]
@@ -104,7 +104,7 @@ def test_files_that_repeat_another_are_said(tmp_path):
 def lossy(tmp_path: Path, normalizer: Any) -> Path:
     from tokenizers import Tokenizer
 
-    pieces = Tokenizer.from_str(learnt([TEXT, TEXT.lower()], 307).definition)
+    pieces = Tokenizer.from_str(train_bpe([TEXT, TEXT.lower()], 307).definition)
     pieces.normalizer = normalizer
     pieces.save(str(tmp_path / "tokenizer.json"))
     return tmp_path / "tokenizer.json"
@@ -126,7 +126,7 @@ def test_a_tokenizer_that_changes_the_text_is_said(tmp_path):
     )
     for _ in range(2):
         with pytest.warns(DataWarning, match=message):
-            assert sum(open_corpus(config).sizes.values()) == path.stat().st_size
+            assert sum(open_corpus(config).split_bytes.values()) == path.stat().st_size
     path.write_text("A ﬁne ﬂag.\n" * 50, encoding="utf-8")
     config.tokenizer_path = str(lossy(tmp_path, normalizers.NFKC()))
     with pytest.raises(

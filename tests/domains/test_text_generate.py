@@ -14,8 +14,16 @@ from core.mixers.registry import MIXERS
 from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
 from domains.text.decoder import CachedDecoder, Decoder, UncachedDecoder
-from domains.text.generate import Draft, Sampling, Speech, choose, generate, texts, write
-from domains.text.ngram_lookup import Memory
+from domains.text.generate import (
+    DraftModel,
+    Sampling,
+    StreamDetokenizer,
+    generate,
+    generate_text,
+    generate_tokens,
+    sample,
+)
+from domains.text.ngram_lookup import NgramLookup
 from domains.text.tokenizers import Bytes, Characters
 
 CONTEXT, VOCABULARY = 23, 31
@@ -25,10 +33,10 @@ KINDS = [PositionKind.none, PositionKind.learned, PositionKind.sinusoidal, Posit
 SCORED = [PositionKind.alibi, PositionKind.relative]
 CASES = [(mixer, kind) for mixer in Mixer for kind in [*KINDS, *(SCORED if mixer in ATTENDING else [])]]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "gpt2": {"activation": Activation.gelu_tanh, "tied": True, "gpt2_init": True},
+    "gpt2": {"activation": Activation.gelu_tanh, "tie_word_embeddings": True, "gpt2_init": True},
     "llama": {"norm": Norm.rms, "activation": Activation.swiglu, "linear_bias": False, "num_kv_heads": 2},
     "modern": {"norm": Norm.rms, "activation": Activation.relu2, "linear_bias": False, "qk_norm": True, "softcap": 3.0},
-    "rest": {"activation": Activation.relu, "layer_scale": 0.5, "embed_norm": True, "norm_eps": 1e-2, "lora": 3},
+    "rest": {"activation": Activation.relu, "layer_scale": 0.5, "embed_norm": True, "norm_eps": 1e-2, "lora_rank": 3},
     "layer norm without shift": {
         "activation": Activation.gelu,
         "linear_bias": False,
@@ -42,7 +50,7 @@ def make(mixer: Mixer = Mixer.softmax, kind: PositionKind = PositionKind.rotary,
     """With weights that make every part matter."""
     torch.manual_seed(0)  # low-rank changes are drawn as the model is made
     config = ModelConfig(dim=24, depth=2, num_heads=4, mixer=mixer, window=5, mlp_ratio=1.5, **settings)
-    spec = {"context": CONTEXT, "vocabulary": VOCABULARY, "orders": [], "memory": ""}
+    spec = {"context": CONTEXT, "vocab_size": VOCABULARY, "ngram_orders": [], "ngram_text": ""}
     adapter = Adapter(config, PositionConfig(kind), spec)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -53,7 +61,7 @@ def make(mixer: Mixer = Mixer.softmax, kind: PositionKind = PositionKind.rotary,
 
 def rows_of(adapter: Adapter, how: Sampling, prompts=PROMPTS, **options) -> list[list[int]]:
     rows: list[list[int]] = [[] for _ in prompts]
-    for row, token in write(adapter, prompts, how, **options):
+    for row, token in generate_tokens(adapter, prompts, how, **options):
         rows[row].append(token)
     return rows
 
@@ -145,23 +153,23 @@ def test_rows_end_by_themselves():
     whole = rows_of(adapter, how)
     counts = [0, 0, 0]
 
-    def ended(row: int, token: int) -> bool:
+    def should_stop(row: int, token: int) -> bool:
         counts[row] += 1
         return counts[row] == (4, 9, 2)[row]
 
-    assert rows_of(adapter, how, ended=ended) == [whole[0][:4], whole[1][:9], whole[2][:2]]
+    assert rows_of(adapter, how, should_stop=should_stop) == [whole[0][:4], whole[1][:9], whole[2][:2]]
 
 
-def test_recalled_words_are_those_of_the_whole_text():
-    spec = {"context": CONTEXT, "orders": [1, 3], "memory": "abcabdab"}
+def test_ngram_matches_are_those_of_the_whole_text():
+    spec = {"context": CONTEXT, "ngram_orders": [1, 3], "ngram_text": "abcabdab"}
     torch.manual_seed(3)
     adapter = Adapter(ModelConfig(dim=24, num_heads=3, depth=1), PositionConfig(PositionKind.rotary), spec)
-    torch.nn.init.normal_(adapter.next.weight, std=0.5)
+    torch.nn.init.normal_(adapter.lm_head.weight, std=0.5)
     how = Sampling(length=2 * CONTEXT, temperature=0)
     prompts = [list(b"abcab"), list(b"dabd")]
     assert rows_of(adapter, how, prompts) == rows_of(adapter, how, prompts, cached=False)
-    memory = Memory(b"abcabdab", [1, 3])
-    first = [(token, memory.append(token)) for token in prompts[0]]
+    lookup = NgramLookup(b"abcabdab", [1, 3])
+    first = [(token, lookup.append(token)) for token in prompts[0]]
     with torch.inference_mode():
         want = UncachedDecoder(adapter).prefill([first])[0, -1].argmax().item()
     assert next(generate(adapter, prompts[0], how)) == want
@@ -203,7 +211,7 @@ def test_guesses_save_steps_and_change_nothing(temperature, penalty):
 def test_guesses_that_cannot_be(adapter, prompts):
     for how, draft in ((Sampling(lookup=2), None), (Sampling(), make())):
         with pytest.raises(ValueError, match=r"are for one prompt, .* with model\.mixer=softmax; here are [13], "):
-            next(write(adapter, prompts, how, draft=draft))
+            next(generate_tokens(adapter, prompts, how, draft=draft))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -221,7 +229,7 @@ def test_a_draft_saves_steps_and_changes_nothing(temperature):
         assert len(steps) == 3 * CONTEXT
         for draft in (like, unlike):
             steps.clear()
-            got = [token for _, token in write(adapter, [prompt], how, draft=draft)]
+            got = [token for _, token in generate_tokens(adapter, [prompt], how, draft=draft)]
             assert got == want
             assert len(steps) < (2 * CONTEXT if draft is like and temperature == 0 else 3 * CONTEXT + 1)
 
@@ -229,7 +237,7 @@ def test_a_draft_saves_steps_and_changes_nothing(temperature):
 @torch.inference_mode()
 def test_what_a_draft_guesses_is_what_it_would_write():
     """Also after its guesses were wrong, and after the text began anew."""
-    draft = Draft(make(), CONTEXT)
+    draft = DraftModel(make(), CONTEXT)
     for tokens in ([3, 1, 4], [3, 1, 4, 1, 5, 9], [3, 1, 4, 1, 5, 9, 2, 6], [7], [7, 3, 8]):
         assert draft(tokens, 4) == list(generate(make(), tokens, Sampling(4, temperature=0)))
     assert draft([7, 3, 8], 0) == []
@@ -237,14 +245,14 @@ def test_what_a_draft_guesses_is_what_it_would_write():
 
 
 def test_a_draft_that_does_not_fit():
-    spec = {"context": CONTEXT, "vocabulary": VOCABULARY, "orders": [], "memory": ""}
+    spec = {"context": CONTEXT, "vocab_size": VOCABULARY, "ngram_orders": [], "ngram_text": ""}
     for changes, message in (
-        ({"vocabulary": VOCABULARY + 1}, r"another tokenizer than the model; .* data\.tokenizer_path="),
+        ({"vocab_size": VOCABULARY + 1}, r"another tokenizer than the model; .* data\.tokenizer_path="),
         ({"context": CONTEXT - 1}, f"context of {CONTEXT - 1} tokens is shorter .* data.context={CONTEXT}"),
     ):
         draft = Adapter(ModelConfig(dim=24, num_heads=3), PositionConfig(PositionKind.rotary), spec | changes)
         with pytest.raises(ValueError, match=message):
-            next(write(make(), PROMPTS[:1], Sampling(), draft=draft))
+            next(generate_tokens(make(), PROMPTS[:1], Sampling(), draft=draft))
 
 
 # The rules of choice
@@ -252,9 +260,9 @@ def test_a_draft_that_does_not_fit():
 SCORES = torch.tensor([[0.0, 3.0, 2.0, -1.0]])
 
 
-def chosen(how: Sampling, said: set[int] | None = None, scores=SCORES, times: int = 200) -> list[int]:
+def chosen(how: Sampling, seen_tokens: set[int] | None = None, scores=SCORES, times: int = 200) -> list[int]:
     draw = np.random.default_rng(0)
-    return [choose(scores, how, [said or set()], [draw])[0] for _ in range(times)]
+    return [sample(scores, how, [seen_tokens or set()], [draw])[0] for _ in range(times)]
 
 
 def test_shares_are_those_of_softmax():
@@ -302,54 +310,66 @@ def test_sampling_that_cannot_be(wrong):
 # Tokens as text
 
 
-def said(speech: Speech, tokens) -> list[str]:
+def push_all(detokenizer: StreamDetokenizer, tokens) -> list[str]:
     out = []
     for token in tokens:
-        out.append(speech.hear(token))
-        if speech.ended:
+        out.append(detokenizer.push(token))
+        if detokenizer.finished:
             return out
-    return [*out, speech.rest()]
+    return [*out, detokenizer.flush()]
 
 
 def test_characters_are_whole():
-    assert said(Speech(Bytes()), "aé€😀".encode()) == ["a", "", "é", "", "", "€", "", "", "", "😀", ""]
-    assert "".join(said(Speech(Bytes()), b"a\xff\xffb\xe2\x82")) == "a\ufffd\ufffdb\ufffd"
+    assert push_all(StreamDetokenizer(Bytes()), "aé€😀".encode()) == [
+        "a",
+        "",
+        "é",
+        "",
+        "",
+        "€",
+        "",
+        "",
+        "",
+        "😀",
+        "",
+    ]
+    assert "".join(push_all(StreamDetokenizer(Bytes()), b"a\xff\xffb\xe2\x82")) == "a\ufffd\ufffdb\ufffd"
 
 
 def test_a_stop_string_is_not_said_nor_what_may_become_one():
-    speech = Speech(Bytes(), ["\n\n", "END"])
-    assert said(speech, b"a\nbEN\n\nc") == ["a", "", "\nb", "", "", "EN", ""]
-    assert speech.ended
-    assert said(Speech(Bytes(), ["xyz"]), b"wxy") == ["w", "", "", "xy"]
+    detokenizer = StreamDetokenizer(Bytes(), ["\n\n", "END"])
+    assert push_all(detokenizer, b"a\nbEN\n\nc") == ["a", "", "\nb", "", "", "EN", ""]
+    assert detokenizer.finished
+    assert push_all(StreamDetokenizer(Bytes(), ["xyz"]), b"wxy") == ["w", "", "", "xy"]
 
 
 def test_the_end_of_a_document_ends_the_text():
-    speech = Speech(Characters("ab\0"))
-    assert said(speech, [1, 2, 0, 1]) == ["a", "b", ""]
-    assert speech.ended
+    detokenizer = StreamDetokenizer(Characters("ab\0"))
+    assert push_all(detokenizer, [1, 2, 0, 1]) == ["a", "b", ""]
+    assert detokenizer.finished
 
 
 def spoken() -> Adapter:
-    spec = {"context": CONTEXT, "vocabulary": 256, "orders": [], "memory": ""}
+    spec = {"context": CONTEXT, "vocab_size": 256, "ngram_orders": [], "ngram_text": ""}
     torch.manual_seed(2)
     adapter = Adapter(ModelConfig(dim=24, num_heads=3), PositionConfig(PositionKind.rotary), spec)
-    torch.nn.init.normal_(adapter.next.weight, std=0.5)
+    torch.nn.init.normal_(adapter.lm_head.weight, std=0.5)
     with torch.no_grad():  # letters alone
-        adapter.next.weight[[n for n in range(256) if not 97 <= n <= 102]] *= 0.01
+        adapter.lm_head.weight[[n for n in range(256) if not 97 <= n <= 102]] *= 0.01
     return adapter
 
 
 def test_texts_are_shown_as_they_come_and_end_at_a_stop_string():
     adapter, how, prompts = spoken(), Sampling(length=47, temperature=1.0, top_k=6, seed=3), ["abc", "d"]
     shown: list[tuple[int, str]] = []
-    whole = texts(adapter, prompts, how, show=lambda row, text: shown.append((row, text)))
+    whole = generate_text(adapter, prompts, how, on_text=lambda row, text: shown.append((row, text)))
     assert whole.tokens == 2 * 47
     assert whole.seconds > 0
     for row, text in enumerate(whole.texts):
         assert "".join(part for n, part in shown if n == row) == text
         assert len(text) == 47
     stop = whole.texts[0][9:11]
-    short = texts(adapter, prompts, how, stops=[stop])
+    short = generate_text(adapter, prompts, how, stop_strings=[stop])
     assert short.texts == [text.partition(stop)[0] for text in whole.texts]
     assert short.tokens < whole.tokens
 
@@ -357,11 +377,11 @@ def test_texts_are_shown_as_they_come_and_end_at_a_stop_string():
 def test_texts_that_cannot_be():
     adapter = spoken()
     with pytest.raises(ValueError, match="the prompt is empty"):
-        texts(adapter, ["abc", ""], Sampling())
+        generate_text(adapter, ["abc", ""], Sampling())
     with pytest.raises(ValueError, match="stop string is empty"):
-        texts(adapter, ["abc"], Sampling(), stops=[""])
+        generate_text(adapter, ["abc"], Sampling(), stop_strings=[""])
     with pytest.raises(ValueError, match="has no tokenizer"):
-        texts(make(), ["abc"], Sampling())
+        generate_text(make(), ["abc"], Sampling())
     for prompt in ([VOCABULARY], [3, -1]):
         with pytest.raises(ValueError, match="must lie in 0 to 30"):
             next(generate(make(), prompt, Sampling()))

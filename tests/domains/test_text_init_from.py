@@ -14,7 +14,13 @@ from domains.text.init_from import fitted
 from domains.text.tokenizers import Characters
 from experiments.compose import compose
 
-SPEC = {"context": 13, "vocabulary": 9, "orders": [], "memory": "", "tokenizer": Characters("abcdefgh\n").spec()}
+SPEC = {
+    "context": 13,
+    "vocab_size": 9,
+    "ngram_orders": [],
+    "ngram_text": "",
+    "tokenizer": Characters("abcdefgh\n").spec(),
+}
 
 
 def make(**settings) -> Adapter:
@@ -26,11 +32,11 @@ def test_another_tokenizer_numbers_tokens_otherwise():
     adapter, state = make(), make().state_dict()
     assert fitted(adapter, state, SPEC).keys() == state.keys()
     kept = fitted(adapter, state, SPEC | {"tokenizer": Characters("abcdefghi").spec()})
-    assert {name.split(".")[0] for name in state.keys() - kept.keys()} == {"embed", "next"}
+    assert {name.split(".")[0] for name in state.keys() - kept.keys()} == {"embed", "lm_head"}
 
 
 def test_a_low_rank_model_begins_as_the_one_it_changes():
-    base, adapter = make(), make(lora=3)
+    base, adapter = make(), make(lora_rank=3)
     adapter.load_state_dict(fitted(adapter, base.state_dict(), SPEC), strict=False)
     tokens = torch.randint(9, (5, 13))
     torch.testing.assert_close(adapter({"tokens": tokens}), base({"tokens": tokens}))
@@ -38,18 +44,18 @@ def test_a_low_rank_model_begins_as_the_one_it_changes():
 
 def test_a_low_rank_model_keeps_tokens_that_it_must_have_from_somewhere():
     state, other = make().state_dict(), SPEC | {"tokenizer": Characters("abcdefghi").spec()}
-    message = r"model\.lora=3 keeps embed\.weight, next\.weight as they are, .* give data\.tokenizer=file"
+    message = r"model\.lora_rank=3 keeps embed\.weight, lm_head\.weight as they are, .* give data\.tokenizer=file"
     with pytest.raises(ValueError, match=message):
-        fitted(make(lora=3), state, other)
+        fitted(make(lora_rank=3), state, other)
     with pytest.raises(ValueError, match=message):  # of another domain, whose core alone is taken
-        fitted(make(lora=3), {name: state[name] for name in state if "blocks" in name}, SPEC)
+        fitted(make(lora_rank=3), {name: state[name] for name in state if "blocks" in name}, SPEC)
 
 
 def test_a_low_rank_model_changes_another_run():
-    small = ["domain=text", "model.lora=8"]
-    with pytest.raises(ValueError, match=r"model\.lora=8 changes another run's weights: give init=FOLDER"):
+    small = ["domain=text", "model.lora_rank=8"]
+    with pytest.raises(ValueError, match=r"model\.lora_rank=8 changes another run's weights: give init=FOLDER"):
         compose("config", small)
-    assert compose("config", [*small, "init=runs/gpt2"]).model.lora == 8
+    assert compose("config", [*small, "init=runs/gpt2"]).model.lora_rank == 8
 
 
 SAID = {"general.architecture": "llama", "tokenizer.ggml.model": "gpt2"}
@@ -77,5 +83,5 @@ def test_a_gguf_file_is_judged_before_its_weights_are_unpacked(tmp_path, monkeyp
 
 
 def test_a_rank_that_cannot_be():
-    with pytest.raises(ValueError, match=r"model\.lora=0 must be at least 1"):
-        make(lora=0)
+    with pytest.raises(ValueError, match=r"model\.lora_rank=0 must be at least 1"):
+        make(lora_rank=0)

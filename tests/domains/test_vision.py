@@ -18,7 +18,7 @@ from core.maps import rollout
 from domains.data_warnings import DataWarning
 from domains.vision import image_folder, sources
 from domains.vision.adapter import Adapter
-from domains.vision.augment import augmented, distorted, mixed
+from domains.vision.augment import augment, mixup_cutmix, random_affine
 from domains.vision.config import Augment, DataConfig, ModelConfig, OnError, Pool, Source, Stem
 from domains.vision.data import Data
 from domains.vision.decode import image_files, read_image
@@ -68,7 +68,7 @@ def test_mean_and_deviation_are_of_all_training_images(data, monkeypatch):
     spec = data.spec()
     assert torch.equal(torch.tensor(spec["mean"]), images.mean((0, 2, 3)).float())
     assert torch.equal(torch.tensor(spec["std"]), images.std((0, 2, 3), correction=0).float())
-    monkeypatch.setattr(domains.vision.data, "ENOUGH", 3)
+    monkeypatch.setattr(domains.vision.data, "MAX_STATS_IMAGES", 3)
     three = data.batch("train", [0, 605, 1211])["images"].double()
     assert data.spec()["mean"] == pytest.approx(three.mean((0, 2, 3)).tolist())
     assert data.spec()["std"] == pytest.approx(three.std((0, 2, 3), correction=0).tolist())
@@ -85,7 +85,7 @@ def test_a_batch_holds_the_images(data):
 def test_training_images_are_distorted_a_little():
     spot = torch.zeros(97, 1, 11, 13)
     spot[:, :, 5, 6] = 1.0
-    moved = distorted(spot, (np.random.default_rng(seed) for seed in range(97)))
+    moved = random_affine(spot, (np.random.default_rng(seed) for seed in range(97)))
     same = torch.isclose(moved, spot, atol=1e-4).flatten(1).all(1)
     assert 30 < same.sum() < 67  # every other one
     weight = moved.sum((2, 3))
@@ -181,7 +181,7 @@ def test_predict_says_what_is_wrong_and_writes_nothing(data, tmp_path, kind):
 
 @pytest.mark.parametrize("pool", Pool)
 def test_class_token_and_registers_are_no_patches(data, pool):
-    adapter = make(data, PositionKind.axial, pool=pool, class_token=True, registers=2, depth=2).eval()
+    adapter = make(data, PositionKind.axial, pool=pool, class_token=True, reg_tokens=2, depth=2).eval()
     batch = data.batch("test", range(3))
     tokens = adapter.tokens(batch)
     assert tokens.x.shape == (3, 3 + 16, 24)
@@ -211,7 +211,7 @@ def test_every_augmentation_draws_from_the_samples_own_generators(how, channels)
     images = torch.rand(31, channels, 17, 19, generator=torch.Generator().manual_seed(0))
 
     def once(seeds):
-        return augmented(images, how, [np.random.default_rng(seed) for seed in seeds])
+        return augment(images, how, [np.random.default_rng(seed) for seed in seeds])
 
     before = states()
     first = once(range(31))
@@ -227,7 +227,7 @@ def test_every_augmentation_draws_from_the_samples_own_generators(how, channels)
 
 def test_crops_are_mirrored_and_moved_copies():
     images = torch.rand(97, 2, 16, 16) + 1.0
-    moved = augmented(images, Augment.crop, [np.random.default_rng(seed) for seed in range(97)])
+    moved = augment(images, Augment.crop, [np.random.default_rng(seed) for seed in range(97)])
     mirrored = 0
     for image, crop in zip(images, moved, strict=True):
         inside = (crop[0] > 0).nonzero()
@@ -246,18 +246,18 @@ def test_crops_are_mirrored_and_moved_copies():
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
 def test_mixed_images_have_mixed_targets(mixup, cutmix):
     batch = {"images": torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 8, 8), "labels": torch.arange(6)}
-    both = mixed(batch, 6, mixup, cutmix, np.random.default_rng(1))
+    both = mixup_cutmix(batch, 6, mixup, cutmix, np.random.default_rng(1))
     targets = both["targets"]
     torch.testing.assert_close(targets.sum(1), torch.ones(6))
     mean = both["images"].mean((1, 2, 3))
     torch.testing.assert_close(targets @ torch.arange(6.0), mean)  # a pixel's value is its label
     assert 0.05 < targets[0, 0] < 0.95
-    assert torch.equal(mixed(batch, 6, mixup, cutmix, np.random.default_rng(1))["images"], both["images"])
+    assert torch.equal(mixup_cutmix(batch, 6, mixup, cutmix, np.random.default_rng(1))["images"], both["images"])
     odd = {name: tensor[:5] for name, tensor in batch.items()}
     with pytest.raises(
         ValueError, match=r"data\.mixup and data\.cutmix mix pairs, not 5 images; give .* an even batch"
     ):
-        mixed(odd, 6, mixup, cutmix, np.random.default_rng(1))
+        mixup_cutmix(odd, 6, mixup, cutmix, np.random.default_rng(1))
 
 
 def folder_of_images(root, sizes=((20, 20),), count=7):
@@ -350,7 +350,7 @@ def test_images_that_are_not_kept_are_read_again(tmp_path, monkeypatch):
     """The same batches, and never the pixels of all 106 images (4 MB) at once."""
     root = folder_of_images(tmp_path / "a", sizes=((131, 97),), count=53)
     kept = open_data(root)
-    monkeypatch.setattr(image_folder, "IN_MEMORY", 0)
+    monkeypatch.setattr(image_folder, "MAX_BYTES_IN_MEMORY", 0)
     monkeypatch.setattr(image_folder, "ThreadPoolExecutor", partial(image_folder.ThreadPoolExecutor, 2))
     tracemalloc.start()
     again = open_data(root)
@@ -471,7 +471,7 @@ def test_fashion_mnist_as_debian_lays_it_out(tmp_path, monkeypatch):
         ):
             head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
             (tmp_path / f"{part}-{kind}.gz").write_bytes(gzip.compress(head + array.tobytes()))
-    monkeypatch.setattr(sources, "DEBIAN", tmp_path)
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path)
     data = Data(DataConfig(source=Source.fashion_mnist, val_share=0.5))
     data.setup()
     assert [data.size(split) for split in ("train", "val", "test")] == [30, 30, 20]

@@ -24,17 +24,17 @@ from domains.vision.data import Data
 from domains.vision.evaluate import (
     baseline,
     evaluate,
-    log_chances,
-    mean_accuracy,
+    log_probabilities,
+    nearest_mean_accuracy,
     svm_accuracy,
     write_classes,
 )
 from domains.vision.figures import draw_confusion
-from domains.vision.maps import all_maps, look, on_patches
+from domains.vision.maps import attention_maps, record_attention, to_patch_grid
 from domains.vision.predict import predict
 
-NUMBERS = {"channels": 3, "size": [4, 6], "mean": [0.4, 0.5, 0.6], "std": [0.3, 0.2, 0.1]}
-SPEC = NUMBERS | {"classes": [*"abcdefg"]}  # patches of 2×2: a grid of 2×3
+MAX_NUMBERED_CLASSES = {"channels": 3, "size": [4, 6], "mean": [0.4, 0.5, 0.6], "std": [0.3, 0.2, 0.1]}
+SPEC = MAX_NUMBERED_CLASSES | {"classes": [*"abcdefg"]}  # patches of 2×2: a grid of 2×3
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ def sharp(**settings):
 def test_maps_find_what_predictions_rest_on(data, trained):
     """Without the quarter of the patches that a map names, less is left of the prediction than without any other."""
     images = data.batch("test", range(151))["images"]
-    seen = look(trained, images)
+    seen = record_attention(trained, images)
     maps = {
-        "rollout": on_patches(trained, rollout(seen.attention)),
-        "max": on_patches(trained, rollout(seen.attention, Fusion.max, discard=0.5)),
-        "gradient": on_patches(trained, gradient_rollout(seen.attention, seen.gradient)),
+        "rollout": to_patch_grid(trained, rollout(seen.attention)),
+        "max": to_patch_grid(trained, rollout(seen.attention, Fusion.max, discard=0.5)),
+        "gradient": to_patch_grid(trained, gradient_rollout(seen.attention, seen.gradient)),
     }
 
     def left(found: torch.Tensor) -> float:
@@ -99,12 +99,12 @@ def test_maps_find_what_predictions_rest_on(data, trained):
         assert left(found) < chance - 0.1 < left(-found) - 0.1
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_kv_heads": 2, "registers": 2}, {"mixer": Mixer.window, "window": 2}])
+@pytest.mark.parametrize("settings", [{}, {"num_kv_heads": 2, "reg_tokens": 2}, {"mixer": Mixer.window, "window": 2}])
 def test_gradient_of_attention_is_that_of_a_model_that_holds_it(settings):
     """Against a second model that attends with probabilities it keeps, and against finite differences."""
     adapter = sharp(**settings)
     images, classes = torch.rand(2, 3, 4, 6, dtype=torch.double), torch.tensor([5, 2])
-    seen = look(adapter, images, classes)
+    seen = record_attention(adapter, images, classes)
     sites, held = {}, []
 
     def keep(name):
@@ -139,11 +139,11 @@ def test_gradient_of_attention_is_that_of_a_model_that_holds_it(settings):
 def test_looking_changes_no_prediction_and_needs_no_trained_weight():
     adapter = make(pool=Pool.attention)
     images = torch.rand(3, 3, 4, 6)
-    free = look(adapter, images)
+    free = record_attention(adapter, images)
     torch.testing.assert_close(free.logits, adapter({"images": images}), rtol=0, atol=0)
     adapter.requires_grad_(False)
     with torch.inference_mode():
-        frozen = look(adapter, images.clone())
+        frozen = record_attention(adapter, images.clone())
     for a, b in zip(free.gradient, frozen.gradient, strict=True):
         assert b.abs().max() > 0
         assert torch.equal(a, b)
@@ -155,12 +155,12 @@ def test_rollout_by_hand_drops_registers_and_the_class_token():
     A[:, 1], A[:, 4], A[:, 7] = 0.5, 0.3, 0.2
     A[0] = torch.tensor([0, 0.9, 0, 0, 0, 0, 0.1, 0, 0])
     flow = rollout([A.expand(1, 4, 9, 9)])
-    token, mean = make(pool=Pool.token, class_token=True, registers=2), make(class_token=True, registers=2)
-    torch.testing.assert_close(on_patches(token, flow), torch.tensor([[[0, 0, 0], [0.05, 0, 0]]]))
+    token, mean = make(pool=Pool.token, class_token=True, reg_tokens=2), make(class_token=True, reg_tokens=2)
+    torch.testing.assert_close(to_patch_grid(token, flow), torch.tensor([[[0, 0, 0], [0.05, 0, 0]]]))
     own = 0.5 / 6  # the residual stream
     want = torch.tensor([[[own, own + 0.15, own], [own, own + 0.1, own]]])
-    torch.testing.assert_close(on_patches(mean, flow), want)
-    heads = on_patches(mean, A.expand(1, 4, 9, 9))
+    torch.testing.assert_close(to_patch_grid(mean, flow), want)
+    heads = to_patch_grid(mean, A.expand(1, 4, 9, 9))
     assert heads.shape == (1, 4, 2, 3)
     torch.testing.assert_close(heads[0, 3], torch.tensor([[0, 0.3, 0], [0, 0.2, 0]]))
 
@@ -190,13 +190,15 @@ def test_gradient_rollout_by_hand():
 
 
 def test_maps_of_one_image_are_those_of_it_among_others():
-    adapter, images = sharp(class_token=True, registers=2), torch.rand(3, 3, 4, 6, dtype=torch.double)
-    maps = all_maps(adapter, images)
+    adapter, images = sharp(class_token=True, reg_tokens=2), torch.rand(3, 3, 4, 6, dtype=torch.double)
+    maps = attention_maps(adapter, images)
     assert [*maps] == ["rollout", "gradient", "head 1", "head 2", "head 3", "head 4"]
-    seen = look(adapter, images)
-    torch.testing.assert_close(maps["rollout"], on_patches(adapter, rollout(seen.attention)))
-    torch.testing.assert_close(maps["gradient"], on_patches(adapter, gradient_rollout(seen.attention, seen.gradient)))
-    torch.testing.assert_close(maps["head 3"], on_patches(adapter, seen.attention[-1])[:, 2])
+    seen = record_attention(adapter, images)
+    torch.testing.assert_close(maps["rollout"], to_patch_grid(adapter, rollout(seen.attention)))
+    torch.testing.assert_close(
+        maps["gradient"], to_patch_grid(adapter, gradient_rollout(seen.attention, seen.gradient))
+    )
+    torch.testing.assert_close(maps["head 3"], to_patch_grid(adapter, seen.attention[-1])[:, 2])
 
 
 def test_calibration_by_hand():
@@ -213,9 +215,9 @@ def test_flips_average_an_image_and_its_mirror_image():
     mirrored = torch.from_numpy(images.numpy()[..., ::-1].copy())
     one, other = (adapter({"images": x}).softmax(-1) for x in (images, mirrored))
     assert (one - other).abs().max() > 1e-3
-    torch.testing.assert_close(log_chances(adapter, images, flips=True).exp(), (one + other) / 2)
-    torch.testing.assert_close(log_chances(adapter, mirrored, True), log_chances(adapter, images, True))
-    torch.testing.assert_close(log_chances(adapter, images).exp(), one)
+    torch.testing.assert_close(log_probabilities(adapter, images, flips=True).exp(), (one + other) / 2)
+    torch.testing.assert_close(log_probabilities(adapter, mirrored, True), log_probabilities(adapter, images, True))
+    torch.testing.assert_close(log_probabilities(adapter, images).exp(), one)
 
 
 def test_nearest_class_mean_is_that_of_scikit_learn(data):
@@ -225,13 +227,13 @@ def test_nearest_class_mean_is_that_of_scikit_learn(data):
     )
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the pixels that are always dark
         theirs = NearestCentroid().fit(x, y).score(held_x, held_y)
-    assert mean_accuracy(data, "test") == pytest.approx(theirs, abs=1.5 / 450)  # a tie may fall either way
+    assert nearest_mean_accuracy(data, "test") == pytest.approx(theirs, abs=1.5 / 450)  # a tie may fall either way
 
 
 def test_the_baseline_fits_the_size_of_the_data(data, monkeypatch):
     assert baseline(data, "test") == ("support-vector machine", svm_accuracy(data, "test"))
     monkeypatch.setattr(evaluating, "SVM_IMAGES", 1211)  # one fewer than there are
-    assert baseline(data, "test") == ("nearest class mean", mean_accuracy(data, "test"))
+    assert baseline(data, "test") == ("nearest class mean", nearest_mean_accuracy(data, "test"))
 
 
 def test_classes_that_are_never_there_or_never_guessed(tmp_path):
@@ -246,7 +248,7 @@ def test_evaluate_measures_what_the_model_predicts(data, trained, tmp_path):
     found = evaluate(trained, data, tmp_path, "val", flips=True)
     batch = data.batch("val", range(135))
     with torch.no_grad():
-        logs = log_chances(trained, batch["images"], flips=True)
+        logs = log_probabilities(trained, batch["images"], flips=True)
     labels, metrics = batch["labels"], found.metrics
     assert metrics["accuracy"] == pytest.approx((logs.argmax(-1) == labels).double().mean().item())
     assert metrics["loss"] == pytest.approx(F.nll_loss(logs, labels).item(), rel=1e-5)
@@ -277,9 +279,9 @@ def test_five_classes_even_guesses_and_no_attention(tmp_path):
     data.images.splits = {name: part[data.images.labels[part] < 5] for name, part in data.images.splits.items()}
     adapter = make(data.spec(), mixer=Mixer.convolution, depth=1)
     with pytest.raises(ValueError, match=r"mixer=convolution has no attention to look at; possible: softmax, window"):
-        look(adapter, torch.rand(1, 1, 8, 8))
-    torch.nn.init.zeros_(adapter.classify.weight)
-    torch.nn.init.zeros_(adapter.classify.bias)
+        record_attention(adapter, torch.rand(1, 1, 8, 8))
+    torch.nn.init.zeros_(adapter.classifier.weight)
+    torch.nn.init.zeros_(adapter.classifier.bias)
     found = evaluate(adapter, data, tmp_path)
     assert "top5_accuracy" not in found.metrics
     assert found.metrics["loss"] == pytest.approx(log(5))
@@ -300,7 +302,7 @@ def test_a_confusion_matrix_of_many_classes_stays_a_page(tmp_path):
 
 
 def test_predict_gives_the_models_probabilities_and_its_maps(data, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(predicting, "AT_ONCE", 2)
+    monkeypatch.setattr(predicting, "BATCH_SIZE", 2)
     images = (data.batch("test", range(3))["images"] * 255).byte()
     (tmp_path / "in").mkdir()
     for n, image in enumerate(images):

@@ -16,10 +16,10 @@ from domains.data_warnings import DataWarning, record_data_warnings
 from domains.vision.adapter import Adapter
 from domains.vision.config import DataConfig, ModelConfig, OnError, Source
 from domains.vision.data import Data
-from domains.vision.decode import decode, image_files, read_image
+from domains.vision.decode import decode_image, image_files, read_image
 from domains.vision.evaluate import evaluate
 from domains.vision.explain import explanations
-from domains.vision.predict import predict, read
+from domains.vision.predict import predict, read_images
 
 Y, X = 11, 13
 
@@ -58,7 +58,7 @@ def png(pixels, path):
     grey(pixels).save(f"{path}.png")
 
 
-def opened(root, **settings):
+def open_data(root, **settings):
     """The data of a folder, and what was said."""
     with record_data_warnings(show=False) as said:
         data = Data(DataConfig(source=Source.folder, path=str(root), **settings))
@@ -136,7 +136,7 @@ def test_an_alpha_channel_that_is_opaque_changes_nothing(tmp_path):
     plain, alpha = (read_image(tmp_path / name, (3, Y, X)) for name in ("plain.png", "alpha.png"))
     assert np.array_equal(plain, alpha)
     root = folder(tmp_path / "a", lambda p, path: grey(p).convert("RGBA").save(f"{path}.png"))
-    assert opened(root)[1] == []
+    assert open_data(root)[1] == []
 
 
 def test_a_transparent_colour_in_every_depth(tmp_path):
@@ -147,7 +147,7 @@ def test_a_transparent_colour_in_every_depth(tmp_path):
     for depth, dark, light in ((1, 0, 255), (4, 5, 8 * 17), (16, 31_000, 40_000 >> 8)):
         data = png_bytes([row.tobytes() for row in rows[depth]], (X, Y), depth, 0, struct.pack(">H", dark))
         (tmp_path / f"{depth}.png").write_bytes(data)
-        found = decode(tmp_path / f"{depth}.png", (1, Y, X))
+        found = decode_image(tmp_path / f"{depth}.png", (1, Y, X))
         ground = 0 if depth == 1 else 255  # on which white is seen
         assert np.array_equal(found.pixels[0], np.where(one, ground, light)), depth
         assert "partly transparent" in found.remarks[-1]
@@ -155,7 +155,7 @@ def test_a_transparent_colour_in_every_depth(tmp_path):
 
 def test_training_and_prediction_say_and_do_the_same_about_transparency(tmp_path):
     root = folder(tmp_path / "a", lambda p, path: clear(p, "white" if path.name < "3" else "red").save(f"{path}.png"))
-    data, said = opened(root)
+    data, said = open_data(root)
     assert sorted(line.partition(": ")[2] for line in said) == [
         "partly transparent and so light that they are laid on black (first: bar/0.png)",
         "partly transparent, and laid on white (first: bar/3.png)",
@@ -165,7 +165,7 @@ def test_training_and_prediction_say_and_do_the_same_about_transparency(tmp_path
         predict(adapter, str(root), tmp_path / "out")
     assert again == said
     file = root / "bar" / "3.png"
-    assert torch.equal(read(adapter, [file])[0], torch.tensor(read_image(file, (3, Y, X))) / 255)
+    assert torch.equal(read_images(adapter, [file])[0], torch.tensor(read_image(file, (3, Y, X))) / 255)
     with pytest.warns(DataWarning, match=r"1 of 1 images in .*3\.png: partly transparent, and laid on white"):
         explanations(adapter, str(file))
 
@@ -192,7 +192,7 @@ def deep(dtype, scale, offset=0):
     ],
 )
 def test_deep_pixels_are_scaled_by_the_range_of_the_data(tmp_path, save, mode, ends):
-    data, said = opened(folder(tmp_path / "a", save))
+    data, said = open_data(folder(tmp_path / "a", save))
     assert data.images.shape == (1, Y, X)
     assert json.loads(json.dumps(data.spec()))["ranges"] == {mode: [*map(float, ends)]}
     low, high = ends
@@ -202,22 +202,22 @@ def test_deep_pixels_are_scaled_by_the_range_of_the_data(tmp_path, save, mode, e
     )
     files = sorted((tmp_path / "a" / "bar").iterdir(), key=lambda path: int(path.stem))
     want = torch.tensor(np.stack([drawing("bar", n) for n in range(13)]), dtype=torch.float32)
-    torch.testing.assert_close(read(model(data.spec()), files)[:, 0], want, rtol=0, atol=1 / 256)
+    torch.testing.assert_close(read_images(model(data.spec()), files)[:, 0], want, rtol=0, atol=1 / 256)
 
 
 def test_the_range_is_that_of_all_images_and_goes_with_the_model(tmp_path):
     def save(p, path):
         Image.fromarray((p * 300 * (1 + int(path.name))).astype(np.uint16)).save(f"{path}.png")
 
-    data, _ = opened(folder(tmp_path / "a", save))
+    data, _ = open_data(folder(tmp_path / "a", save))
     assert data.spec()["ranges"] == {"I;16": [0, 4095]}
     adapter = model(data.spec())
-    dark = read(adapter, [tmp_path / "a" / "square" / "0.png"])
+    dark = read_images(adapter, [tmp_path / "a" / "square" / "0.png"])
     assert dark.max().item() == pytest.approx((300 >> 4) / 255)
     Image.fromarray((drawing() * 9_000).astype(np.uint16)).save(tmp_path / "bright.png")
     with pytest.warns(DataWarning, match=r"from 0 … 4095 and cut there \(first: bright\.png from 0 to 9000\)"):
         predict(adapter, str(tmp_path / "bright.png"), tmp_path / "out")
-    alone = read(model({**data.spec(), "ranges": {}}), [tmp_path / "a" / "square" / "0.png"])
+    alone = read_images(model({**data.spec(), "ranges": {}}), [tmp_path / "a" / "square" / "0.png"])
     assert alone.max().item() == pytest.approx((300 >> 2) / 255)  # of 10 bits
 
 
@@ -238,8 +238,8 @@ def test_pixels_that_are_no_numbers_are_refused(tmp_path, value):
 
     root = folder(tmp_path / "a", save)
     with pytest.raises(ValueError, match=r"7\.tif cannot be read .* some of its pixels are NaN or infinite \(2 such"):
-        opened(root)
-    data, said = opened(root, on_error=OnError.skip)
+        open_data(root)
+    data, said = open_data(root, on_error=OnError.skip)
     assert len(data.images.labels) == 24
     assert "2 of 26 files" in said[0]
     assert "NaN or infinite" in said[0]
@@ -266,7 +266,7 @@ def test_sixteen_bits_a_colour_and_further_frames_are_said(tmp_path):
         else:
             grey(p).save(f"{path}.gif", save_all=True, append_images=[grey(1 - p)] * (path.name == "3"))
 
-    _, said = opened(folder(tmp_path / "a", save))
+    _, said = open_data(folder(tmp_path / "a", save))
     assert [line.partition(": ")[2] for line in said if "transparent" not in line] == [
         "of 16 bits a colour, of which Pillow reads the upper 8 (first: bar/0.png)",
         "of several frames or pages, of which the first is read (first: bar/3.gif)",
@@ -293,21 +293,21 @@ def test_images_that_all_look_the_same_are_refused(tmp_path, value):
     with pytest.raises(
         ValueError, match=r"all 18 images of the train split are read as the same picture, .* from 0 to"
     ):
-        opened(root)
+        open_data(root)
 
 
 def test_a_test_split_that_is_all_the_same_is_refused(tmp_path):
     folder(tmp_path / "a" / "train", png)
     folder(tmp_path / "a" / "test", lambda p, path: png(drawing(), path))
     with pytest.raises(ValueError, match=r"all 26 images of the test split are read as the same picture"):
-        opened(tmp_path / "a")
+        open_data(tmp_path / "a")
 
 
 def test_a_class_of_blank_images_is_counted(tmp_path):
     root = folder(
         tmp_path / "a", lambda p, path: png(p * (path.parent.name != "blank"), path), ("bar", "blank", "square")
     )
-    data, said = opened(root)
+    data, said = open_data(root)
     assert data.images.classes == ["bar", "blank", "square"]
     assert [line.partition(": ")[2] for line in said] == ["of a single colour, as they are read (first: blank/0.png)"]
 
@@ -329,7 +329,7 @@ def test_a_class_of_blank_images_is_counted(tmp_path):
 def test_split_folders_as_they_are_called(tmp_path, names, sizes):
     for name in names:
         folder(tmp_path / name, png)
-    data, said = opened(tmp_path)
+    data, said = open_data(tmp_path)
     assert data.images.classes == ["bar", "square"]
     assert [data.size(split) for split in ("train", "val", "test")] == sizes
     assert said == []
@@ -350,30 +350,30 @@ def test_split_folders_that_are_not_clear(tmp_path, names, message):
     for name in names:
         folder(tmp_path / name, png)
     with pytest.raises(ValueError, match=message):
-        opened(tmp_path)
+        open_data(tmp_path)
 
 
 def test_images_without_a_class_in_a_split(tmp_path):
     folder(tmp_path / "train", png)
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match=r"test holds no images"):
-        opened(tmp_path)
+        open_data(tmp_path)
     png(drawing(), tmp_path / "test" / "0")
     with pytest.raises(ValueError, match=r"0\.png lies in no sub-folder"):
-        opened(tmp_path)
+        open_data(tmp_path)
 
 
 def test_folders_beside_splits_are_left_out_and_a_class_may_be_called_train(tmp_path):
     folder(tmp_path / "a" / "train", png)
     folder(tmp_path / "a" / "more", png)
-    data, said = opened(tmp_path / "a")
+    data, said = open_data(tmp_path / "a")
     assert len(data.images.labels) == 26
     assert said == [
         f"26 of 52 files in {tmp_path}/a were left out: 26 beside the folders of splits (first: more/bar/0.png)"
     ]
     folder(tmp_path / "b", png, ("square", "bar"))
     (tmp_path / "b" / "bar").rename(tmp_path / "b" / "train")
-    data, said = opened(tmp_path / "b")
+    data, said = open_data(tmp_path / "b")
     assert data.images.classes == ["square", "train"]
     assert "the folder train" in said[0]
     assert "is taken for a class" in said[0]
@@ -383,7 +383,7 @@ def test_a_class_is_the_same_in_both_forms_of_unicode(tmp_path):
     for split, name in (("train", unicodedata.normalize("NFD", "Café")), ("test", "Caf\u00e9")):
         folder(tmp_path / split, png, ("square", "bar"))
         (tmp_path / split / "bar").rename(tmp_path / split / name)
-    data, said = opened(tmp_path)
+    data, said = open_data(tmp_path)
     assert data.images.classes == ["Café", "square"]
     assert [data.size(split) for split in ("train", "val", "test")] == [23, 3, 26]
     assert said == []
@@ -393,7 +393,7 @@ def test_classes_that_look_alike_stay_apart_and_are_said(tmp_path):
     folder(tmp_path / "a", png, ("square", "bar"))
     folder(tmp_path / "b", png, ("square", "bar"))
     (tmp_path / "b" / "bar").rename(tmp_path / "a" / "Bar ")
-    data, said = opened(tmp_path / "a")
+    data, said = open_data(tmp_path / "a")
     assert data.images.classes == ["Bar ", "bar", "square"]
     assert said == [
         f"1 pairs of classes in {tmp_path}/a differ in case or blanks alone, and stay apart: 'Bar ' and 'bar'"
@@ -402,7 +402,7 @@ def test_classes_that_look_alike_stay_apart_and_are_said(tmp_path):
     folder(tmp_path / "c" / "test", png)
     (tmp_path / "c" / "test" / "bar").rename(tmp_path / "c" / "test" / "Bar")
     with pytest.raises(ValueError, match=r"no training images of Bar; .*; 'Bar' and 'bar' are two classes"):
-        opened(tmp_path / "c")
+        open_data(tmp_path / "c")
 
 
 def test_links_to_classes_and_files_are_followed(tmp_path):
@@ -412,7 +412,7 @@ def test_links_to_classes_and_files_are_followed(tmp_path):
     (root / "bar").symlink_to(store / "bar")
     for file in (store / "square").iterdir():
         (root / "square" / file.name).symlink_to(file)
-    data, said = opened(root)
+    data, said = open_data(root)
     assert data.images.classes == ["bar", "square"]
     assert len(data.images.labels) == 26
     assert said == []
@@ -433,7 +433,7 @@ def test_all_suffixes_that_pillow_reads(tmp_path):
             mode = {"pbm": "1", "ppm": "RGB", "pnm": "RGB", "qoi": "RGB", "sgi": "RGB"}.get(suffix, "L")
             image = Image.fromarray((255 * np.kron(drawing(kind, number), np.ones((3, 3)))).astype(np.uint8))
             image.convert(mode).save(tmp_path / kind / f"{number}.{suffix}")
-    data, said = opened(tmp_path, size=8)
+    data, said = open_data(tmp_path, size=8)
     assert len(data.images.labels) == 2 * len(SUFFIXES.split())
     assert said == []
 
@@ -453,7 +453,7 @@ def test_files_and_folders_that_give_no_image_are_said(tmp_path):
     (root / "empty").mkdir()
     (root / "films").mkdir()
     (root / "films" / "a.mp4").touch()
-    _, said = opened(root)
+    _, said = open_data(root)
     assert said == [
         f"5 of 33 files in {root} were left out: 1 .csv (first: bar/labels.csv), 1 .mp4 (first: films/a.mp4), "
         "2 .eps (first: square/1.eps), 1 without a suffix (first: square/none)",
@@ -467,15 +467,15 @@ def test_colour_anywhere_makes_a_model_of_colours(tmp_path):
         lambda p, path: grey(p).convert("RGB" if path.parent.name == "square" else "L").save(f"{path}.png"),
         count=103,
     )
-    assert opened(root)[0].images.shape == (3, Y, X)
+    assert open_data(root)[0].images.shape == (3, Y, X)
 
 
 def test_a_run_whose_classes_have_changed_is_not_evaluated(tmp_path):
-    data, _ = opened(folder(tmp_path / "a", png))
+    data, _ = open_data(folder(tmp_path / "a", png))
     adapter = model(data.spec())
     folder(tmp_path / "a", png, ("added",))
     with pytest.raises(ValueError, match=r"other classes than it was trained on: none gone, added new"):
-        evaluate(adapter, opened(tmp_path / "a")[0], tmp_path / "out")
+        evaluate(adapter, open_data(tmp_path / "a")[0], tmp_path / "out")
 
 
 # shapes
@@ -514,7 +514,7 @@ def test_ordinary_shapes_are_resized_as_a_whole(tmp_path):
 @pytest.mark.filterwarnings("ignore:patches of")
 @pytest.mark.parametrize("half", ["weights", "autocast"])
 def test_a_model_in_bfloat16_is_evaluated_drawn_and_explained(tmp_path, half):
-    data, _ = opened(folder(tmp_path / "a", png))
+    data, _ = open_data(folder(tmp_path / "a", png))
     adapter = model(data.spec())
     if half == "weights":
         adapter = adapter.bfloat16()

@@ -15,7 +15,7 @@ from domains.sampling import StepDataset
 from domains.vision import adapter as vision
 from domains.vision.config import DataConfig, Pool, Stem
 from domains.vision.config import ModelConfig as VitConfig
-from domains.vision.init_from import fitted, resampled
+from domains.vision.init_from import fitted, resample_positions
 from domains.vision.masked.adapter import Adapter
 from domains.vision.masked.config import ModelConfig
 from domains.vision.masked.data import Data
@@ -62,7 +62,7 @@ def images(count=7):
 def hidden_pixels(model, noise):
     """(B, 1, Y, X), true where a patch is hidden; written without the model's own mask."""
     first = noise[:, ::2, ::2].flatten(1)  # (B, L)
-    bar = first.sort(1).values[:, model.seen - 1 : model.seen]
+    bar = first.sort(1).values[:, model.num_visible - 1 : model.num_visible]
     return torch.kron((first > bar).view(-1, 1, *model.grid).float(), torch.ones(1, 1, 2, 2)).bool()
 
 
@@ -89,7 +89,7 @@ def test_an_image_is_evaluated_under_one_mask(data):
 @pytest.mark.parametrize("kind", GRID)
 @pytest.mark.parametrize("stem", Stem)
 def test_what_is_seen_does_not_depend_on_what_is_hidden(kind, stem):
-    model, batch = make(kind=kind, stem=stem, class_token=True, registers=2).eval(), images()
+    model, batch = make(kind=kind, stem=stem, class_token=True, reg_tokens=2).eval(), images()
     hidden = hidden_pixels(model, batch["noise"])
     assert hidden.float().mean() == pytest.approx(11 / 15)
     other = torch.where(hidden, torch.full_like(batch["images"], torch.nan), batch["images"])
@@ -104,13 +104,13 @@ def test_what_is_seen_does_not_depend_on_what_is_hidden(kind, stem):
 
 def test_the_encoder_is_the_vit_on_the_visible_patches():
     """One patch of 15 is hidden: what is left are the tokens of a classifier with the same weights."""
-    model, batch = make(hidden=0.05, class_token=True).eval(), images()
+    model, batch = make(mask_ratio=0.05, class_token=True).eval(), images()
     vit = make_vit(class_token=True).eval()
     assert group_by_module(model.state_dict().keys() - vit.state_dict().keys(), model.state_dict()) == [
-        "blank",
         "decoder",
-        "narrow",
-        "paint",
+        "decoder_embed",
+        "decoder_pred",
+        "mask_token",
     ]
     vit.load_state_dict(model.state_dict(), strict=False)
     whole, tokens = vit.tokens(batch), model.tokens(batch)
@@ -143,14 +143,14 @@ def test_the_loss_by_hand():
     )
 
 
-def test_a_perfect_painter_paints_the_image(monkeypatch):
+def test_a_perfect_prediction_reconstructs_the_image(monkeypatch):
     model, batch = make(), images()
     hidden = hidden_pixels(model, batch["noise"]).expand(-1, 2, -1, -1)
-    masked, painted = model.reconstruct(batch)
+    masked, reconstructed = model.reconstruct(batch)
     assert torch.equal(masked[~hidden], batch["images"][~hidden])
-    assert torch.equal(painted[~hidden], batch["images"][~hidden])
+    assert torch.equal(reconstructed[~hidden], batch["images"][~hidden])
     assert (masked - model.mean)[hidden].abs().max() == 0
-    assert not torch.allclose(painted, batch["images"], atol=0.1)
+    assert not torch.allclose(reconstructed, batch["images"], atol=0.1)
     monkeypatch.setattr(model, "forward", lambda batch: model.targets(batch["images"]))
     torch.testing.assert_close(model.reconstruct(batch)[1], batch["images"], rtol=0, atol=1e-6)
 
@@ -162,8 +162,8 @@ def test_every_parameter_learns(pool):
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_it_learns_to_paint_digits(data):
-    """Better than the mean image, which is the best that can be painted without looking."""
+def test_it_learns_to_reconstruct_digits(data):
+    """Better than the mean image, which is the best constant prediction."""
     model = make(data.spec(), decoder=TransformerConfig(dim=24, depth=1, num_heads=3))
     optimizer = make_optimizer(model, OptimizerConfig(name=OptimizerName.muon, lr=1e-2))
     steps = StepDataset(data.size("train"), 64, 0, data._train_batch)
@@ -176,7 +176,7 @@ def test_it_learns_to_paint_digits(data):
     assert held_out < 0.97 * mean_image_loss(model, data, "val")
 
 
-def test_evaluate_and_predict_draw_what_they_painted(data, tmp_path):
+def test_evaluate_and_predict_draw_what_they_reconstructed(data, tmp_path):
     model = make(data.spec()).eval()
     found = evaluate(model, data, tmp_path / "out")
     score = found.scores[0]
@@ -185,7 +185,7 @@ def test_evaluate_and_predict_draw_what_they_painted(data, tmp_path):
     hidden = hidden_pixels(model, test["noise"])[:, 0, ::2, ::2].flatten(1)
     best = (model.targets(test["images"]) - mean)[hidden].square().mean().item()
     assert score.baseline_value == pytest.approx(best, rel=1e-4)
-    assert best < score.value  # of an untrained painter
+    assert best < score.value  # of an untrained model
     (tmp_path / "in").mkdir()
     for n in range(9):
         Image.linear_gradient("L").resize((17, 31 + n)).save(tmp_path / "in" / f"{n}.png")
@@ -205,8 +205,8 @@ def test_evaluate_and_predict_draw_what_they_painted(data, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden": 1.0}, r"model\.hidden=1\.0 hides 15 of 15 patches"),
-        ({"hidden": 0.0}, r"model\.hidden=0\.0 hides 0 of 15 patches"),
+        ({"mask_ratio": 1.0}, r"model\.mask_ratio=1\.0 hides 15 of 15 patches"),
+        ({"mask_ratio": 0.0}, r"model\.mask_ratio=0\.0 hides 0 of 15 patches"),
         ({"mixer": Mixer.convolution}, r"model\.mixer=convolution .* use softmax, linear, performer"),
         ({"patch_size": 1, "spec": SPEC | {"channels": 1, "mean": [0.5], "std": [0.1]}}, "a patch of one number"),
     ],
@@ -235,22 +235,22 @@ def test_a_classifier_starts_with_the_trunk_of_an_autoencoder(tmp_path, pool):
     before = {name: weight.clone() for name, weight in vit.state_dict().items()}
     said = load_init_weights(vit, "domains.vision", saved(tmp_path / "pre", pre))
     after, theirs = vit.state_dict(), pre.state_dict()
-    anew = {name for name in after if name.startswith(("classify.", "gather."))}
+    anew = {name for name in after if name.startswith(("classifier.", "attn_pool."))}
     assert len(after.keys() - anew) > 15
     for name, weight in after.items():
         assert torch.equal(weight, before[name] if name in anew else theirs[name]), name
-    gathers = ", gather" if pool is Pool.attention else ""
-    assert said.endswith(f"anew: classify{gathers}; left there: blank, decoder, narrow, paint")
+    new_pool = "attn_pool, " if pool is Pool.attention else ""
+    assert said.endswith(f"anew: {new_pool}classifier; left there: decoder, decoder_embed, decoder_pred, mask_token")
 
 
 def test_a_head_is_taken_for_the_same_classes_alone(tmp_path):
     old, other = make_vit(), SPEC | {"classes": ["a", "b", "x"]}
-    torch.nn.init.constant_(old.classify.weight, 0.5)
+    torch.nn.init.constant_(old.classifier.weight, 0.5)
     folder, same, new = saved(tmp_path / "old", old), make_vit(), make_vit(other)
     assert "anew" not in load_init_weights(same, "domains.vision", folder)
-    assert torch.equal(same.classify.weight, old.classify.weight)
-    assert "anew: classify" in load_init_weights(new, "domains.vision", folder)
-    assert not torch.equal(new.classify.weight, old.classify.weight)
+    assert torch.equal(same.classifier.weight, old.classifier.weight)
+    assert "anew: classifier" in load_init_weights(new, "domains.vision", folder)
+    assert not torch.equal(new.classifier.weight, old.classifier.weight)
 
 
 def test_positions_are_resampled_to_another_resolution(tmp_path):
@@ -260,7 +260,7 @@ def test_positions_are_resampled_to_another_resolution(tmp_path):
     assert "resized: transformer.position.table" in said
     table = new.state_dict()["transformer.position.table"]
     assert table.shape == (7 * 11, 24)
-    assert torch.equal(table, resampled(old.state_dict()["transformer.position.table"], (3, 5), (7, 11)))
+    assert torch.equal(table, resample_positions(old.state_dict()["transformer.position.table"], (3, 5), (7, 11)))
     assert torch.equal(new.mean, old.mean)  # of the pixels that the weights know
     again = make()
     assert torch.equal(
@@ -282,9 +282,9 @@ def test_a_grid_of_as_many_patches_is_resampled_too(tmp_path):
 def test_resampling_by_what_it_must_keep():
     old, new = (3, 5), (7, 11)
     constant = torch.randn(1, 13).expand(15, 13)
-    torch.testing.assert_close(resampled(constant, old, new), constant[:1].expand(77, 13))
+    torch.testing.assert_close(resample_positions(constant, old, new), constant[:1].expand(77, 13))
     rows = torch.arange(3.0).repeat_interleave(5)[:, None].expand(15, 13)  # grows downwards alone
-    up = resampled(rows, old, new).unflatten(0, new)  # (7, 11, C)
+    up = resample_positions(rows, old, new).unflatten(0, new)  # (7, 11, C)
     assert (up.diff(dim=0) > 0).all()
     torch.testing.assert_close(up, up[:, :1].expand_as(up))
 
@@ -360,7 +360,7 @@ def test_pretrain_then_classify_by_the_command_line(forked, tmp_path):
 
     tuned = forked("train", *COMMAND, "trainer.max_steps=20", "init=pre", "run=tuned")
     assert tuned.returncode == 0, tuned.stderr
-    said = "starting from pre; taken: mean, patch, std, transformer; anew: classify; left there: blank, decoder"
+    said = "starting from pre; taken: mean, patch_embed, std, transformer; anew: classifier; left there: decoder"
     assert said in tuned.stdout
     shutil.rmtree(tmp_path / "pre")  # a run that goes on needs it no more
     more = forked("train", "run=tuned", "trainer.max_steps=40")

@@ -52,7 +52,7 @@ def test_what_is_no_weight_is_not_averaged(forked, tmp_path):
     (tmp_path / "text.txt").write_text("drei € für Käse, 3 € für Öl. " * 90, encoding="utf-8")
     text = ["domain=text", "data.source=files", "data.path=text.txt", "data.tokenizer=characters", "data.context=31"]
     steps = ["trainer.max_steps=7", "trainer.val_check_interval=7"]
-    train(forked, *text, "data.recall=[]", "data.val=0.2", "trainer.ema_decay=0.9", "run=run", *steps)
+    train(forked, *text, "data.ngram_lookup=[]", "data.val=0.2", "trainer.ema_decay=0.9", "run=run", *steps)
     found = forked("evaluate", "run=run", "split=val", "output=scores")
     assert found.returncode == 0, found.stderr
     scores = json.loads((tmp_path / "scores" / "summary.json").read_text())["metrics"]

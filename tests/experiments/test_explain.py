@@ -30,7 +30,13 @@ TEXT = "ab;</script> é"  # 15 bytes
 SPECS = {
     "vision": {"classes": [*"abc"], "channels": 1, "size": [4, 6], "mean": [0.5], "std": [0.25]},
     "protein": {"alphabet": "ACDEFGHIKLMNPQRSTVWY", "max_length": 17},
-    "text": {"context": 17, "vocabulary": 256, "tokenizer": {"kind": "bytes"}, "orders": [2], "memory": "abab"},
+    "text": {
+        "context": 17,
+        "vocab_size": 256,
+        "tokenizer": {"kind": "bytes"},
+        "ngram_orders": [2],
+        "ngram_text": "abab",
+    },
     "rl": {
         "env_id": "CartPole-v1",
         "max_episode_steps": 500,
@@ -44,7 +50,7 @@ SPECS = {
     },
 }
 SETTINGS = {  # widths that differ from each other and from the lengths
-    "vision": ["model.class_token=true", "model.registers=1", "model.depth=2"],
+    "vision": ["model.class_token=true", "model.reg_tokens=1", "model.depth=2"],
     "protein": ["model.pair_dim=6", "model.depth=2"],
     "text": ["model.depth=2"],
     "rl": ["model.depth=2"],

@@ -9,7 +9,7 @@ import torch
 from experiments.compose import compose
 from experiments.runs import make_adapter, write_config, write_weights
 
-SPEC = {"context": 37, "vocabulary": 256, "tokenizer": {"kind": "bytes"}, "orders": [], "memory": ""}
+SPEC = {"context": 37, "vocab_size": 256, "tokenizer": {"kind": "bytes"}, "ngram_orders": [], "ngram_text": ""}
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def run(tmp_path) -> str:
     torch.manual_seed(0)
     config = compose("config", ["domain=text", "model.dim=16", "model.depth=1", f"run={tmp_path / 'run'}"])
     adapter = make_adapter(config, SPEC)
-    rows = adapter.state_dict()["next.weight"]
+    rows = adapter.state_dict()["lm_head.weight"]
     rows[ord("a") : ord("z") + 1].normal_()  # the likeliest byte is a letter
     write_config(tmp_path / "run", config, SPEC)
     write_weights(tmp_path / "run", adapter.state_dict())

@@ -43,6 +43,6 @@ def test_a_wrong_choice_is_one_sentence(capsys, monkeypatch):
 def test_comments_stand_above_or_behind_a_field_and_are_inherited():
     from domains.text.config import DataConfig, ModelConfig
 
-    assert comments(DataConfig)["recall"].startswith("the orders at which a byte recalls")
+    assert comments(DataConfig)["ngram_lookup"].startswith("lengths of the n-grams")
     assert comments(DataConfig)["context"] == "tokens a sample"
     assert comments(ModelConfig)["num_heads"] == "attentions side by side, each over its part of the width"

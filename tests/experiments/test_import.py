@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import EsmConfig, EsmForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from domains.data_warnings import DataWarning
-from domains.text.tokenizers import learnt
+from domains.text.tokenizers import train_bpe
 from experiments.compose import compose
 from experiments.runs import load_run
 from experiments.untrusted import load_domain
@@ -36,7 +36,7 @@ def test_a_timm_model_from_a_file(tmp_path, capsys):
     assert f"wrote {run}" in capsys.readouterr().out.replace("\n", "")
     config, ours = load_run(run)
     assert config.domain.name == "vision"
-    assert ours.get_submodule("classify").out_features == 3
+    assert ours.get_submodule("classifier").out_features == 3
     assert json.loads((run / "spec.json").read_text())["classes"] == ["cat", "dog", "a cow"]
     pixels = torch.rand(2, 3, 48, 48)
     mean, std = (torch.tensor(theirs.pretrained_cfg[name]).view(-1, 1, 1) for name in ("mean", "std"))
@@ -155,13 +155,13 @@ def test_a_scaled_rotation_goes_through_a_run_and_out_again(tmp_path):
 
 def test_a_tokenizer_of_another_model(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=257, n_positions=7, n_embd=6, n_layer=1, n_head=1)).save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text(learnt(["the cat and the hat"], 263).definition)
+    (tmp_path / "tokenizer.json").write_text(train_bpe(["the cat and the hat"], 263).definition)
     with pytest.raises(
         ValueError, match="tokenizer has 263 tokens and the model's vocabulary 257: they are not of one"
     ):
         attend_import("source=transformers", f"file={tmp_path}", f"run={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
-    (tmp_path / "tokenizer.json").write_text(learnt(["the cat and the hat"], 257).definition)
+    (tmp_path / "tokenizer.json").write_text(train_bpe(["the cat and the hat"], 257).definition)
     attend_import("source=transformers", f"file={tmp_path}", f"run={tmp_path / 'run'}")
     text: Any = load_run(tmp_path / "run")[1].tokenizer
     assert text.decode(text.encode("the cat").tolist()) == "the cat"

@@ -20,7 +20,7 @@ from experiments.training.nonfinite import find_nonfinite_source
 from experiments.training.progress import make_progress
 
 CORE = ["model.dim=14", "model.depth=2", "model.num_heads=7"]
-SMALL = ["data.rl.episodes=11", "data.text.recall=[]", "data.text.context=23"]
+SMALL = ["data.rl.episodes=11", "data.text.ngram_lookup=[]", "data.text.context=23"]
 BATCHES = ["data.vision.batch_size=5", "data.protein.batch_size=2", "data.rl.batch_size=3", "data.text.batch_size=7"]
 TINY = ["domain=joint", *CORE, *SMALL, *BATCHES, "data.weights.text=0.5", "logger=csv"]
 NAMES = ["vision", "protein", "rl", "text"]

@@ -30,7 +30,7 @@ DOMAINS = {
     "vision": ["domain=vision", "data.mixup=0.8", "data.augment=rand", "data.batch_size=6"],
     "protein": ["domain=protein", "data.batch_size=2", "data.crop_size=16", "model.pair_dim=4"],
     "rl": ["domain=rl", "data.episodes=7", "data.batch_size=3"],
-    "text": ["domain=text", "data.context=16", "data.batch_size=2", "data.recall=[]", "data.val=50"],
+    "text": ["domain=text", "data.context=16", "data.batch_size=2", "data.ngram_lookup=[]", "data.val=50"],
 }
 PROCESS = get_context("fork").Process
 

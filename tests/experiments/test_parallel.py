@@ -226,4 +226,4 @@ def test_every_rank_of_a_sweeps_job_has_its_learning_rate(attend, tmp_path, swee
         ends.append(load_file(job / "weights.safetensors"))
         for name, weight in ends[-1].items():
             torch.testing.assert_close(weight, one[name], rtol=1e-5, atol=2e-4)
-    assert not torch.equal(ends[0]["classify.weight"], ends[1]["classify.weight"])
+    assert not torch.equal(ends[0]["classifier.weight"], ends[1]["classifier.weight"])

@@ -8,7 +8,7 @@ from experiments.compose import compose, nest_run_settings
 from experiments.plan import make_scale_plan
 from experiments.plan import run as attend_plan
 
-TEXT = ["domain=text", "model.dim=24", "model.depth=3", "data.context=31", "data.batch_size=8", "data.recall=[]"]
+TEXT = ["domain=text", "model.dim=24", "model.depth=3", "data.context=31", "data.batch_size=8", "data.ngram_lookup=[]"]
 
 
 def asked(*words: str):

@@ -37,7 +37,7 @@ def plan(*words: str) -> TransferConfig:
 def test_of_another_domain_the_core_alone_is_taken(tmp_path):
     """A text of 33 kinds of token has an embedding of the very name and shape of the residues'."""
     torch.manual_seed(0)
-    spec = {"context": 13, "vocabulary": 33, "orders": [], "memory": ""}
+    spec = {"context": 13, "vocab_size": 33, "ngram_orders": [], "ngram_text": ""}
     text = Text(TextConfig(dim=12, num_heads=3), PositionConfig(), spec)
     write_config(tmp_path, compose("config", ["domain=text"]), spec)
     write_weights(tmp_path, text.state_dict())
@@ -109,7 +109,7 @@ def test_a_core_is_trained_and_put_under_a_new_adapter(tmp_path, monkeypatch):
     weights = {value: load_file(f"{row['run']}/weights.safetensors") for value, row in rows.items()}
     assert list(rows) == ["scratch", "random", "vision tuned", "vision frozen"]
     assert all(row["metric"] == "error" and row["steps"] == 4 for row in rows.values())
-    qkv, head = "transformer.blocks.1.mixer.qkv.weight", "classify.weight"
+    qkv, head = "transformer.blocks.1.mixer.qkv.weight", "classifier.weight"
     assert torch.equal(weights["vision frozen"][qkv], weights["scratch"][qkv])
     assert not torch.equal(weights["vision tuned"][qkv], weights["scratch"][qkv])
     torch.testing.assert_close(weights["vision tuned"][head], weights["scratch"][head], rtol=0, atol=0.1)

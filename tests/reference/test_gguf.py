@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from domains.text.convert import from_transformers
 from domains.text.generate import Sampling, generate
 from domains.text.gguf import read_gguf
-from domains.text.tokenizers import learnt, load
+from domains.text.tokenizers import load_tokenizer, train_bpe
 
 gguf: Any = pytest.importorskip("gguf", reason="pip install -e '.[gguf]'")
 TEXT = "The 13 cats sat on 7 mats, and the dogs on 5 logs. " * 19
@@ -49,7 +49,7 @@ def written(
     more: Callable[[Any], object] = lambda writer: None,
     special: str = "<|",
 ) -> Path:
-    writer, config, made = gguf.GGUFWriter(path, architecture), model.config, learnt([TEXT], V)
+    writer, config, made = gguf.GGUFWriter(path, architecture), model.config, train_bpe([TEXT], V)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -58,7 +58,7 @@ def written(
     writer.add_head_count_kv(KV)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10_000.0)
-    numbered = sorted(made.pieces.get_vocab().items(), key=lambda item: item[1])
+    numbered = sorted(made.backend.get_vocab().items(), key=lambda item: item[1])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([token for token, _ in numbered])
@@ -87,7 +87,7 @@ def test_logits_and_tokens_are_theirs(tmp_path):
     config, state, tokenizer = read_gguf(written(tmp_path / "m.gguf", model))
     ours, ids = from_transformers(config, state), torch.randint(V, (2, 31))
     torch.testing.assert_close(ours({"tokens": ids}), model(ids).logits, atol=2e-5, rtol=1e-5)
-    plain = learnt([TEXT], V)
+    plain = train_bpe([TEXT], V)
     assert tokenizer.decode(tokenizer.encode(TEXT).tolist()) == TEXT
     assert np.array_equal(tokenizer.encode("the cats and dogs"), plain.encode("the cats and dogs"))
     spelt = [tokenizer.decode([token]) for token in tokenizer.encode("13").tolist()]
@@ -192,13 +192,13 @@ def test_a_prompt_begins_as_the_file_says(tmp_path):
     def begun(more) -> Any:
         return read_gguf(written(tmp_path / "m.gguf", theirs(), more=more))[2]
 
-    plain = learnt([TEXT], V).encode("the cats").tolist()
+    plain = train_bpe([TEXT], V).encode("the cats").tolist()
     silent = begun(lambda w: w.add_bos_token_id(0))
     assert silent.encode_prompt("the cats", special=False) == plain
     both = begun(lambda w: (w.add_bos_token_id(0), w.add_add_bos_token(True), w.add_add_eos_token(True)))
     assert both.encode_prompt("the cats", special=False) == [0, *plain, 11]  # llama.cpp's, where there is no number
     assert both.encode("the cats").tolist() == plain
-    assert load(both.spec()).first == [0]
+    assert load_tokenizer(both.spec()).prompt_prefix == [0]
     told = begun(lambda w: w.add_chat_template("{{ messages }}"))
     assert told.chat_template == "{{ messages }}"
     assert told.encode_prompt("<|endoftext|>the", special=True)[0] == 0

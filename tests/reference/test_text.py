@@ -107,7 +107,7 @@ def logits(model) -> Tensor:
     """What either kind of model says about the same random tokens, (2, LENGTH, V)."""
     ours = isinstance(model, Adapter)
     draw = torch.Generator().manual_seed(1)
-    tokens = torch.randint(model.vocabulary if ours else model.config.vocab_size, (2, LENGTH), generator=draw)
+    tokens = torch.randint(model.vocab_size if ours else model.config.vocab_size, (2, LENGTH), generator=draw)
     return model({"tokens": tokens}) if ours else model(tokens).logits
 
 
@@ -126,7 +126,7 @@ def test_a_model_of_theirs_takes_ours_back(theirs, randomise):
     other = type(theirs)(type(theirs.config).from_dict(config))
     keys = other.load_state_dict(export_state_dict(adapter, TABLES[config["model_type"]](model)), strict=False)
     assert keys.unexpected_keys == []
-    assert keys.missing_keys == (["lm_head.weight"] if model.tied else [])
+    assert keys.missing_keys == (["lm_head.weight"] if model.tie_word_embeddings else [])
     other.tie_weights()
     torch.testing.assert_close(
         logits(other.eval()), logits(adapter), rtol=0, atol=2e-5 * max(1.0, logits(adapter).std().item())
@@ -202,7 +202,7 @@ def test_weights_come_back_as_they_were(theirs):
     state = theirs.state_dict()
     adapter = from_transformers(theirs.config.to_dict(), state)
     again = export_state_dict(adapter, TABLES[theirs.config.model_type](adapter.config))
-    assert state.keys() - again.keys() == ({"lm_head.weight"} if adapter.config.tied else set())
+    assert state.keys() - again.keys() == ({"lm_head.weight"} if adapter.config.tie_word_embeddings else set())
     for name, value in again.items():
         assert torch.equal(value, state[name]), name
 
@@ -210,7 +210,7 @@ def test_weights_come_back_as_they_were(theirs):
 def test_greedy_text_is_theirs(theirs):
     """Through caches on both sides."""
     adapter = from_transformers(theirs.config.to_dict(), theirs.state_dict())
-    prompt = torch.randint(adapter.vocabulary, (1, 13), generator=torch.Generator().manual_seed(3))
+    prompt = torch.randint(adapter.vocab_size, (1, 13), generator=torch.Generator().manual_seed(3))
     want = theirs.generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=43, do_sample=False, pad_token_id=0
     )[0, 13:].tolist()
@@ -308,7 +308,7 @@ def test_a_setting_that_is_not_known_is_said():
         from_transformers(theirs.config.to_dict() | strange, theirs.state_dict())
 
 
-SPEC = {"context": CONTEXT, "vocabulary": 97, "orders": [], "memory": ""}
+SPEC = {"context": CONTEXT, "vocab_size": 97, "ngram_orders": [], "ngram_text": ""}
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,12 @@ SPEC = {"context": CONTEXT, "vocabulary": 97, "orders": [], "memory": ""}
             SPEC,
             r"llama has no .*activation=relu2 \(possible: swiglu\).*norm=layer .*position\.table=True",
         ),
-        (ModelConfig(), PositionConfig(), SPEC | {"orders": [2]}, r"gpt2 has no data\.recall=\[2\] \(possible: \[\]\)"),
+        (
+            ModelConfig(),
+            PositionConfig(),
+            SPEC | {"ngram_orders": [2]},
+            r"gpt2 has no data\.ngram_lookup=\[2\] \(possible: \[\]\)",
+        ),
     ],
 )
 def test_models_of_ours_that_they_have_no_like_of(model, position, spec, message):

@@ -16,17 +16,17 @@ from domains.text.adapter import Adapter
 from domains.text.config import ModelConfig
 from domains.text.explain import explanations
 from domains.text.export import export
-from domains.text.generate import Sampling, texts
-from domains.text.predict import go_on
+from domains.text.generate import Sampling, generate_text
+from domains.text.predict import write_continuations
 from domains.text.prompts import encode_prompts
-from domains.text.tokenizers import learnt, load, read
+from domains.text.tokenizers import load_tokenizer, read_tokenizer, train_bpe
 
 TEXT = "The 13 cats sat on 7 mats, and the naïve dogs on 5 logs. " * 19
 PROMPTS = ("the cats", " ", "  on mats\n", "naïve", "a <s>the</s> b", "<s>the", "<|im_start|>user")
 
 
 def byte_level(template: str | None = None) -> Tokenizer:
-    pieces = Tokenizer.from_str(learnt([TEXT], 277).definition)
+    pieces = Tokenizer.from_str(train_bpe([TEXT], 277).definition)
     pieces.add_special_tokens(["<s>", "</s>", "<|im_start|>"])
     if template:
         told = [(name, pieces.token_to_id(name)) for name in ("<s>", "</s>") if name in template]
@@ -91,7 +91,7 @@ def saved(folder: Path, pieces: Tokenizer, **told: Any) -> Path:
 def test_tokens_are_theirs(make, tmp_path):
     folder = saved(tmp_path / "a", make())
     theirs: Any = AutoTokenizer.from_pretrained(folder)
-    ours = load(read(folder).spec())  # as it is read back from a run
+    ours = load_tokenizer(read_tokenizer(folder).spec())  # as it is read back from a run
     for prompt in PROMPTS:
         wanted = theirs(prompt).input_ids
         if not wanted:
@@ -105,8 +105,8 @@ def test_tokens_are_theirs(make, tmp_path):
 
 @pytest.mark.parametrize("told", [{}, {"add_bos_token": True}, {"add_bos_token": True, "add_eos_token": True}])
 def test_gpt2s_two_files_and_their_configuration(told, tmp_path):
-    made = learnt([TEXT], 277)
-    made.pieces.model.save(str(tmp_path))
+    made = train_bpe([TEXT], 277)
+    made.backend.model.save(str(tmp_path))
     told |= {
         "tokenizer_class": "GPT2Tokenizer",
         "bos_token": "<|endoftext|>",
@@ -116,27 +116,27 @@ def test_gpt2s_two_files_and_their_configuration(told, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs: Any = AutoTokenizer.from_pretrained(tmp_path)
-        assert encode_prompts(read(tmp_path), ["the cats"]) == [theirs("the cats").input_ids]
+        assert encode_prompts(read_tokenizer(tmp_path), ["the cats"]) == [theirs("the cats").input_ids]
 
 
 def test_a_configuration_that_contradicts_the_template_is_said(tmp_path):
     folder = saved(tmp_path / "a", byte_level(), add_bos_token=True)
     with pytest.warns(DataWarning, match="says add_bos_token=true, and the template of tokenizer.json otherwise"):
-        assert not read(folder).first
+        assert not read_tokenizer(folder).prompt_prefix
     theirs: Any = AutoTokenizer.from_pretrained(folder)
     assert theirs("the").input_ids == theirs("the", add_special_tokens=False).input_ids
     (folder / "tokenizer_config.json").write_text("{")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is no JSON"):
-        read(folder)
+        read_tokenizer(folder)
 
 
 def test_special_tokens_are_the_default_where_there_is_a_chat_template(tmp_path):
-    plain = read(saved(tmp_path / "a", byte_level("<s> $A")))
-    chat = read(saved(tmp_path / "b", byte_level("<s> $A"), chat_template="{{ messages }}"))
+    plain = read_tokenizer(saved(tmp_path / "a", byte_level("<s> $A")))
+    chat = read_tokenizer(saved(tmp_path / "b", byte_level("<s> $A"), chat_template="{{ messages }}"))
     named = [{"name": "tool", "template": "x"}, {"name": "default", "template": "{{ messages }}"}]
-    again = read(saved(tmp_path / "c", byte_level("<s> $A"), chat_template=named))
+    again = read_tokenizer(saved(tmp_path / "c", byte_level("<s> $A"), chat_template=named))
     (tmp_path / "a" / "chat_template.jinja").write_text("{{ messages }}")
-    of_a_file = read(tmp_path / "a")
+    of_a_file = read_tokenizer(tmp_path / "a")
     start = byte_level().token_to_id("<|im_start|>")
     for tokenizer in (chat, again, of_a_file):
         assert tokenizer.chat_template == "{{ messages }}"
@@ -148,7 +148,7 @@ def test_special_tokens_are_the_default_where_there_is_a_chat_template(tmp_path)
     with pytest.warns(DataWarning, match="1 of 2 prompts begin twice"):
         encode_prompts(chat, ["<s>the", "the"])
     with pytest.raises(ValueError, match="special=true: this model's tokenizer has no special tokens"):
-        encode_prompts(load({"kind": "bytes"}), ["the"], special=True)
+        encode_prompts(load_tokenizer({"kind": "bytes"}), ["the"], special=True)
     with pytest.raises(ValueError, match="the prompt is empty"):
         encode_prompts(chat, ["the", ""])
 
@@ -163,7 +163,7 @@ def spoken(tmp_path, randomise) -> tuple[Any, Any, Adapter]:
     theirs: Any = AutoTokenizer.from_pretrained(folder)
     from domains.text.convert import from_transformers
 
-    return model, theirs, from_transformers(model.config.to_dict(), model.state_dict(), read(folder))
+    return model, theirs, from_transformers(model.config.to_dict(), model.state_dict(), read_tokenizer(folder))
 
 
 def test_text_goes_on_as_theirs_and_does_not_show_the_beginning(spoken, tmp_path):
@@ -174,9 +174,9 @@ def test_text_goes_on_as_theirs_and_does_not_show_the_beginning(spoken, tmp_path
         made = model.generate(ids, max_new_tokens=17, do_sample=False, pad_token_id=0, attention_mask=ids * 0 + 1)
         wanted.append(theirs.decode(made[0, ids.shape[1] :], skip_special_tokens=True))
     greedy = Sampling(length=17, temperature=0)
-    side_by_side, paths = go_on(ours, ["the cats", "on"], greedy, tmp_path / "out")
+    side_by_side, paths = write_continuations(ours, ["the cats", "on"], greedy, tmp_path / "out")
     assert side_by_side.texts == wanted
-    assert [texts(ours, [prompt], greedy).texts[0] for prompt in ("the cats", "on")] == wanted
+    assert [generate_text(ours, [prompt], greedy).texts[0] for prompt in ("the cats", "on")] == wanted
     assert "<s>" not in paths[0].read_text(encoding="utf-8")
     assert len(explanations(ours, "the cats")[0].elements) == len(theirs("the cats").input_ids)
 
@@ -184,7 +184,7 @@ def test_text_goes_on_as_theirs_and_does_not_show_the_beginning(spoken, tmp_path
 def test_a_prompt_that_the_model_cannot_see_all_of_is_said(spoken):
     _, _, ours = spoken
     with pytest.warns(DataWarning, match=r"^1 of 2 prompts are longer .*\(first: 1\d\d tokens\): it sees the last 61$"):
-        texts(ours, ["the", "the cats" * 50], Sampling(length=3))
+        generate_text(ours, ["the", "the cats" * 50], Sampling(length=3))
 
 
 def test_what_goes_out_begins_prompts_as_what_came_in(spoken, tmp_path, randomise):
@@ -194,8 +194,14 @@ def test_what_goes_out_begins_prompts_as_what_came_in(spoken, tmp_path, randomis
     assert again("the cats").input_ids == theirs("the cats").input_ids
     assert again.bos_token == "<s>"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.bos_token_id == again.bos_token_id
-    told = read(saved(tmp_path / "chat", byte_level("<s> $A"), chat_template="{{ messages }}"))
-    spec = {"context": 17, "vocabulary": told.size, "orders": [], "memory": "", "tokenizer": told.spec()}
+    told = read_tokenizer(saved(tmp_path / "chat", byte_level("<s> $A"), chat_template="{{ messages }}"))
+    spec = {
+        "context": 17,
+        "vocab_size": told.vocab_size,
+        "ngram_orders": [],
+        "ngram_text": "",
+        "tokenizer": told.spec(),
+    }
     model = ModelConfig(dim=24, num_heads=3)
     export(Adapter(model, PositionConfig(), spec), PositionConfig(), tmp_path / "again")
     exported: Any = AutoTokenizer.from_pretrained(tmp_path / "again")

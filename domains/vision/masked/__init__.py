@@ -1,4 +1,4 @@
-"""A masked autoencoder of images: what a ViT can learn before it sees a label (He et al. 2022)."""
+"""A masked autoencoder of images: pretraining of a ViT without labels (He et al. 2022)."""
 
 from domains.domain import Domain
 

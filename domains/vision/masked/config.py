@@ -1,4 +1,4 @@
-"""What configures a masked autoencoder: plain dataclasses, free of torch."""
+"""Configuration of a masked autoencoder: plain dataclasses, free of torch."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from domains.vision.config import DataConfig as DataConfig
 
 @dataclass
 class ModelConfig(vision.ModelConfig):
-    """A ViT that sees some of the patches, and a smaller Transformer that paints the others."""
+    """A ViT that encodes some of the patches, and a smaller Transformer that reconstructs the others."""
 
-    hidden: float = 0.75  # share of the patches that the ViT does not see
+    mask_ratio: float = 0.75  # share of the patches that are masked
     decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(dim=32, depth=1, num_heads=4))

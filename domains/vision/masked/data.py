@@ -1,4 +1,4 @@
-"""Images, and what decides which of their patches are hidden."""
+"""Images, and the noise that decides which of their patches are masked."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from domains.vision import data as vision
 
 
 class Data(vision.Data):
-    """The images of the domain with a noise (B, Y, X) in [0, 1): a patch is hidden where it is high.
+    """The images of the domain with noise (B, Y, X) in [0, 1): a patch is masked where it is high.
 
-    Training draws it anew at every step, from the generator of the sample; elsewhere an image has its own for good.
+    Training draws it again at every step, from the generator of the sample; elsewhere each image keeps its own.
     """
 
     def batch(self, split: str, indices: Sequence[int], rngs: Rngs | None = None) -> Batch:

@@ -1,4 +1,4 @@
-"""How well hidden patches are painted, beside the mean image, and a picture of it."""
+"""The loss on masked patches, beside the mean image, and a picture of reconstructions."""
 
 from pathlib import Path
 
@@ -10,29 +10,29 @@ from domains.vision.masked.adapter import Adapter
 from domains.vision.masked.data import Data
 from domains.vision.masked.figures import draw_reconstructions
 
-SHOWN = 8  # images
+MAX_SHOWN = 8  # images
 
 
 def evaluate(adapter: Adapter, data: Data, folder: Path, split: str = "test") -> Evaluation:
-    """Writes reconstructions.png into `folder`. The baseline paints every image alike: the mean of the training's."""
+    """Measure the loss, and write reconstructions.png into `folder`. The baseline predicts the mean training image."""
     folder.mkdir(parents=True, exist_ok=True)
     metrics: dict = mean_metrics(adapter, data.eval_dataloader(split))
     baseline = metrics["mean_image_loss"] = mean_image_loss(adapter, data, split)
     metrics["images"] = data.size(split)
     draw_examples(adapter, data, split, folder / "reconstructions.png")
-    scores = [Score("loss on hidden patches", metrics["loss"], "mean of the training images", baseline, True)]
+    scores = [Score("loss on masked patches", metrics["loss"], "mean of the training images", baseline, True)]
     return Evaluation(scores, metrics, [folder / "reconstructions.png"])
 
 
 def draw_examples(adapter: Adapter, data: Data, split: str, path: Path) -> None:
-    """The first images of a split, each with what is seen of it and what is painted."""
-    shown = to_device(data.batch(split, range(min(SHOWN, data.size(split)))), adapter.device)
+    """Draw the first images of a split, each with its visible part and its reconstruction."""
+    shown = to_device(data.batch(split, range(min(MAX_SHOWN, data.size(split)))), adapter.device)
     draw_reconstructions(shown["images"], *adapter.reconstruct(shown), path)
 
 
 @torch.inference_mode()
 def mean_image_loss(adapter: Adapter, data: Data, split: str) -> float:
-    """The loss of painting, in each place, the mean of what training images have there: the best without looking."""
+    """Return the loss of predicting the mean of the training images: the best constant prediction."""
     total, count = torch.zeros(()), 0
     for batch in data.eval_dataloader("train"):
         targets = adapter.targets(to_device(batch, adapter.device)["images"])  # (B, L, P)

@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 
-def draw_reconstructions(images: Tensor, masked: Tensor, painted: Tensor, path: Path) -> None:
-    """A column for each image, (B, C, Y, X) in [0, 1]: what is seen of it, what was painted, and the image itself."""
-    rows = {"seen": masked, "painted": painted, "true": images}
+def draw_reconstructions(images: Tensor, masked: Tensor, reconstructed: Tensor, path: Path) -> None:
+    """Draw a column for each image, (B, C, Y, X) in [0, 1]: its visible part, its reconstruction, and the image
+    itself."""
+    rows = {"visible": masked, "reconstructed": reconstructed, "true": images}
     figure = Figure(figsize=(0.6 + 1.25 * len(images), 4.2), dpi=120, layout="constrained")
     axes = figure.subplots(3, len(images), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
@@ -17,5 +18,5 @@ def draw_reconstructions(images: Tensor, masked: Tensor, painted: Tensor, path: 
             ax.set_xticks([])
             ax.set_yticks([])
         line[0].set_ylabel(name, fontsize=11)
-    figure.suptitle("painted patches have the mean and contrast of the true ones", fontsize=9)
+    figure.suptitle("reconstructed patches have the mean and contrast of the true ones", fontsize=9)
     figure.savefig(path)

@@ -1,3 +1,3 @@
-"""A masked autoencoder begins with another model's weights as any ViT does."""
+"""A masked autoencoder starts from another model's weights as any ViT does."""
 
 from domains.vision.init_from import fitted as fitted

@@ -1,4 +1,4 @@
-"""A look at a masked autoencoder in training."""
+"""The picture of a masked autoencoder during training."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ from domains.vision.masked.evaluate import draw_examples
 
 
 def picture(adapter: Adapter, data: Data, path: Path) -> None:
-    """The first validation images, each with what is seen of it and what is painted."""
+    """Draw the first validation images, each with its visible part and its reconstruction."""
     draw_examples(adapter, data, "val", path)

@@ -25,14 +25,14 @@ class Adapter(DomainAdapter):
         self.register_buffer("std", torch.tensor(spec["std"]))
         self.embed = torch.nn.Linear(self.piece * len(spec["mean"]), config.dim)
         self.transformer = Transformer(config, make_position(position, config, (self.length // self.piece,)))
-        self.classify = torch.nn.Linear(config.dim, len(self.classes))
+        self.classifier = torch.nn.Linear(config.dim, len(self.classes))
 
     def tokens(self, batch):
         x = (batch["series"] - self.mean) / self.std  # (B, T, S)
         return Tokens(self.embed(x.unflatten(1, (-1, self.piece)).flatten(2)))  # (B, L, P·S) to (B, L, C)
 
     def head(self, hidden, tokens):
-        return self.classify(hidden.mean(1))  # (B, K)
+        return self.classifier(hidden.mean(1))  # (B, K)
 
     def loss(self, predictions, batch):
         return Loss.of(F.cross_entropy(predictions, batch["labels"], reduction="sum"), len(predictions))
