@@ -5,6 +5,7 @@ Shapes: B batch · L tokens · M keys seen · C width · H query heads · G key/
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -66,13 +67,15 @@ class MultiHeadAttention(nn.Module):
         """Return queries, keys and values of the tokens, normalised and rotated."""
         H, G = self.num_heads, self.num_kv_heads
         heads = self.qkv(x).view(*x.shape[:2], H + 2 * G, self.head_dim).transpose(1, 2)  # (B, H + 2 G, L, D)
-        if rotation is not None and not (self.qk_norm or rotation.per_head):  # both at once: half the operations
-            qk, v = heads.split_with_sizes((H + G, G), dim=1)
-            q, k = rotation.rotate(qk).split_with_sizes((H, G), dim=1)
-            return q, k, v
         q, k, v = heads.split_with_sizes((H, G, G), dim=1)
         q, k = self.q_norm(q), self.k_norm(k)
-        return (q, k, v) if rotation is None else (rotation.rotate(q), rotation.rotate(k), v)
+        if rotation is None:
+            return q, k, v
+        if rotation.per_head:
+            return rotation.rotate(q), rotation.rotate(k), v
+        qk = torch.cat([q, k], dim=1) if self.qk_norm else heads[:, : H + G]
+        q, k = rotation.rotate(qk).split_with_sizes((H, G), dim=1)  # both at once: half the operations
+        return q, k, v
 
     def join(self, heads: Float[Tensor, "B H L D"]) -> Float[Tensor, "B L C"]:
         """Concatenate the outputs of the heads, and project them."""
