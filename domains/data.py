@@ -59,8 +59,9 @@ class DomainData(ABC):
     ) -> DataLoader[Batch]:
         """The batches of the steps `first_step` to `steps` - 1, of which this process gets every `world`-th sample."""
         size, config = self.size("train"), self.config
-        self.drawn = StepDataset(size, config.batch_size, self.seed, self._train_batch, rank, world, config.workers)
-        return self._loader(self.drawn, StepSampler(first_step, steps))
+        step_dataset = StepDataset(size, config.batch_size, self.seed, self._train_batch, rank, world, config.workers)
+        self.step_datasets = [step_dataset]
+        return self._loader(step_dataset, StepSampler(first_step, steps))
 
     def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
         """Load every sample of a split once, in order; under several processes each takes every n-th batch.

@@ -46,7 +46,9 @@ class Data(DomainData):
 
     def train_dataloader(self, *given: int, **named: int) -> Any:
         """One for each domain."""
-        return {name: part.train_dataloader(*given, **named) for name, part in self.parts.items()}
+        loaders = {name: part.train_dataloader(*given, **named) for name, part in self.parts.items()}
+        self.step_datasets = [dataset for part in self.parts.values() for dataset in part.step_datasets]
+        return loaders
 
     def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> Any:
         """One for each domain."""

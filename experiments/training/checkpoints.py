@@ -47,16 +47,15 @@ class Checkpoints(Callback):
             for number in SIGNALS:  # Lightning restores the earlier handlers
                 signal.signal(number, self._on_signal)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+    def on_train_batch_end(self, trainer, pl_module: Any, outputs, batch, batch_idx):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of a step
-        step, signal_number = (
-            trainer.global_step,
-            trainer.strategy.reduce_boolean_decision(bool(self.signal_number), all=False),
-        )
-        if step != self.saved and (signal_number or step % self.every == 0 or step == trainer.max_steps):
+        step, stop = trainer.global_step, bool(self.signal_number)
+        if trainer.world_size > 1:  # all of them stop; on GPUs they agree in steps in which the host waits anyway
+            stop = pl_module.reads_loss(pl_module.device) and trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if step != self.saved and (stop or step % self.every == 0 or step == trainer.max_steps):
             self._save(trainer, pl_module)
-        if signal_number and step < trainer.max_steps:
+        if stop and step < trainer.max_steps:
             if trainer.is_global_zero:
                 self.print_line(f"stopped after step {step}; to go on: attend train run={self.run}")
             raise SystemExit(128 + (self.signal_number or signal.SIGTERM))

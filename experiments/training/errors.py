@@ -67,9 +67,15 @@ def _dead_worker(error: RuntimeError, data: DomainData) -> str | None:
     if match is None:
         return None
     processes = [int(process) for process in match[1].split(",")]
-    steps = [step for process in processes if (step := data.drawn.progress.step_of(process)) is not None]
-    samples = "; ".join(listed(data.drawn.indices(step)) for step in steps)
-    context = f"while it read the samples {samples} of the training split" if steps else "between two batches"
+    samples = [
+        listed(dataset.indices(step))
+        for dataset in data.step_datasets
+        for process in processes
+        if (step := dataset.progress.step_of(process)) is not None
+    ]
+    context = (
+        f"while it read the samples {'; '.join(samples)} of the training split" if samples else "between two batches"
+    )
     return (
         f"a data worker died {context} ({match[2].strip()}); a file there may be damaged, or the memory too small for "
         "data.workers: lower it"

@@ -81,8 +81,9 @@ class Data(DomainData):
         loader = super().train_dataloader(*given, **named)
         assert isinstance(loader.dataset, StepDataset)
         lengths = np.array([min(len(sequence), self.config.max_length) for sequence in self.splits["train"]])
-        self.drawn = LengthGroupedSteps(loader.dataset, lengths)
-        return self._loader(self.drawn, loader.sampler)
+        step_dataset = LengthGroupedSteps(loader.dataset, lengths)
+        self.step_datasets = [step_dataset]
+        return self._loader(step_dataset, loader.sampler)
 
 
 class LengthGroupedSteps(Dataset):
