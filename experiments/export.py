@@ -24,12 +24,12 @@ def run(config: DictConfig) -> None:
     if unfinished:
         write_weights(folder, read_last_weights(folder))
         console.print(f"wrote {folder}/weights.safetensors, of its last checkpoint")
-    config, adapter = load_run(folder)
-    export = load_domain(config.domain.package).export
+    saved, adapter = load_run(folder)
+    export = load_domain(saved.domain.package).export
     if export is None:
         if unfinished:
             return
-        raise ValueError(f"run={config.run} is of domain={config.domain.name}; possible: domain=text, domain=rl")
-    position: PositionConfig = to_dataclass(PositionConfig, config.position)
+        raise ValueError(f"run={config.run} is of domain={saved.domain.name}; possible: domain=text, domain=rl")
+    position: PositionConfig = to_dataclass(PositionConfig, saved.position)
     for path in export(adapter, position, Path(config.output)):
         console.print(f"wrote {path}")

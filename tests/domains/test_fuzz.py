@@ -414,7 +414,7 @@ def test_one_very_long_episode_among_many_takes_no_memory(folder, monkeypatch):
     rest = {"rewards": np.zeros(20_000, np.float32), "terminated": ends, "truncated": ~ends & False}
     (folder / "long.npz").write_bytes(trajectories(**long, **rest, episode_length=lengths))
     with pytest.raises(ValueError, match="with every episode as long as its longest one, takes more than"):
-        read_tokenizer(folder / "long.npz")
+        read(folder / "long.npz")
 
 
 def test_a_sequence_of_ten_million_residues_is_read(folder):

@@ -181,9 +181,9 @@ def test_an_example_is_what_the_run_was_not_trained_on(domain, tmp_path):
         assert 1_000_000 not in data.trajectories.seeds
     else:
         begin, end = data.bounds["test"]
-        assert begin <= data.opening("test") < end - 128
-        assert data.opening("test") in data.corpus.documents
-        text = data.corpus.text(data.opening("test"), data.opening("test") + 128)
+        assert begin <= data.first_document_start("test") < end - 128
+        assert data.first_document_start("test") in data.corpus.document_starts
+        text = data.corpus.text(data.first_document_start("test"), data.first_document_start("test") + 128)
         assert labels == text.replace(" ", "␣").replace("\n", "↵")
 
 
