@@ -51,7 +51,7 @@ class Adapter(DomainAdapter[dict[str, Any]]):
         return list(self.parts.items())
 
     def forward(self, batch: Any, **reading: Any) -> dict[str, Any]:
-        """What each domain's adapter makes of its own batch, if there is one."""
+        """Return the predictions of each domain that has a batch."""
         return {name: part(batch[name], **reading) for name, part in self.adapters() if batch.get(name) is not None}
 
     def tokens(self, batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What configures one core for several domains: plain dataclasses, free of torch."""
+"""The configuration of one core for several domains: plain dataclasses without torch."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -30,7 +30,7 @@ class DataConfig:
 
 @dataclass
 class Positions:
-    """How the tokens of each domain know where they are."""
+    """The position encoding of each domain."""
 
     vision: PositionConfig = field(default_factory=PositionConfig)
     protein: PositionConfig = field(default_factory=PositionConfig)

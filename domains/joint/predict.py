@@ -1,4 +1,4 @@
-"""What a shared core says of a user's own input: nothing, before it stands under one domain."""
+"""Prediction by a shared core: refused, for an input belongs to a single domain."""
 
 from pathlib import Path
 

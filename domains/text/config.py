@@ -23,7 +23,7 @@ class TokenizerKind(Enum):
 
 @dataclass
 class DataConfig:
-    """Which text, and how much of it the model sees at once."""
+    """The text, and how much of it the model sees at once."""
 
     domain: str = "text"
     source: Source = Source.python_docs

@@ -27,7 +27,7 @@ MAX_CHARACTER_BYTES = 4  # of UTF-8: an incomplete character is held back for at
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen.
+    """The settings by which the next token is chosen.
 
     Attributes:
         length: tokens to generate.

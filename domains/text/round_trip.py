@@ -1,4 +1,4 @@
-"""Whether a tokenizer keeps a text as it is: one may lower-case, strip accents, or drop unknown characters."""
+"""A check that a tokenizer keeps a text as it is: some lower-case, strip accents, or drop unknown characters."""
 
 import re
 from typing import Any

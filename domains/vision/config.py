@@ -27,7 +27,7 @@ class Augment(Enum):
 
 
 class OnError(Enum):
-    """What to do with a file that is no image."""
+    """The reaction to a file that is no image."""
 
     error = "error"
     skip = "skip"  # leave it out, with a warning
@@ -35,7 +35,7 @@ class OnError(Enum):
 
 @dataclass
 class DataConfig:
-    """Which images, and how they are prepared."""
+    """The images, and their preparation."""
 
     domain: str = "vision"
     source: Source = Source.digits
@@ -54,7 +54,7 @@ class DataConfig:
 
 
 class Pool(Enum):
-    """How patches become one vector for the whole image."""
+    """The pooling of patches into one vector for the whole image."""
 
     mean = "mean"  # of the patches, each normalised
     mean_then_norm = "mean_then_norm"  # timm's fc_norm
@@ -63,7 +63,7 @@ class Pool(Enum):
 
 
 class Stem(Enum):
-    """How pixels become patches."""
+    """The patch embedding."""
 
     patch = "patch"  # one linear map of each patch
     conv = "conv"  # a few convolutions (Xiao et al. 2021): better on little data
