@@ -182,17 +182,9 @@ class Transformer(nn.Module):
         bias = add_biases(self.position.bias(positions, key_positions), bias)
         rotations = self.position.rotations(positions, len(self.blocks))
         caches = [None] * len(self.blocks) if cache is None else cache.blocks
+        shared = {"mask": mask, "bias": bias}
         return x, [
-            (
-                block,
-                {
-                    "mask": mask,
-                    "bias": bias,
-                    "rotation": rotations[n],
-                    "cache": caches[n],
-                    "probe": probe and probe.block(n),
-                },
-            )
+            (block, shared | {"rotation": rotations[n], "cache": caches[n], "probe": probe and probe.block(n)})
             for n, block in enumerate(self.stack())
         ]
 
