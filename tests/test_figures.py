@@ -31,8 +31,6 @@ def record(path: str) -> Any:
 MARKS = {"commit", "versions", "machine"}
 OLD = {  # made before commits were kept; nothing is added here, and what is made anew goes
     "benchmarks/text_blimp.json",
-    "benchmarks/text_generation.json",
-    "benchmarks/text_generation_large.json",
     "benchmarks/text_training.json",
     "benchmarks/vision.json",
     "docs/contacts_curve.json",
@@ -49,7 +47,6 @@ OLD = {  # made before commits were kept; nothing is added here, and what is mad
     "docs/results/sign_digits.json",
     "docs/results/swissprot.json",
     "docs/rl_online.json",
-    "docs/rl_speed.json",
 }
 
 
