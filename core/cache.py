@@ -117,6 +117,11 @@ class KeysAndValues(BlockCache):
         self.capacity = capacity
         self.keys = self.values = torch.empty(0)
 
+    def check_room(self, tokens: int) -> None:
+        """Raise ValueError if so many new tokens exceed the capacity."""
+        if self.length + tokens > self.capacity:
+            raise ValueError(f"{self.length + tokens} tokens do not fit a cache of {self.capacity}")
+
     def append(
         self, k: Float[Tensor, "B G L D"], v: Float[Tensor, "B G L D"]
     ) -> tuple[Float[Tensor, "B G M D"], Float[Tensor, "B G M D"]]:
@@ -125,9 +130,8 @@ class KeysAndValues(BlockCache):
         Raises:
             ValueError: if the capacity is exceeded; nothing is added then.
         """
+        self.check_room(k.shape[-2])
         new = self.length + k.shape[-2]
-        if new > self.capacity:
-            raise ValueError(f"{new} tokens do not fit a cache of {self.capacity}")
         if self.length == 0:
             shape = (*k.shape[:-2], self.capacity, k.shape[-1])
             self.keys, self.values = k.new_empty(shape), v.new_empty(shape)
@@ -207,6 +211,11 @@ class KVCache(Cache[KeysAndValues]):
 
     def __init__(self, depth: int, capacity: int):
         super().__init__([KeysAndValues(capacity) for _ in range(depth)])
+
+    def append_positions(self, new):
+        tokens = new.stop - new.start if isinstance(new, Span) else new.shape[-2]
+        self.blocks[0].check_room(tokens)  # before anything is noted
+        return super().append_positions(new)
 
 
 class WindowCache(Cache[LastKeysAndValues]):

@@ -16,6 +16,7 @@ from core.config import Activation, Norm, TransformerConfig
 from core.masks import Mask, NoMask
 from core.mixers.registry import MIXERS
 from core.positions import NoPosition, Position, Positions, span
+from core.positions.base import recorded
 from core.probe import BlockProbe, Probe
 
 
@@ -177,6 +178,7 @@ class Transformer(nn.Module):
         if positions is None:
             positions = span(0, x.shape[1], x) if cache is None else cache.next_positions(x)
         mask = mask if cache is None else mask & cache.left_padding()
+        mask = mask if recorded(x) else mask.remembering()
         key_positions = positions if cache is None else cache.append_positions(positions)
         x = self.embed_norm(self.position.add(x, positions))
         bias = add_biases(self.position.bias(positions, key_positions), bias)

@@ -10,6 +10,7 @@ Keys are numbered from 0; the last query has the position of the last key, so ca
 Shapes: B batch · H heads · L queries · M keys
 """
 
+from copy import copy
 from dataclasses import dataclass
 from math import inf
 
@@ -59,6 +60,12 @@ class Mask:
         i = torch.arange(keys - queries, keys, device=device).view(1, 1, -1, 1)
         j = torch.arange(keys, device=device).view(1, 1, 1, -1)
         return self.allows(b, h, i, j)
+
+    def remembering(self) -> "Mask":
+        """Return a copy that keeps its tensor for all blocks of one forward pass; this object itself may change."""
+        mask = copy(self)
+        mask.__dict__["known"] = None
+        return mask
 
     def __and__(self, other: "Mask") -> "Mask":
         if isinstance(other, NoMask):
@@ -170,10 +177,7 @@ class Lengths(Mask):
 
 @dataclass(frozen=True, eq=False)
 class LeftPadding(Mask):
-    """Padding at the left end: the keys of a row are real from starts (B,) on.
-
-    A token of the padding sees itself, so that its own values stay finite: a cache keeps them.
-    """
+    """Padding at the left end: keys are real from starts (B,) on. Padding sees itself, so its values stay finite."""
 
     starts: Tensor
 
@@ -325,6 +329,10 @@ class CombinedMask(Mask):
 
     def slice_heads(self, first, last):
         return type(self)(self.first.slice_heads(first, last), self.second.slice_heads(first, last))
+
+    def remembering(self):
+        both = type(self)(self.first.remembering(), self.second.remembering())  # `simplify` may leave one of them
+        return Mask.remembering(both)
 
 
 @dataclass(frozen=True, eq=False)

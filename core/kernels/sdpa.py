@@ -8,7 +8,6 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.masks import Causal, Mask, NoMask
@@ -48,11 +47,11 @@ def fused(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, scale: float,
 
 
 def dense_mask(mask: Mask, q: Tensor, k: Tensor) -> Tensor:
-    """The mask as a tensor (B|1, H|1, L|1, M), made once for all blocks that attend under it."""
+    """The mask as a tensor (B|1, H|1, L|1, M), made once for all blocks if the mask is `remembering`."""
     shape = (q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
-    if torch.compiler.is_compiling() or isinstance(q, FakeTensor):
+    if "known" not in mask.__dict__:
         return mask.dense(*shape)
-    known = mask.__dict__.get("known")
+    known = mask.__dict__["known"]
     if known is None or known[0] != shape:
         with torch.inference_mode(False):
             known = mask.__dict__["known"] = shape, mask.dense(*shape)

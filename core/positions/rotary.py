@@ -54,18 +54,19 @@ class Rotary(Position):
         self.frequencies, self.tables = Frequencies(head_dim, axes, base, divisors), Tables[Rotation]()
         known = self.frequencies.near(torch.zeros(0)).clone()
         self.frequency = nn.Parameter(known, requires_grad=False) if save_frequencies else None
-        self.last: tuple[Tensor, Rotation] | None = None
+        self.last: tuple[Tensor, int, Rotation] | None = None
 
     def rotation(self, positions):
         if self.frequency is not None:
             return self._rotation(as_tensor(positions))
         if isinstance(positions, Span):
             return self.tables.slice(positions, self._rotation)
-        if recorded(positions) or torch.is_inference_mode_enabled():
+        if recorded(positions) or torch.is_inference_mode_enabled() or positions.is_inference():
             return self._rotation(positions)
-        if self.last is None or self.last[0] is not positions:  # such as the grid of an image, the same at each step
-            self.last = positions, self._rotation(positions)
-        return self.last[1]
+        version = positions._version  # of changes in place; the grid of an image is the same at each step
+        if self.last is None or self.last[0] is not positions or self.last[1] != version:
+            self.last = positions, version, self._rotation(positions)
+        return self.last[2]
 
     def _rotation(self, positions: Tensor) -> Rotation:
         angle = self.angles(positions) * has_position(positions)  # (*, L, D / 2)

@@ -90,6 +90,33 @@ def test_a_full_cache_says_so_and_keeps_what_it_has():
 
 @pytest.mark.parametrize("kind", SEQUENTIAL)
 @torch.no_grad()
+def test_a_full_transformer_cache_goes_on_after_its_error(kind):
+    trunk, x = model(kind), tokens()
+    cache = trunk.make_cache(L)
+    first = trunk(x[:, :7], mask=Causal(), cache=cache)
+    with pytest.raises(ValueError, match="tokens do not fit a cache of"):
+        trunk(x[:, : L - 5], mask=Causal(), cache=cache)
+    rest = trunk(x[:, 7:], mask=Causal(), cache=cache)
+    torch.testing.assert_close(torch.cat([first, rest], 1), trunk(x, mask=Causal()), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_positions_and_masks_may_change_in_place_between_calls():
+    trunk, x = model(), tokens()
+    positions, valid = torch.arange(L)[:, None], torch.ones(B, L, dtype=torch.bool)
+    mask = Padding(valid)
+    before = trunk(x, positions=positions, mask=mask)
+    positions += torch.arange(L)[:, None]
+    moved = trunk(x, positions=positions, mask=mask)
+    torch.testing.assert_close(moved, trunk(x, positions=positions.clone(), mask=mask))
+    assert not torch.allclose(moved, before)
+    valid[:, 3] = False
+    torch.testing.assert_close(trunk(x, mask=mask), trunk(x, mask=Padding(valid.clone())))
+    assert not torch.allclose(trunk(x, mask=mask), trunk(x))
+
+
+@pytest.mark.parametrize("kind", SEQUENTIAL)
+@torch.no_grad()
 def test_no_causal_leak(kind):
     trunk, x = model(kind), tokens()
     before = trunk(x, mask=Causal())
